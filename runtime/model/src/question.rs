@@ -1,0 +1,111 @@
+//! What is put to a policy host, and what it answers: plain data both ways.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::PolicyTree;
+use crate::diagnostic::Finding;
+use crate::edge::EdgePlan;
+use crate::names::RegionId;
+use crate::record::{Address, Sibling};
+use crate::replication::{LagBands, ReplicationPlan};
+use crate::residency::{RegionPolicy, ResidencyCase, Verdict};
+use crate::routing::{Facts, Observation, Ranking};
+
+/// What is asked of a loaded generation. Every question is answered within a wall-clock limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Question {
+    /// Load a whole tree, run its own tests, check its contract. Asked once, first.
+    Load {
+        /// The files.
+        tree: PolicyTree,
+        /// The facts in force, for the tests that use none of their own.
+        facts: Facts,
+    },
+    /// Rank the regions for every client class of `facts`, plus the class of no country.
+    Route {
+        /// The facts to rank by; they replace those loaded.
+        facts: Facts,
+    },
+    /// Rule on each case: which regions may hold it, and between which it may travel.
+    Residency {
+        /// The cases.
+        cases: Vec<ResidencyCase>,
+    },
+    /// Judge a region from what its observers saw.
+    Health {
+        /// One a peer.
+        observations: Vec<Observation>,
+    },
+    /// Settle concurrent writes of one key by the named resolver.
+    Resolve {
+        /// The resolver.
+        resolver: String,
+        /// The key.
+        address: Address,
+        /// The complete sibling set, in dot order.
+        siblings: Vec<Sibling>,
+    },
+    /// Evaluate forms from the REPL in a scratch child that dies afterwards.
+    Eval {
+        /// Scheme source.
+        source: String,
+    },
+}
+
+/// What the loaded files declared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Declarations {
+    /// `define-replication-strategy` and the namespaces that differ.
+    pub replication: ReplicationPlan,
+    /// `lag-action`, from no lag upward.
+    pub lag: LagBands,
+    /// `define-region-policy`, by region.
+    pub region_policies: BTreeMap<RegionId, RegionPolicy>,
+    /// The cache rules.
+    pub edge: EdgePlan,
+    /// The names of the resolvers defined.
+    pub resolvers: Vec<String>,
+    /// How many tests of the files' own passed.
+    pub tests_passed: u32,
+}
+
+/// What a resolver decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resolution {
+    /// The sibling at this index wins.
+    Winner(u32),
+    /// Nobody wins: the siblings stay.
+    Keep,
+    /// A new value, made from all of them.
+    Merged(Vec<u8>),
+}
+
+/// The rulings on one case: one a region, one a pair of regions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseAnswer {
+    /// Which regions may hold it; what is absent is denied.
+    pub hold: BTreeMap<RegionId, Verdict>,
+    /// Between which it may travel, among those that may hold it.
+    pub transfer: BTreeMap<(RegionId, RegionId), Verdict>,
+}
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The tree is good.
+    Loaded(Box<Declarations>),
+    /// The rankings: for no country first, then one for each client of the facts, in their order.
+    Routes(Vec<Ranking>),
+    /// One for each case, in order.
+    Residency(Vec<CaseAnswer>),
+    /// Whether the region should be taken as unwell.
+    Unwell(bool),
+    /// The settlement.
+    Resolved(Resolution),
+    /// What was printed, then the value of the last form as Scheme writes it.
+    Value(String),
+    /// The files, or the answer, are not acceptable. All findings at once.
+    Refused(Vec<Finding>),
+}

@@ -1,0 +1,122 @@
+//! How each namespace is replicated: what `define-replication-strategy` and
+//! `lag-action` come to once they are plain data.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Namespace, RegionId};
+use crate::record::DataClass;
+use crate::units::Millis;
+
+/// Who wins between concurrent writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConflictResolution {
+    /// The later stamp, then the greater dot.
+    LastWriteWins,
+    /// The write of the region that stands first in `priority-regions`, then the later stamp.
+    PriorityRegions,
+    /// Nobody: all siblings are shown and a later write settles them.
+    KeepSiblings,
+    /// A `define-conflict-resolver` of this name; last-write-wins is shown until it has answered.
+    Custom(String),
+}
+
+/// How many regions must have fsynced a write before it is acknowledged, the accepting one included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AckLevel {
+    /// `local` is `regions:1`: survives a crash of process or power, not the loss of the region.
+    Regions(u8),
+    /// More than half of the regions that may hold the record.
+    Majority,
+}
+
+impl AckLevel {
+    /// Acknowledged by the accepting region alone.
+    pub const LOCAL: Self = Self::Regions(1);
+
+    /// How many regions that is when `in_scope` may hold the record.
+    pub const fn copies(self, in_scope: usize) -> usize {
+        match self {
+            Self::Regions(k) => k as usize,
+            Self::Majority => in_scope / 2 + 1,
+        }
+    }
+
+    /// Reads `local`, `regions:k` (k from 1 to 255) or `majority`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "local" => Some(Self::LOCAL),
+            "majority" => Some(Self::Majority),
+            other => match other.strip_prefix("regions:")?.parse() {
+                Ok(0) | Err(_) => None,
+                Ok(k) => Some(Self::Regions(k)),
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for AckLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Regions(1) => f.write_str("local"),
+            Self::Regions(k) => write!(f, "regions:{k}"),
+            Self::Majority => f.write_str("majority"),
+        }
+    }
+}
+
+/// One strategy, as `define-replication-strategy` gave it with the defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Strategy {
+    /// The lag that operators want to stay below.
+    pub lag_target: Millis,
+    /// Who wins.
+    pub conflict_resolution: ConflictResolution,
+    /// Regions in order of preference: lanes, and winners under [`ConflictResolution::PriorityRegions`].
+    pub priority_regions: Vec<RegionId>,
+    /// The level for writes that name none.
+    pub ack: AckLevel,
+    /// The class of records that name none.
+    pub default_class: DataClass,
+}
+
+/// Strategies by namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationPlan {
+    /// For every namespace that has none of its own.
+    pub default: Strategy,
+    /// The namespaces that differ.
+    pub namespaces: BTreeMap<Namespace, Strategy>,
+}
+
+impl ReplicationPlan {
+    /// The strategy of a namespace.
+    pub fn strategy(&self, namespace: &Namespace) -> &Strategy {
+        self.namespaces.get(namespace).unwrap_or(&self.default)
+    }
+}
+
+/// What Rust does at a certain lag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LagAction {
+    /// Nothing.
+    Ok,
+    /// Tell the operator.
+    Alert,
+    /// Refuse writes with 429 and Retry-After.
+    Throttle,
+    /// Refuse writes with 503 and report not ready.
+    Unready,
+}
+
+/// The bands that `(lag-action link)` gave: each action holds from its lag upward. Sorted, the first from 0.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LagBands(pub Vec<(Millis, LagAction)>);
+
+impl LagBands {
+    /// The action at `lag`.
+    pub fn at(&self, lag: Millis) -> LagAction {
+        self.0.iter().rev().find(|(from, _)| *from <= lag).map_or(LagAction::Ok, |&(_, action)| action)
+    }
+}

@@ -1,0 +1,401 @@
+//! Where a record may be, as a type.
+//!
+//! Policies rule on *cases* (class × law × basis × purpose). A
+//! [`ResidencyPlan`] holds the rulings; [`ResidencyPlan::permit`] combines those
+//! that apply to a record's labels, the strictest winning, into
+//! [`PermittedRegions`]. That type has no other maker and cannot be
+//! deserialised, so code that takes it cannot be reached by a record that
+//! the plan has not passed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Country, RegionId, RuleId};
+use crate::record::{Basis, DataClass, Labels, Purpose};
+use crate::units::UnixMillis;
+
+/// Which body of law applies. Countries that share one (the EEA) share a value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Law {
+    /// No country's law was claimed.
+    None,
+    /// GDPR: the 27 member states, IS, LI, NO, and the territories where it applies.
+    Eea,
+    /// A country that the default rules know by name.
+    Of(Country),
+    /// Any other country.
+    Other,
+}
+
+/// EU and EEA countries, and the territories that count as EU (status: unverified for the territories).
+pub const EEA: &[&str] = &[
+    "AT", "BE", "BG", "HR", "CY", "CZ", "DK", "EE", "FI", "FR", "DE", "GR", "HU", "IE", "IT", "LV", "LT", "LU", "MT", "NL",
+    "PL", "PT", "RO", "SK", "SI", "ES", "SE", "IS", "LI", "NO", "RE", "GP", "MQ", "GF", "YT", "MF", "AX",
+];
+
+/// Countries outside the EEA whose law the rules distinguish.
+pub const NAMED_LAWS: &[&str] =
+    &["GB", "CH", "US", "CN", "RU", "IN", "BR", "SG", "AU", "CA", "JP", "KR", "SA", "VN", "ID"];
+
+impl Law {
+    /// The law of a country.
+    pub fn of(country: Country) -> Self {
+        if EEA.contains(&country.as_str()) {
+            Self::Eea
+        } else if NAMED_LAWS.contains(&country.as_str()) {
+            Self::Of(country)
+        } else {
+            Self::Other
+        }
+    }
+
+    /// Every law that the rules distinguish.
+    pub fn all() -> Vec<Self> {
+        let named = NAMED_LAWS.iter().map(|code| Self::Of(Country::new(code).expect("a known code")));
+        [Self::None, Self::Eea].into_iter().chain(named).chain([Self::Other]).collect()
+    }
+
+    /// The name in policies and reports: `none`, `eea`, `other`, or a country code.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::None => "none",
+            Self::Eea => "eea",
+            Self::Of(country) => country.as_str(),
+            Self::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for Law {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl fmt::Debug for Law {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is asked of the residency policies: one point of the finite space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ResidencyCase {
+    /// The kind of data.
+    pub class: DataClass,
+    /// The law that applies.
+    pub law: Law,
+    /// The legal basis.
+    pub basis: Basis,
+    /// The purpose.
+    pub purpose: Purpose,
+}
+
+/// A duty that comes with an `allow`, such as `encrypt-at-rest`.
+pub type Obligation = RuleId;
+
+/// What a policy ruled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Yes, with duties, while it is valid.
+    Allow {
+        /// The rule that decided.
+        rule: RuleId,
+        /// What must be done.
+        obligations: BTreeSet<Obligation>,
+        /// Valid from here on.
+        valid_from: UnixMillis,
+        /// And until here, exclusive; [`UnixMillis::MAX`] for no end.
+        valid_until: UnixMillis,
+    },
+    /// No.
+    Deny {
+        /// The rule that decided.
+        rule: RuleId,
+    },
+}
+
+impl Verdict {
+    /// The rule that decided.
+    pub fn rule(&self) -> &RuleId {
+        match self {
+            Self::Allow { rule, .. } | Self::Deny { rule } => rule,
+        }
+    }
+
+    /// Whether it allows at `now`.
+    pub fn allows(&self, now: UnixMillis) -> bool {
+        match self {
+            Self::Allow { valid_from, valid_until, .. } => *valid_from <= now && now < *valid_until,
+            Self::Deny { .. } => false,
+        }
+    }
+}
+
+/// All that was ruled on one case. What is absent is denied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaseRuling {
+    /// May this region hold it?
+    pub hold: BTreeMap<RegionId, Verdict>,
+    /// May it be copied from the first region to the second?
+    pub transfer: BTreeMap<(RegionId, RegionId), Verdict>,
+}
+
+/// What a region takes in, by `define-region-policy`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionPolicy {
+    /// The region.
+    pub region: RegionId,
+    /// The law where its machines stand.
+    pub jurisdiction: Country,
+    /// The classes that it accepts.
+    pub accepts: BTreeSet<DataClass>,
+    /// Duties that it adds to everything it holds.
+    pub requires: BTreeSet<Obligation>,
+}
+
+/// Names a residency partition: regions and duties, hashed. Equal inputs give equal scopes in every region.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ScopeId([u8; 16]);
+
+impl ScopeId {
+    fn of(regions: &BTreeSet<RegionId>, obligations: &BTreeSet<Obligation>) -> Self {
+        let mut hash = blake3::Hasher::new_derive_key("repomind scope v1");
+        for (tag, name) in regions
+            .iter()
+            .map(|region| (b'r', region.as_str()))
+            .chain(obligations.iter().map(|duty| (b'o', duty.as_str())))
+        {
+            hash.update(&[tag]);
+            hash.update(&(name.len() as u64).to_le_bytes());
+            hash.update(name.as_bytes());
+        }
+        let mut id = [0; 16];
+        id.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+        Self(id)
+    }
+
+    /// The sixteen bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ScopeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ScopeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The regions that a plan has permitted for one record. Only [`ResidencyPlan::permit`] makes it.
+///
+/// ```compile_fail
+/// let forged: model::residency::PermittedRegions = serde_json::from_str("{}").unwrap();
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermittedRegions {
+    regions: BTreeSet<RegionId>,
+    obligations: BTreeSet<Obligation>,
+    scope: ScopeId,
+    rules: BTreeSet<RuleId>,
+}
+
+impl PermittedRegions {
+    /// Whether `region` may hold the record.
+    pub fn contains(&self, region: &RegionId) -> bool {
+        self.regions.contains(region)
+    }
+    /// The regions that may hold it; never empty.
+    pub fn regions(&self) -> &BTreeSet<RegionId> {
+        &self.regions
+    }
+    /// The duties that come with it.
+    pub fn obligations(&self) -> &BTreeSet<Obligation> {
+        &self.obligations
+    }
+    /// The residency partition.
+    pub fn scope(&self) -> ScopeId {
+        self.scope
+    }
+    /// The rules that decided.
+    pub fn rules(&self) -> &BTreeSet<RuleId> {
+        &self.rules
+    }
+}
+
+/// A record may not be, or not go, where it was asked to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{region} may not hold this record, by rule {rule}")]
+pub struct Barred {
+    /// The region asked about.
+    pub region: RegionId,
+    /// The rule that barred it.
+    pub rule: RuleId,
+    /// Regions that may hold it; empty where none may.
+    pub elsewhere: BTreeSet<RegionId>,
+}
+
+/// The rulings of one generation, ready to be looked up without asking Scheme.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResidencyPlan {
+    cases: BTreeMap<ResidencyCase, std::sync::Arc<CaseRuling>>,
+    regions: BTreeMap<RegionId, RegionPolicy>,
+}
+
+fn fixed_rule(name: &str) -> RuleId {
+    RuleId::new(name).expect("a fixed rule name")
+}
+
+/// The answer of the cases that apply to a record, before the origin is considered.
+struct Holding {
+    regions: BTreeSet<RegionId>,
+    obligations: BTreeSet<Obligation>,
+    rules: BTreeSet<RuleId>,
+    /// Why each other region is left out.
+    barred: BTreeMap<RegionId, RuleId>,
+}
+
+impl ResidencyPlan {
+    /// A plan of what was ruled. Cases and regions that are absent are denied.
+    pub fn new(
+        cases: BTreeMap<ResidencyCase, std::sync::Arc<CaseRuling>>,
+        regions: BTreeMap<RegionId, RegionPolicy>,
+    ) -> Self {
+        Self { cases, regions }
+    }
+
+    /// The rulings, for reports.
+    pub fn cases(&self) -> &BTreeMap<ResidencyCase, std::sync::Arc<CaseRuling>> {
+        &self.cases
+    }
+
+    /// What each region takes in.
+    pub fn region_policies(&self) -> &BTreeMap<RegionId, RegionPolicy> {
+        &self.regions
+    }
+
+    /// The cases that apply to these labels.
+    pub fn cases_of(labels: &Labels) -> Vec<ResidencyCase> {
+        let laws: BTreeSet<Law> = if labels.jurisdictions.is_empty() {
+            BTreeSet::from([Law::None])
+        } else {
+            labels.jurisdictions.iter().map(|&country| Law::of(country)).collect()
+        };
+        let (basis, purpose) = (labels.basis, labels.purpose);
+        labels
+            .classes
+            .iter()
+            .flat_map(|&class| laws.iter().map(move |&law| ResidencyCase { class, law, basis, purpose }))
+            .collect()
+    }
+
+    fn holding(&self, labels: &Labels, now: UnixMillis) -> Holding {
+        let cases = Self::cases_of(labels);
+        let mut holding = Holding {
+            regions: BTreeSet::new(),
+            obligations: BTreeSet::new(),
+            rules: BTreeSet::new(),
+            barred: BTreeMap::new(),
+        };
+        for (region, policy) in &self.regions {
+            match self.rule_on(region, policy, labels, &cases, now) {
+                Ok((obligations, rules)) => {
+                    holding.regions.insert(region.clone());
+                    holding.obligations.extend(obligations);
+                    holding.rules.extend(rules);
+                }
+                Err(rule) => {
+                    holding.barred.insert(region.clone(), rule);
+                }
+            }
+        }
+        holding
+    }
+
+    fn rule_on(
+        &self,
+        region: &RegionId,
+        policy: &RegionPolicy,
+        labels: &Labels,
+        cases: &[ResidencyCase],
+        now: UnixMillis,
+    ) -> Result<(BTreeSet<Obligation>, BTreeSet<RuleId>), RuleId> {
+        if cases.is_empty() {
+            return Err(fixed_rule("no-class-stated"));
+        }
+        if !labels.classes.is_subset(&policy.accepts) {
+            return Err(fixed_rule("region-does-not-accept-class"));
+        }
+        let (mut duties, mut rules) = (policy.requires.clone(), BTreeSet::new());
+        for case in cases {
+            match self.cases.get(case).and_then(|ruling| ruling.hold.get(region)) {
+                Some(Verdict::Allow { rule, obligations, valid_from, valid_until })
+                    if *valid_from <= now && now < *valid_until =>
+                {
+                    duties.extend(obligations.iter().cloned());
+                    rules.insert(rule.clone());
+                }
+                Some(Verdict::Allow { .. }) => return Err(fixed_rule("rule-not-valid-now")),
+                Some(Verdict::Deny { rule }) => return Err(rule.clone()),
+                None => return Err(fixed_rule("no-ruling")),
+            }
+        }
+        Ok((duties, rules))
+    }
+
+    fn may_travel(&self, cases: &[ResidencyCase], from: &RegionId, to: &RegionId, now: UnixMillis) -> Result<(), RuleId> {
+        if from == to {
+            return Ok(());
+        }
+        for case in cases {
+            let ruling = self.cases.get(case).and_then(|ruling| ruling.transfer.get(&(from.clone(), to.clone())));
+            match ruling {
+                Some(verdict) if verdict.allows(now) => {}
+                Some(Verdict::Deny { rule }) => return Err(rule.clone()),
+                Some(Verdict::Allow { .. }) => return Err(fixed_rule("rule-not-valid-now")),
+                None => return Err(fixed_rule("no-ruling")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The regions that may hold a record with these labels when `origin` takes it in.
+    ///
+    /// # Errors
+    /// [`Barred`], naming the rule, when `origin` itself may not hold it.
+    pub fn permit(&self, labels: &Labels, origin: &RegionId, now: UnixMillis) -> Result<PermittedRegions, Barred> {
+        let holding = self.holding(labels, now);
+        if !holding.regions.contains(origin) {
+            let rule = holding.barred.get(origin).cloned().unwrap_or_else(|| fixed_rule("unknown-region"));
+            return Err(Barred { region: origin.clone(), rule, elsewhere: holding.regions });
+        }
+        let cases = Self::cases_of(labels);
+        let regions: BTreeSet<RegionId> =
+            holding.regions.into_iter().filter(|to| self.may_travel(&cases, origin, to, now).is_ok()).collect();
+        let scope = ScopeId::of(&regions, &holding.obligations);
+        Ok(PermittedRegions { regions, obligations: holding.obligations, scope, rules: holding.rules })
+    }
+
+    /// Whether a request or record with these labels may pass from `from` to `to`,
+    /// where `to` may hold it. Used to forward without storing.
+    ///
+    /// # Errors
+    /// [`Barred`], naming the rule that stops it.
+    pub fn permit_transfer(&self, labels: &Labels, from: &RegionId, to: &RegionId, now: UnixMillis) -> Result<(), Barred> {
+        let holding = self.holding(labels, now);
+        let barred = |rule| Barred { region: to.clone(), rule, elsewhere: holding.regions.clone() };
+        if !holding.regions.contains(to) {
+            let rule = holding.barred.get(to).cloned().unwrap_or_else(|| fixed_rule("unknown-region"));
+            return Err(barred(rule));
+        }
+        self.may_travel(&Self::cases_of(labels), from, to, now).map_err(barred)
+    }
+}
