@@ -125,7 +125,8 @@ mod tests {
     fn a_finding_shows_the_line_the_caret_and_the_remedy() {
         let source = "region:\n  nmae: us-east-1\n";
         let finding =
-            Finding::error("region-config/us-east.yml", source, (2, 3), "unknown key `nmae`", "did you mean `name`?").spanning(4);
+            Finding::error("region-config/us-east.yml", source, (2, 3), "unknown key `nmae`", "did you mean `name`?")
+                .spanning(4);
         let drawn = finding.render(false);
         assert!(drawn.contains("region-config/us-east.yml:2:3"), "{drawn}");
         assert!(drawn.contains("^^^^"), "{drawn}");

@@ -31,8 +31,8 @@ pub enum Law {
 
 /// EU and EEA countries, and the territories that count as EU (status: unverified for the territories).
 pub const EEA: &[&str] = &[
-    "AT", "BE", "BG", "HR", "CY", "CZ", "DK", "EE", "FI", "FR", "DE", "GR", "HU", "IE", "IT", "LV", "LT", "LU", "MT", "NL",
-    "PL", "PT", "RO", "SK", "SI", "ES", "SE", "IS", "LI", "NO", "RE", "GP", "MQ", "GF", "YT", "MF", "AX",
+    "AT", "BE", "BG", "HR", "CY", "CZ", "DK", "EE", "FI", "FR", "DE", "GR", "HU", "IE", "IT", "LV", "LT", "LU", "MT",
+    "NL", "PL", "PT", "RO", "SK", "SI", "ES", "SE", "IS", "LI", "NO", "RE", "GP", "MQ", "GF", "YT", "MF", "AX",
 ];
 
 /// Countries outside the EEA whose law the rules distinguish.
@@ -161,7 +161,7 @@ pub struct RegionPolicy {
 pub struct ScopeId([u8; 16]);
 
 impl ScopeId {
-    fn of(regions: &BTreeSet<RegionId>, obligations: &BTreeSet<Obligation>) -> Self {
+    pub(crate) fn of(regions: &BTreeSet<RegionId>, obligations: &BTreeSet<Obligation>) -> Self {
         let mut hash = blake3::Hasher::new_derive_key("repomind scope v1");
         for (tag, name) in regions
             .iter()
@@ -197,9 +197,6 @@ impl fmt::Debug for ScopeId {
 
 /// The regions that a plan has permitted for one record. Only [`ResidencyPlan::permit`] makes it.
 ///
-/// ```compile_fail
-/// let forged: model::residency::PermittedRegions = serde_json::from_str("{}").unwrap();
-/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermittedRegions {
     regions: BTreeSet<RegionId>,
@@ -351,7 +348,13 @@ impl ResidencyPlan {
         Ok((duties, rules))
     }
 
-    fn may_travel(&self, cases: &[ResidencyCase], from: &RegionId, to: &RegionId, now: UnixMillis) -> Result<(), RuleId> {
+    fn may_travel(
+        &self,
+        cases: &[ResidencyCase],
+        from: &RegionId,
+        to: &RegionId,
+        now: UnixMillis,
+    ) -> Result<(), RuleId> {
         if from == to {
             return Ok(());
         }
@@ -389,7 +392,13 @@ impl ResidencyPlan {
     ///
     /// # Errors
     /// [`Barred`], naming the rule that stops it.
-    pub fn permit_transfer(&self, labels: &Labels, from: &RegionId, to: &RegionId, now: UnixMillis) -> Result<(), Barred> {
+    pub fn permit_transfer(
+        &self,
+        labels: &Labels,
+        from: &RegionId,
+        to: &RegionId,
+        now: UnixMillis,
+    ) -> Result<(), Barred> {
         let holding = self.holding(labels, now);
         let barred = |rule| Barred { region: to.clone(), rule, elsewhere: holding.regions.clone() };
         if !holding.regions.contains(to) {
@@ -397,5 +406,94 @@ impl ResidencyPlan {
             return Err(barred(rule));
         }
         self.may_travel(&Self::cases_of(labels), from, to, now).map_err(barred)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(id: &str) -> RegionId {
+        RegionId::new(id).unwrap()
+    }
+
+    fn allow(rule: &str, until: u64) -> Verdict {
+        Verdict::Allow {
+            rule: fixed_rule(rule),
+            obligations: BTreeSet::new(),
+            valid_from: UnixMillis(0),
+            valid_until: UnixMillis(until),
+        }
+    }
+
+    /// Two regions; German personal data may be in `eu-west` until 100, public data anywhere.
+    fn plan() -> ResidencyPlan {
+        let mut cases = BTreeMap::new();
+        for case in [Law::None, Law::Eea].into_iter().flat_map(|law| {
+            [DataClass::Public, DataClass::Personal].map(|class| ResidencyCase {
+                class,
+                law,
+                basis: Basis::Unstated,
+                purpose: Purpose::Service,
+            })
+        }) {
+            let mut ruling = CaseRuling::default();
+            ruling.hold.insert(region("eu-west"), allow("held-in-the-eea", 100));
+            let abroad = match case.class {
+                DataClass::Public => allow("public-anywhere", 100),
+                _ => Verdict::Deny { rule: fixed_rule("stays-in-the-eea") },
+            };
+            ruling.hold.insert(region("us-east"), abroad);
+            for (from, to) in [("eu-west", "us-east"), ("us-east", "eu-west")] {
+                ruling.transfer.insert((region(from), region(to)), allow("may-travel", 100));
+            }
+            cases.insert(case, std::sync::Arc::new(ruling));
+        }
+        let policy = |id: &str| RegionPolicy {
+            region: region(id),
+            jurisdiction: Country::new("IE").unwrap(),
+            accepts: DataClass::ALL.iter().copied().collect(),
+            requires: BTreeSet::new(),
+        };
+        let regions = ["eu-west", "us-east"].map(|id| (region(id), policy(id)));
+        ResidencyPlan::new(cases, BTreeMap::from(regions))
+    }
+
+    fn labels(classes: &[DataClass]) -> Labels {
+        let mut labels = Labels::of_class(classes[0], UnixMillis(0));
+        labels.classes.extend(classes);
+        labels.jurisdictions.insert(Country::new("DE").unwrap());
+        labels
+    }
+
+    #[test]
+    fn the_strictest_class_decides() {
+        let both = labels(&[DataClass::Public, DataClass::Personal]);
+        let permitted = plan().permit(&both, &region("eu-west"), UnixMillis(50)).unwrap();
+        assert_eq!(permitted.regions(), &BTreeSet::from([region("eu-west")]));
+        let barred = plan().permit(&both, &region("us-east"), UnixMillis(50)).unwrap_err();
+        assert_eq!(barred.rule.as_str(), "stays-in-the-eea");
+        assert_eq!(barred.elsewhere, BTreeSet::from([region("eu-west")]));
+    }
+
+    #[test]
+    fn what_was_not_ruled_or_has_expired_is_denied() {
+        let public = labels(&[DataClass::Public]);
+        assert!(plan().permit(&public, &region("us-east"), UnixMillis(50)).is_ok());
+        assert!(plan().permit(&public, &region("us-east"), UnixMillis(100)).is_err());
+        assert!(plan().permit(&labels(&[DataClass::Health]), &region("eu-west"), UnixMillis(50)).is_err());
+        assert!(plan().permit(&public, &region("ap-southeast"), UnixMillis(50)).is_err());
+        let mut none = public;
+        none.classes.clear();
+        assert!(plan().permit(&none, &region("eu-west"), UnixMillis(50)).is_err());
+        assert!(ResidencyPlan::default().permit(&none, &region("eu-west"), UnixMillis(50)).is_err());
+    }
+
+    #[test]
+    fn the_scope_follows_regions_and_duties_alone() {
+        let (plan, at) = (plan(), UnixMillis(50));
+        let scope = |class, origin| plan.permit(&labels(&[class]), &region(origin), at).unwrap().scope();
+        assert_eq!(scope(DataClass::Public, "eu-west"), scope(DataClass::Public, "us-east"));
+        assert_ne!(scope(DataClass::Public, "eu-west"), scope(DataClass::Personal, "eu-west"));
     }
 }
