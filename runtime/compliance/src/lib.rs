@@ -1,1 +1,8 @@
-//! placeholder
+//! Where data may be: the questions put to the residency policies and the plan
+//! made from their answers.
+//!
+//! What was not answered is denied. Start with [`cases`] and [`plan_from`].
+
+mod plan;
+
+pub use plan::{cases, plan_from};

@@ -1,1 +1,17 @@
-//! placeholder
+//! One region's data: where the residency plan, the store and the merge rules meet.
+//!
+//! A write is gated by [`model::residency::ResidencyPlan::permit`], merged and
+//! logged by one writer thread in groups that share an fsync, and only then
+//! acknowledged. What a peer ships is gated again here from its own labels.
+//! There is no socket in this crate: `net` carries shipments from
+//! [`DataPlane::outgoing`] of one region to [`DataPlane::receive`] of another.
+
+pub mod plans;
+
+mod acks;
+mod plane;
+mod types;
+mod writer;
+
+pub use plane::DataPlane;
+pub use types::{DataError, ETag, LabelClaims, Resolver, ScopeSummary, View, Write, Written};

@@ -1,1 +1,74 @@
-//! placeholder
+//! The sockets: gateway for users, admin for operators, mutual TLS between regions.
+//!
+//! A daemon implements [`Region`] once and hands it to [`serve_gateway`],
+//! [`serve_admin`] and [`serve_peer`]; it runs one [`run_link`] a peer, which
+//! ships commits over a [`PeerClient`]. Nothing here decides where data may be
+//! or where a request goes: it asks the current plans. Every bound is in
+//! [`limits`]. Logs name regions and errors, never keys, subjects or tokens.
+
+mod admin;
+mod gateway;
+pub mod identity;
+pub mod limits;
+mod peer;
+pub mod pki;
+mod problem;
+mod serve;
+pub mod token;
+pub mod wan;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use data::DataPlane;
+use data::plans::Plans;
+use futures_util::future::BoxFuture;
+use http::Uri;
+use model::bundle::SignedBundle;
+use model::region::Regions;
+use model::routing::RegionState;
+use model::status::RegionStatus;
+use model::{Country, RegionId};
+
+pub use admin::{MetricsError, MetricsHandle, install_metrics, serve_admin};
+pub use gateway::serve_gateway;
+pub use identity::Identity;
+pub use peer::{PeerClient, PeerError, PeerReport, run_link, serve_peer};
+pub use token::TokenVerifier;
+pub use wan::Wan;
+
+/// What the servers need from the daemon. Every method answers at once from memory.
+pub trait Region: Send + Sync + 'static {
+    /// This region.
+    fn id(&self) -> &RegionId;
+    /// All regions of the deployment.
+    fn regions(&self) -> Arc<Regions>;
+    /// Where records are kept.
+    fn data(&self) -> &DataPlane;
+    /// The plans in force.
+    fn plans(&self) -> Arc<Plans>;
+    /// The health of every region, this one included.
+    fn states(&self) -> BTreeMap<RegionId, RegionState>;
+    /// What `/status` shows.
+    fn status(&self) -> RegionStatus;
+    /// The country of a client's address, where it is known.
+    fn country(&self, address: IpAddr) -> Option<Country>;
+    /// The base URL of the service behind a region's gateway.
+    fn api_of(&self, region: &RegionId) -> Option<Uri>;
+    /// Takes in a policy bundle that `from` sent, and gives the generation in force afterwards.
+    fn receive_bundle(self: Arc<Self>, from: RegionId, bundle: SignedBundle)
+    -> BoxFuture<'static, Result<u64, String>>;
+    /// Why this region should get no traffic, if so.
+    fn ready(&self) -> Result<(), String>;
+    /// The bundle in force.
+    fn bundle(&self) -> Option<SignedBundle>;
+    /// This region's health by its own account, as peers are told.
+    fn own_state(&self) -> RegionState;
+    /// The emulated links of this region.
+    fn wan(&self) -> &Wan;
+    /// Whether requests can be answered here, as peers are told.
+    fn api_ok(&self) -> bool {
+        self.ready().is_ok()
+    }
+}

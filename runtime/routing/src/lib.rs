@@ -1,1 +1,20 @@
-//! placeholder
+//! Which region should serve a client, and which regions are well.
+//!
+//! Probe results and client addresses come in; the facts that policies rank
+//! regions by, the table of their answers, and the masked list for one request
+//! come out. Nothing here opens a socket or reads a clock: callers pass `now`.
+//!
+//! Start with [`HealthTracker`] for health, [`facts`] for what policies are
+//! told, [`plan_from`] for what they answer, [`choose`] for one request.
+
+mod country;
+mod facts;
+mod geography;
+mod health;
+mod table;
+
+pub use country::{CountryTable, TableError};
+pub use facts::{classes, facts};
+pub use geography::{centre, continent, countries};
+pub use health::{HealthTracker, Limits};
+pub use table::{choose, plan_from};

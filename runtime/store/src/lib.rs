@@ -1,1 +1,351 @@
-//! placeholder
+//! One region's durable state: rows, the logs of all origins, and small facts.
+//!
+//! Every change is a [`Commit`]: rows, log entries and facts together, on disk
+//! before [`Store::commit`] returns, or not at all. Nothing that fails its
+//! checksum is ever returned as data.
+//!
+//! The engine is fjall, a log-structured merge tree; this crate is the only
+//! one that knows. Start with [`Store::open`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use model::codec::{self, CodecError};
+use model::record::{Address, Row, Shipment};
+use model::version::{Incarnation, LogPosition, PositionVector};
+use model::{Key, Namespace, RegionId};
+
+/// Between a namespace and its key: no namespace contains it, so prefixes do not collide.
+const SEPARATOR: u8 = 0;
+/// The fact that says which life of the log this is.
+const INCARNATION: &str = "incarnation";
+/// The fact that says that the last stop was clean.
+const CLEAN: &str = "clean";
+
+/// Why the store could not do what was asked. Nothing is half done.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine or the disk under it failed.
+    #[error("the store failed: {0}")]
+    Engine(#[from] fjall::Error),
+    /// Stored bytes are damaged; they are not served.
+    #[error("{place} is damaged: {reason}")]
+    Corrupt {
+        /// Which row or entry.
+        place: String,
+        /// What was found.
+        reason: CodecError,
+    },
+    /// A stored key that this version did not write.
+    #[error("{place} has a key that cannot be read")]
+    Key {
+        /// Where.
+        place: String,
+    },
+    /// A log entry that does not follow the one before it.
+    #[error("log position {found} does not follow offset {last}")]
+    Gap {
+        /// The position offered.
+        found: LogPosition,
+        /// The last offset of that log.
+        last: u64,
+    },
+    /// Whoever visits the rows asked to stop.
+    #[error("the visit was stopped: {0}")]
+    Visitor(String),
+}
+
+/// Takes a stored key and its envelope.
+pub type RowVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
+/// Changes that reach the disk together.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// Rows, replacing what was there.
+    pub rows: Vec<(Address, Row)>,
+    /// Log entries, in order, each the next of its origin's log.
+    pub log: Vec<Shipment>,
+    /// Small facts by name.
+    pub meta: Vec<(String, Vec<u8>)>,
+}
+
+/// A handle on the store; clones share it.
+#[derive(Clone)]
+pub struct Store {
+    database: Database,
+    rows: Keyspace,
+    log: Keyspace,
+    meta: Keyspace,
+    incarnation: Incarnation,
+    /// How far each log reaches on disk. Also orders commits.
+    vector: Arc<Mutex<PositionVector>>,
+}
+
+fn row_key(address: &Address) -> Vec<u8> {
+    [address.namespace.as_str().as_bytes(), &[SEPARATOR], address.key.as_str().as_bytes()].concat()
+}
+
+fn parse_row_key(bytes: &[u8]) -> Option<Address> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (namespace, key) = text.split_once(char::from(SEPARATOR))?;
+    Some(Address { namespace: Namespace::new(namespace).ok()?, key: Key::new(key).ok()? })
+}
+
+fn log_prefix(origin: &RegionId, incarnation: Incarnation) -> Vec<u8> {
+    [origin.as_str().as_bytes(), &[SEPARATOR], &incarnation.0.to_be_bytes()].concat()
+}
+
+fn log_key(position: &LogPosition) -> Vec<u8> {
+    let mut key = log_prefix(&position.origin, position.incarnation);
+    key.extend_from_slice(&position.offset.to_be_bytes());
+    key
+}
+
+fn parse_log_key(bytes: &[u8]) -> Option<LogPosition> {
+    let at = bytes.iter().position(|&byte| byte == SEPARATOR)?;
+    let origin = RegionId::new(std::str::from_utf8(&bytes[..at]).ok()?).ok()?;
+    let numbers: [u8; 12] = bytes.get(at + 1..)?.try_into().ok()?;
+    let (incarnation, offset) = numbers.split_at(4);
+    let incarnation = Incarnation(u32::from_be_bytes(incarnation.try_into().ok()?));
+    Some(LogPosition { origin, incarnation, offset: u64::from_be_bytes(offset.try_into().ok()?) })
+}
+
+fn decode_row(address: &Address, bytes: &[u8]) -> Result<Row, StoreError> {
+    codec::decode(bytes).map_err(|reason| StoreError::Corrupt { place: format!("row {address}"), reason })
+}
+
+impl Store {
+    /// Opens the store in `dir`, making it if need be. After an unclean stop the incarnation grows.
+    ///
+    /// # Errors
+    /// [`StoreError::Engine`] where the disk or another process is in the way.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let database = Database::builder(dir).open()?;
+        let keyspace = |name: &str| database.keyspace(name, KeyspaceCreateOptions::default);
+        let (rows, log, meta) = (keyspace("rows")?, keyspace("log")?, keyspace("meta")?);
+        let before = match meta.get(INCARNATION)? {
+            Some(bytes) => bytes.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(0),
+            None => 0,
+        };
+        let clean = meta.get(CLEAN)?.is_some_and(|mark| mark.as_ref() == [1]);
+        let incarnation = Incarnation(if clean && before > 0 { before } else { before + 1 });
+        let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&meta, INCARNATION, incarnation.0.to_be_bytes());
+        batch.insert(&meta, CLEAN, [0]);
+        batch.commit()?;
+        let vector = Arc::new(Mutex::new(read_vector(&log)?));
+        Ok(Self { database, rows, log, meta, incarnation, vector })
+    }
+
+    /// Which life of this region's log is being written.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// How far each origin's log reaches on this disk.
+    pub fn vector(&self) -> PositionVector {
+        self.vector.lock().expect("no commit panics").clone()
+    }
+
+    /// The stored row of a key.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where its bytes are damaged.
+    pub fn row(&self, address: &Address) -> Result<Option<Row>, StoreError> {
+        self.rows.get(row_key(address))?.map(|bytes| decode_row(address, &bytes)).transpose()
+    }
+
+    /// Up to `limit` rows of a namespace in key order, of keys that begin with `prefix` and come after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] at the first damaged row.
+    pub fn scan(
+        &self,
+        namespace: &Namespace,
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Row)>, StoreError> {
+        let start = [namespace.as_str().as_bytes(), &[SEPARATOR], prefix.as_bytes()].concat();
+        let from = match after {
+            Some(key) => {
+                let address = Address { namespace: namespace.clone(), key: key.clone() };
+                row_key(&address).into_iter().chain([0]).collect::<Vec<u8>>().max(start.clone())
+            }
+            None => start.clone(),
+        };
+        let mut found = Vec::new();
+        for guard in self.rows.range(from..) {
+            let (key, value) = guard.into_inner()?;
+            if !key.starts_with(&start) || found.len() >= limit {
+                break;
+            }
+            let address = parse_row_key(&key)
+                .ok_or_else(|| StoreError::Key { place: format!("namespace {namespace}") })?;
+            let row = decode_row(&address, &value)?;
+            found.push((address.key, row));
+        }
+        Ok(found)
+    }
+
+    /// Visits every row as stored, key and envelope, in key order, as of one moment.
+    ///
+    /// # Errors
+    /// Those of the disk and of the visitor.
+    pub fn each_row(&self, visit: &mut RowVisitor<'_>) -> Result<(), StoreError> {
+        for guard in self.database.snapshot().iter(&self.rows) {
+            let (key, value) = guard.into_inner()?;
+            visit(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a key as [`Store::each_row`] shows it.
+    pub fn address_of(raw: &[u8]) -> Option<Address> {
+        parse_row_key(raw)
+    }
+
+    /// The entries of a log after offset `after`, up to about `max_bytes` of them and at least one if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] at the first damaged entry.
+    pub fn shipments(
+        &self,
+        origin: &RegionId,
+        incarnation: Incarnation,
+        after: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<Shipment>, StoreError> {
+        let at = |offset| LogPosition { origin: origin.clone(), incarnation, offset };
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for guard in self.log.range(log_key(&at(after.saturating_add(1)))..=log_key(&at(u64::MAX))) {
+            let (key, value) = guard.into_inner()?;
+            if bytes > 0 && bytes + value.len() > max_bytes {
+                break;
+            }
+            bytes += value.len();
+            let place = || parse_log_key(&key).map_or_else(|| "a log entry".into(), |position| position.to_string());
+            let batch: Vec<Shipment> =
+                codec::decode(&value).map_err(|reason| StoreError::Corrupt { place: place(), reason })?;
+            found.extend(batch);
+        }
+        Ok(found)
+    }
+
+    /// A small fact.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.meta.get(format!("fact/{name}"))?.map(|bytes| bytes.to_vec()))
+    }
+
+    /// Writes everything in `commit` and returns once it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Gap`] where an entry is not the next of its log; nothing is written then.
+    pub fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        let mut vector = self.vector.lock().expect("no commit panics");
+        let mut reached = vector.clone();
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        for shipment in commit.log {
+            let position = shipment.position().clone();
+            if !reached.is_next(&position) {
+                let last = reached.offset(&position.origin, position.incarnation);
+                return Err(StoreError::Gap { found: position, last });
+            }
+            reached.advance(&position);
+            batch.insert(&self.log, log_key(&position), codec::encode(&vec![shipment]));
+        }
+        for (address, row) in &commit.rows {
+            batch.insert(&self.rows, row_key(address), codec::encode(row));
+        }
+        for (name, value) in commit.meta {
+            batch.insert(&self.meta, format!("fact/{name}"), value);
+        }
+        batch.commit()?;
+        *vector = reached;
+        Ok(())
+    }
+
+    /// Marks the stop as clean. Nothing may be committed afterwards.
+    ///
+    /// # Errors
+    /// Those of the disk; the next start then counts as unclean, which is safe.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.meta.insert(CLEAN, [1])?;
+        self.database.persist(PersistMode::SyncAll)?;
+        Ok(())
+    }
+}
+
+/// The last offset of each log, found by one backward look per log.
+fn read_vector(log: &Keyspace) -> Result<PositionVector, StoreError> {
+    let mut lasts: BTreeMap<(RegionId, Incarnation), LogPosition> = BTreeMap::new();
+    let mut before: Option<Vec<u8>> = None;
+    loop {
+        let last = match &before {
+            None => log.last_key_value(),
+            Some(bound) => log.range(..bound.clone()).next_back(),
+        };
+        let Some(guard) = last else { break };
+        let key = guard.key()?;
+        let position = parse_log_key(&key).ok_or_else(|| StoreError::Key { place: "the log".into() })?;
+        before = Some(log_prefix(&position.origin, position.incarnation));
+        lasts.insert((position.origin.clone(), position.incarnation), position);
+    }
+    let mut vector = PositionVector::new();
+    lasts.values().for_each(|position| vector.advance(position));
+    Ok(vector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::UnixMillis;
+
+    fn skip(offset: u64) -> Shipment {
+        let origin = RegionId::new("us-east").unwrap();
+        let position = LogPosition { origin, incarnation: Incarnation(1), offset };
+        Shipment::Skip { position, committed_at: UnixMillis(5) }
+    }
+
+    #[test]
+    fn an_unclean_stop_begins_a_new_incarnation_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let store = Store::open(dir.path()).unwrap();
+            assert_eq!(store.incarnation(), Incarnation(1));
+            store.commit(Commit { log: vec![skip(1), skip(2)], ..Commit::default() }).unwrap();
+        }
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.incarnation(), Incarnation(2));
+        assert!(store.vector().covers(skip(2).position()));
+        store.close().unwrap();
+        drop(store);
+        assert_eq!(Store::open(dir.path()).unwrap().incarnation(), Incarnation(2));
+    }
+
+    #[test]
+    fn a_gap_in_a_log_is_refused_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let refused = store.commit(Commit { log: vec![skip(1), skip(3)], ..Commit::default() });
+        assert!(matches!(refused, Err(StoreError::Gap { last: 1, .. })));
+        assert_eq!(store.vector(), PositionVector::new());
+        let origin = RegionId::new("us-east").unwrap();
+        assert!(store.shipments(&origin, Incarnation(1), 0, 1000).unwrap().is_empty());
+    }
+
+    #[test]
+    fn damaged_bytes_are_an_error_and_never_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let address = Address { namespace: Namespace::new("notes").unwrap(), key: Key::new("a").unwrap() };
+        store.rows.insert(row_key(&address), b"\x01\x01 not what was written").unwrap();
+        assert!(matches!(store.row(&address), Err(StoreError::Corrupt { .. })));
+        assert!(store.scan(&address.namespace, "", None, 10).is_err());
+    }
+}

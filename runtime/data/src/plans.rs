@@ -1,0 +1,47 @@
+//! The plans of one generation: what requests, writes and shipments are answered from.
+
+use model::edge::EdgePlan;
+use model::record::DataClass;
+use model::replication::{AckLevel, ConflictResolution, LagAction, LagBands, ReplicationPlan, Strategy};
+use model::residency::ResidencyPlan;
+use model::routing::{Ranking, RoutingPlan};
+use model::{Millis, routing::ClientClass};
+
+/// Everything that one policy generation decided, immutable once in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plans {
+    /// The generation; 0 before the first.
+    pub generation: u64,
+    /// Strategies by namespace.
+    pub replication: ReplicationPlan,
+    /// What happens at which lag.
+    pub lag: LagBands,
+    /// Where records may be.
+    pub residency: ResidencyPlan,
+    /// Where requests go.
+    pub routing: RoutingPlan,
+    /// What may be cached.
+    pub edge: EdgePlan,
+}
+
+impl Plans {
+    /// The plans before any policy was loaded: no region may hold anything, no request is routed.
+    pub fn deny_all() -> Self {
+        let default = Strategy {
+            lag_target: Millis::from_secs(5),
+            conflict_resolution: ConflictResolution::LastWriteWins,
+            priority_regions: Vec::new(),
+            ack: AckLevel::LOCAL,
+            default_class: DataClass::Operational,
+        };
+        let nowhere = Ranking { regions: Vec::new() };
+        Self {
+            generation: 0,
+            replication: ReplicationPlan { default, namespaces: Default::default() },
+            lag: LagBands(vec![(Millis::ZERO, LagAction::Ok)]),
+            residency: ResidencyPlan::default(),
+            routing: RoutingPlan { default: nowhere, by_class: std::collections::BTreeMap::<ClientClass, Ranking>::new() },
+            edge: EdgePlan::default(),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What callers hand in and get back.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use model::names::Subject;
+use model::question::Resolution;
+use model::record::{Address, Basis, Content, DataClass, Labels, Purpose, Record, Row, Sibling};
+use model::replication::AckLevel;
+use model::residency::Barred;
+use model::version::CausalContext;
+use model::{Country, Millis, RegionId, UnixMillis};
+use store::StoreError;
+
+/// Names one state of a key: equal tags mean the same set of live writes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ETag(String);
+
+impl ETag {
+    /// The tag of a row.
+    pub fn of(row: &Row) -> Self {
+        let mut hash = blake3::Hasher::new_derive_key("repomind etag v1");
+        for sibling in &row.siblings {
+            hash.update(sibling.version.dot.to_string().as_bytes());
+            hash.update(b"\n");
+        }
+        Self(hash.finalize().to_hex()[..20].to_owned())
+    }
+}
+
+impl fmt::Display for ETag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for ETag {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let right = text.len() == 20 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if right { Ok(Self(text.to_owned())) } else { Err("an entity tag here has 20 hexadecimal digits") }
+    }
+}
+
+/// What a client says of its record. What it leaves out comes from the strategy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelClaims {
+    /// The person that it is about, as a pseudonym.
+    pub subject: Option<Subject>,
+    /// The countries whose law applies.
+    pub jurisdictions: Option<BTreeSet<Country>>,
+    /// What kinds of data it holds.
+    pub classes: Option<BTreeSet<DataClass>>,
+    /// What it is for.
+    pub purpose: Option<Purpose>,
+    /// Why the law allows that.
+    pub basis: Option<Basis>,
+    /// When it was collected; now, unless stated.
+    pub collected_at: Option<UnixMillis>,
+    /// When it must be gone.
+    pub retain_until: Option<UnixMillis>,
+    /// Legal holds, by name.
+    pub holds: BTreeSet<String>,
+}
+
+impl LabelClaims {
+    /// The labels in full, with `class` where no class was claimed.
+    pub(crate) fn labels(&self, class: DataClass, now: UnixMillis) -> Labels {
+        let stated = self.classes.clone().filter(|classes| !classes.is_empty());
+        let classes = stated.unwrap_or_else(|| BTreeSet::from([class]));
+        Labels {
+            subject: self.subject.clone(),
+            jurisdictions: self.jurisdictions.clone().unwrap_or_default(),
+            classes,
+            purpose: self.purpose.unwrap_or(Purpose::Service),
+            basis: self.basis.unwrap_or(Basis::Unstated),
+            collected_at: self.collected_at.unwrap_or(now),
+            retain_until: self.retain_until,
+            holds: self.holds.clone(),
+        }
+    }
+
+    /// Whether nothing was claimed.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A write that was asked for.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// The key.
+    pub address: Address,
+    /// The value; `None` deletes.
+    pub value: Option<Bytes>,
+    /// Its media type; empty where none was sent.
+    pub content_type: String,
+    /// What the client says of it.
+    pub labels: LabelClaims,
+    /// Only if the key's state has this tag.
+    pub if_match: Option<ETag>,
+    /// Only if there is no record.
+    pub if_none_match: bool,
+    /// What the client has seen; a blind write takes what this region has seen.
+    pub context: Option<CausalContext>,
+    /// How many copies to wait for; the strategy's level unless stated.
+    pub ack: Option<AckLevel>,
+}
+
+/// What became of a write. It is durable in this region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The tag of the key's new state.
+    pub etag: ETag,
+    /// What to hand back in order to read this write, in any region.
+    pub context: CausalContext,
+    /// In how many regions it is known to be durable.
+    pub copies: usize,
+    /// Whether that is as many as were asked for. If not, the further copies are *unknown*, not failed.
+    pub reached: bool,
+}
+
+/// What a reader is shown of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The record.
+    pub record: Record,
+    /// The tag of the key's state.
+    pub etag: ETag,
+    /// What the reader has now seen.
+    pub context: CausalContext,
+    /// How many concurrent writes there are; 1 where nobody conflicts.
+    pub siblings: usize,
+    /// What chose among them: `none`, `last-write-wins`, `priority-regions`, `siblings` or a resolver's
+    /// name, with `pending:` before it while the resolver has not answered.
+    pub resolved_by: String,
+}
+
+impl View {
+    pub(crate) fn of(row: &Row, at: usize, resolved_by: &str) -> Option<Self> {
+        let record = row.siblings.get(at)?.content.record()?.clone();
+        Some(Self {
+            record,
+            etag: ETag::of(row),
+            context: row.context(),
+            siblings: row.siblings.iter().filter(|sibling| matches!(sibling.content, Content::Live(_))).count(),
+            resolved_by: resolved_by.to_owned(),
+        })
+    }
+}
+
+/// One scope as this region holds it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ScopeSummary {
+    /// The regions that hold it.
+    pub regions: BTreeSet<RegionId>,
+    /// How many live writes and markers it has.
+    pub rows: u64,
+    /// Equal digests mean equal content.
+    pub digest: String,
+}
+
+/// Settles concurrent writes by a policy's resolver.
+pub trait Resolver: Send + Sync {
+    /// The settlement, or `None` where the resolver gave none: the siblings stay.
+    fn resolve(
+        &self,
+        resolver: &str,
+        address: &Address,
+        siblings: &[Sibling],
+    ) -> Pin<Box<dyn Future<Output = Option<Resolution>> + Send + 'static>>;
+}
+
+/// Why a write, read or shipment was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The record may not be here.
+    #[error(transparent)]
+    Barred(#[from] Barred),
+    /// `If-Match` or `If-None-Match` did not hold.
+    #[error("the record is not in the state that the request names")]
+    PreconditionFailed,
+    /// Replication lag asks writers to slow down.
+    #[error("replication lag has reached the bound at which writes are slowed")]
+    Throttled {
+        /// When to try again.
+        retry_after: Millis,
+    },
+    /// Replication lag has passed the bound at which writes are refused, or too many wait.
+    #[error("this region takes no writes at the moment")]
+    Unready {
+        /// When to try again.
+        retry_after: Millis,
+    },
+    /// More copies asked for than regions may hold the record.
+    #[error("{asked} copies were asked for and {in_scope} regions may hold this record")]
+    TooManyCopies {
+        /// How many.
+        asked: usize,
+        /// How many regions may.
+        in_scope: usize,
+    },
+    /// A label that cannot be taken.
+    #[error("label {field}: {reason}")]
+    BadLabel {
+        /// Which.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The region is shutting down.
+    #[error("this region is shutting down")]
+    Closed,
+}

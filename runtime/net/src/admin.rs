@@ -1,0 +1,196 @@
+//! HTTP for operators: health, metrics, status, and what `verify` and `audit` read.
+//!
+//! `/healthz`, `/readyz`, `/metrics` and `/status` are open to whoever reaches
+//! the address; they name no record. Everything else needs a token with the
+//! scope `admin`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::problem_of;
+use crate::problem::Problem;
+use crate::serve::{Body, BodyError, collect, full, json_response, serve};
+use crate::token::Scope;
+use crate::wan::WanChange;
+use crate::{Region, TokenVerifier, limits};
+
+/// Bytes of rows that are sent as one piece.
+const ROWS_PIECE: usize = 64 * 1024;
+
+/// The largest body of an admin request.
+const BODY: usize = 64 * 1024;
+
+/// Prints what was counted since the process started.
+pub type MetricsHandle = PrometheusHandle;
+
+/// Why counting could not begin.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics are already recorded elsewhere in this process: {0}")]
+pub struct MetricsError(String);
+
+/// Begins to count, once a process.
+///
+/// # Errors
+/// [`MetricsError`] when something else records metrics already.
+pub fn install_metrics() -> Result<MetricsHandle, MetricsError> {
+    let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    PrometheusBuilder::new()
+        .set_buckets(&seconds)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| MetricsError(error.to_string()))
+}
+
+struct Admin {
+    region: Arc<dyn Region>,
+    verifier: TokenVerifier,
+    metrics: MetricsHandle,
+}
+
+/// Serves operators until `shutdown`, then drains.
+pub async fn serve_admin(
+    listener: TcpListener,
+    region: Arc<dyn Region>,
+    verifier: TokenVerifier,
+    metrics: MetricsHandle,
+    shutdown: CancellationToken,
+) {
+    let admin = Arc::new(Admin { region, verifier, metrics });
+    let upkeep = admin.metrics.clone();
+    let stop = shutdown.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_secs(5));
+        // Folds samples into buckets, so that memory stays bounded between scrapes.
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            upkeep.run_upkeep();
+        }
+    });
+    serve("admin", listener, limits::ADMIN_CONNECTIONS, shutdown, move |stream, _| {
+        let admin = admin.clone();
+        let service = service_fn(move |request| {
+            let admin = admin.clone();
+            async move { Ok::<_, Infallible>(admin.answer(request).await) }
+        });
+        async move { Some((stream, service)) }
+    })
+    .await;
+}
+
+impl Admin {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        match timeout(limits::REQUEST_TIME, self.route(request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(problem)) => problem.response(),
+            Err(_) => Problem::unavailable("slow", "the request took too long here").response(),
+        }
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let known = match path.as_str() {
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/digests" | "/rows" => Method::GET,
+            "/wan" => {
+                if method == Method::GET {
+                    Method::GET
+                } else {
+                    Method::PUT
+                }
+            }
+            _ => return Err(Problem::not_found("no such admin request")),
+        };
+        if method != known && !(method == Method::HEAD && known == Method::GET) {
+            return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("use {known}")));
+        }
+        match path.as_str() {
+            "/healthz" => return Ok(text("ok\n".into())),
+            "/readyz" => {
+                return match self.region.ready() {
+                    Ok(()) => Ok(text("ready\n".into())),
+                    Err(reason) => Err(Problem::unavailable("not-ready", reason)),
+                };
+            }
+            "/metrics" => return Ok(text(self.metrics.render())),
+            "/status" => return Ok(json_response(&self.region.status())),
+            _ => {}
+        }
+        self.verifier.check(request.headers(), Scope::Admin)?;
+        match path.as_str() {
+            "/digests" => self.digests().await,
+            "/rows" => Ok(self.rows()),
+            _ if known == Method::GET => Ok(json_response(&self.region.wan().shapes())),
+            _ => self.set_wan(request.into_body()).await,
+        }
+    }
+
+    async fn digests(&self) -> Result<Response<Body>, Problem> {
+        let data = self.region.data().clone();
+        let scopes = tokio::task::spawn_blocking(move || data.digests())
+            .await
+            .map_err(|_| Problem::unavailable("storage", "the digests could not be read"))?
+            .map_err(|error| problem_of(&error))?;
+        Ok(json_response(&scopes))
+    }
+
+    /// Every stored row as it lies on disk: length of the key (u32, big-endian), key, length, envelope.
+    fn rows(&self) -> Response<Body> {
+        let data = self.region.data().clone();
+        let (send, receive) = mpsc::channel::<Result<Bytes, BodyError>>(4);
+        // Ends with the snapshot, or when the reader has gone.
+        tokio::task::spawn_blocking(move || {
+            let mut piece = BytesMut::with_capacity(ROWS_PIECE * 2);
+            let outcome = data.each_row(&mut |key, row| {
+                for part in [key, row] {
+                    piece.put_u32(part.len() as u32);
+                    piece.put_slice(part);
+                }
+                let whole = piece.len() >= ROWS_PIECE;
+                !whole || send.blocking_send(Ok(piece.split().freeze())).is_ok()
+            });
+            let last = match outcome {
+                Ok(()) => Ok(piece.freeze()),
+                Err(error) => Err(error.to_string().into()),
+            };
+            let _ = send.blocking_send(last);
+        });
+        let frames = stream::unfold(receive, |mut receive| async move {
+            let piece = receive.recv().await?;
+            Some((piece.map(Frame::data), receive))
+        });
+        let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+        let binary = HeaderValue::from_static("application/octet-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, binary);
+        response
+    }
+
+    async fn set_wan(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let body = collect(body, BODY).await?;
+        let change: WanChange =
+            serde_json::from_slice(&body).map_err(|error| Problem::field("body", error.to_string()))?;
+        if change.peer == *self.region.id() || !self.region.regions().by_id.contains_key(&change.peer) {
+            return Err(Problem::field("peer", format!("{} is not a peer of {}", change.peer, self.region.id())));
+        }
+        let shape = self.region.wan().set(&change).map_err(|error| Problem::field("wan", error.to_string()))?;
+        tracing::info!(peer = %change.peer, delay_ms = shape.delay_ms, cut = shape.cut, "an emulated link was changed");
+        Ok(json_response(&json!({ "peer": change.peer, "delay_ms": shape.delay_ms, "cut": shape.cut })))
+    }
+}
+
+fn text(text: String) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}

@@ -1,0 +1,226 @@
+//! `/v1/data`: one record, or a page of a namespace.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data::{View, Write, Written};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use model::record::Address;
+use model::version::CausalContext;
+use model::{Key, Namespace};
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Gateway, claims, parameters, percent_decode, problem_of, set};
+use crate::limits;
+use crate::problem::Problem;
+use crate::serve::{Body, collect, empty, full, json_response};
+use crate::token::Scope;
+
+impl Gateway {
+    /// Answers a request below `/v1/data`.
+    pub(super) async fn data(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        let scope = match *request.method() {
+            Method::GET | Method::HEAD => Scope::DataRead,
+            _ => Scope::DataWrite,
+        };
+        self.verifier.check(request.headers(), scope)?;
+        let rest = request.uri().path().strip_prefix("/v1/data").unwrap_or_default();
+        let rest = rest.strip_prefix('/').unwrap_or_default();
+        let (namespace, key) = match rest.split_once('/') {
+            Some((namespace, key)) => (namespace, Some(key)),
+            None => (rest, None),
+        };
+        let namespace = Namespace::new(namespace).map_err(|error| Problem::field("namespace", error.to_string()))?;
+        let Some(key) = key.filter(|key| !key.is_empty()) else {
+            return match *request.method() {
+                Method::GET => self.list(&namespace, request.uri().query()).await,
+                _ => Err(method_not_allowed("GET")),
+            };
+        };
+        let key = percent_decode(key).ok_or_else(|| Problem::field("key", "the escapes are not valid"))?;
+        let key = Key::new(key).map_err(|error| Problem::field("key", error.to_string()))?;
+        let address = Address { namespace, key };
+        match *request.method() {
+            Method::GET | Method::HEAD => self.get(&address, request.headers()).await,
+            Method::PUT => self.put(address, request).await,
+            Method::DELETE => {
+                let write = write_of(address, request.headers(), None)?;
+                self.write(write).await
+            }
+            _ => Err(method_not_allowed("GET, HEAD, PUT, DELETE")),
+        }
+    }
+
+    async fn put(&self, address: Address, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        let (head, body) = request.into_parts();
+        let mut write = write_of(address, &head.headers, None)?;
+        write.value = Some(collect(body, limits::BODY_BYTES).await?);
+        self.write(write).await
+    }
+
+    async fn write(&self, write: Write) -> Result<Response<Body>, Problem> {
+        let written = self.written(write).await?;
+        let mut response = Response::new(empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let headers = response.headers_mut();
+        set(headers, "etag", &quoted(&written.etag), true);
+        set(headers, "repomind-context", &claims::context_text(&written.context), true);
+        headers.insert("repomind-copies", HeaderValue::from(written.copies));
+        Ok(response)
+    }
+
+    /// Writes, and tells apart what is acknowledged from what is merely stored here.
+    pub(super) async fn written(&self, write: Write) -> Result<Written, Problem> {
+        let written = self.region.data().write(write).await.map_err(|error| problem_of(&error))?;
+        if written.reached {
+            return Ok(written);
+        }
+        let detail = "the write is durable here and still on its way: the level that was asked for was not \
+                      confirmed in time; write again with If-Match, or read it back later";
+        Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "ack-unknown", detail)
+            .with("copies", written.copies)
+            .with("etag", quoted(&written.etag)))
+    }
+
+    async fn get(&self, address: &Address, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+        let view = self.read_after(address, claims::context(headers)?).await?;
+        let Some(view) = view else { return Err(Problem::not_found("there is no such record")) };
+        let tag = quoted(&view.etag);
+        let mut response = Response::new(empty());
+        let fresh = claims::text(headers, "if-none-match")?
+            .is_some_and(|tags| tags == "*" || tags.split(',').any(|one| one.trim() == tag));
+        if fresh {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+        } else {
+            *response.body_mut() = full(view.record.payload.bytes().clone());
+        }
+        let out = response.headers_mut();
+        set(out, "etag", &tag, true);
+        set(out, "repomind-context", &claims::context_text(&view.context), true);
+        set(out, "cache-control", "private, no-cache", true);
+        set(out, "x-content-type-options", "nosniff", true);
+        let kind = match view.record.content_type.as_str() {
+            "" => "application/octet-stream",
+            kind => kind,
+        };
+        set(out, "content-type", kind, true);
+        show_labels(out, &view);
+        Ok(response)
+    }
+
+    /// Reads once every write in `after` has arrived here, or says that it has not.
+    async fn read_after(&self, address: &Address, after: Option<CausalContext>) -> Result<Option<View>, Problem> {
+        let data = self.region.data();
+        let deadline = Instant::now() + claims::CATCH_UP_TIME;
+        let mut commits = data.commits();
+        loop {
+            commits.borrow_and_update();
+            let view = data.read(address).await.map_err(|error| problem_of(&error))?;
+            let Some(after) = after.as_ref().filter(|after| !after.is_empty()) else { return Ok(view) };
+            if view.as_ref().is_some_and(|view| view.context.includes(after)) {
+                return Ok(view);
+            }
+            if !matches!(timeout_at(deadline, commits.changed()).await, Ok(Ok(()))) {
+                let detail = "the write named by Repomind-Context has not arrived in this region yet, \
+                              or the record was deleted since";
+                return match view {
+                    Some(_) => Err(Problem::unavailable("behind", detail)),
+                    None => Err(Problem::not_found(detail)),
+                };
+            }
+        }
+    }
+
+    async fn list(&self, namespace: &Namespace, query: Option<&str>) -> Result<Response<Body>, Problem> {
+        let (mut prefix, mut limit, mut after) = (String::new(), limits::LIST_ITEMS_DEFAULT, None);
+        for (name, value) in parameters(query)? {
+            match name.as_str() {
+                "prefix" => prefix = value,
+                "limit" => limit = page_size(&value)?,
+                "cursor" => after = Some(cursor_key(&value)?),
+                _ => return Err(Problem::field("query", "the parameters are prefix, limit and cursor")),
+            }
+        }
+        let (data, space) = (self.region.data().clone(), namespace.clone());
+        // Reads from disk: not on the threads that serve sockets.
+        let page = tokio::task::spawn_blocking(move || data.list(&space, &prefix, after.as_ref(), limit))
+            .await
+            .map_err(|_| Problem::unavailable("storage", "the list could not be read"))?
+            .map_err(|error| problem_of(&error))?;
+        let cursor = (page.len() == limit).then(|| page.last().map(|(key, _)| URL_SAFE_NO_PAD.encode(key.as_str())));
+        let records: Vec<_> = page
+            .iter()
+            .map(|(key, view)| {
+                json!({
+                    "key": key.as_str(),
+                    "etag": quoted(&view.etag),
+                    "content_type": view.record.content_type,
+                    "bytes": view.record.payload.bytes().len(),
+                    "classes": view.record.labels.classes.iter().map(|class| class.as_str()).collect::<Vec<_>>(),
+                    "siblings": view.siblings,
+                })
+            })
+            .collect();
+        Ok(json_response(&json!({ "namespace": namespace.as_str(), "records": records, "cursor": cursor.flatten() })))
+    }
+}
+
+fn method_not_allowed(allowed: &'static str) -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("use {allowed}"))
+}
+
+fn page_size(text: &str) -> Result<usize, Problem> {
+    match text.parse() {
+        Ok(limit) if (1..=limits::LIST_ITEMS).contains(&limit) => Ok(limit),
+        _ => Err(Problem::field("limit", format!("use a number from 1 to {}", limits::LIST_ITEMS))),
+    }
+}
+
+fn cursor_key(text: &str) -> Result<Key, Problem> {
+    let wrong = || Problem::field("cursor", "send it back exactly as an answer gave it");
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| wrong())?;
+    Key::new(String::from_utf8(bytes).map_err(|_| wrong())?).map_err(|_| wrong())
+}
+
+/// A write of `value` with everything that the headers say about it.
+pub(super) fn write_of(address: Address, headers: &HeaderMap, value: Option<bytes::Bytes>) -> Result<Write, Problem> {
+    let content_type = claims::text(headers, "content-type")?.unwrap_or_default();
+    if content_type.len() > 255 {
+        return Err(Problem::field("content-type", "a media type has at most 255 characters"));
+    }
+    Ok(Write {
+        address,
+        value,
+        content_type: content_type.to_owned(),
+        labels: claims::labels(headers)?,
+        if_match: claims::if_match(headers)?,
+        if_none_match: claims::must_be_new(headers)?,
+        context: claims::context(headers)?,
+        ack: claims::ack(headers)?,
+    })
+}
+
+/// An entity tag in its quotes.
+pub(super) fn quoted(etag: &data::ETag) -> String {
+    format!("\"{etag}\"")
+}
+
+fn show_labels(headers: &mut HeaderMap, view: &View) {
+    let labels = &view.record.labels;
+    let classes: Vec<&str> = labels.classes.iter().map(|class| class.as_str()).collect();
+    set(headers, "repomind-class", &classes.join(","), true);
+    set(headers, "repomind-purpose", labels.purpose.as_str(), true);
+    set(headers, "repomind-basis", labels.basis.as_str(), true);
+    let countries: Vec<&str> = labels.jurisdictions.iter().map(|country| country.as_str()).collect();
+    if !countries.is_empty() {
+        set(headers, "repomind-jurisdiction", &countries.join(","), true);
+    }
+    if let Some(subject) = &labels.subject {
+        set(headers, "repomind-subject", subject.as_str(), true);
+    }
+    if let Some(until) = labels.retain_until {
+        set(headers, "repomind-retain-until", &until.0.to_string(), true);
+    }
+    headers.insert("repomind-siblings", HeaderValue::from(view.siblings));
+}

@@ -1,0 +1,188 @@
+//! HTTP for users: the data API, and the way to the service behind it.
+//!
+//! `/v1/data` and `/v1/batch` are answered here. Everything else goes to the
+//! service of a region that the routing plan names, best first.
+
+mod api;
+mod batch;
+mod claims;
+mod proxy;
+mod upgrade;
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use data::DataError;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::problem::Problem;
+use crate::serve::{Body, serve};
+use crate::{Region, TokenVerifier, limits};
+
+/// The largest causal context that is accepted in a header, in bytes of base64url.
+pub(crate) const CONTEXT_BYTES: usize = 16 * 1024;
+
+/// What all requests of a gateway share.
+struct Gateway {
+    region: Arc<dyn Region>,
+    verifier: TokenVerifier,
+    upstream: proxy::Upstream,
+    upgraded: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+/// Serves users until `shutdown`, then drains.
+pub async fn serve_gateway(
+    listener: TcpListener,
+    region: Arc<dyn Region>,
+    verifier: TokenVerifier,
+    shutdown: CancellationToken,
+) {
+    let gateway = Arc::new(Gateway {
+        region,
+        verifier,
+        upstream: proxy::upstream(),
+        upgraded: Arc::new(Semaphore::new(limits::UPGRADED_CONNECTIONS)),
+        shutdown: shutdown.clone(),
+    });
+    serve("gateway", listener, limits::GATEWAY_CONNECTIONS, shutdown, move |stream, from: SocketAddr| {
+        let gateway = gateway.clone();
+        let service = service_fn(move |request| {
+            let gateway = gateway.clone();
+            async move { Ok::<_, Infallible>(gateway.answer(request, from.ip()).await) }
+        });
+        async move { Some((stream, service)) }
+    })
+    .await;
+}
+
+impl Gateway {
+    async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Response<Body> {
+        let begun = Instant::now();
+        let path = request.uri().path();
+        let route = match path {
+            "/v1/batch" => "batch",
+            _ if path == "/v1/data" || path.starts_with("/v1/data/") => "data",
+            _ if path == "/v1/watch" || path.starts_with("/v1/watch/") => "watch",
+            _ => "proxy",
+        };
+        let work = async {
+            match route {
+                "batch" => self.batch(request).await,
+                "data" => self.data(request).await,
+                "watch" => {
+                    let detail = "watching a namespace is not offered by this version";
+                    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not-offered", detail))
+                }
+                _ => self.proxy(request, from).await,
+            }
+        };
+        let outcome = timeout(limits::REQUEST_TIME, work).await.unwrap_or_else(|_| {
+            Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "slow", "the request took too long here"))
+        });
+        let mut response = outcome.unwrap_or_else(|problem| problem.response());
+        let generation = HeaderValue::from(self.region.plans().generation);
+        let headers = response.headers_mut();
+        set(headers, "repomind-region", self.region.id().as_str(), false);
+        headers.insert("repomind-generation", generation);
+        let status = response.status().as_u16().to_string();
+        metrics::counter!("repomind_requests_total", "route" => route, "status" => status).increment(1);
+        metrics::histogram!("repomind_request_seconds", "route" => route).record(begun.elapsed().as_secs_f64());
+        response
+    }
+}
+
+/// Sets a header from text that is known to be printable; keeps one that is there unless told to replace it.
+fn set(headers: &mut HeaderMap, name: &'static str, value: &str, replace: bool) {
+    if !replace && headers.contains_key(name) {
+        return;
+    }
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// What a client is told when the data plane refuses.
+pub(crate) fn problem_of(error: &DataError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        DataError::Barred(barred) => {
+            let elsewhere: Vec<&str> = barred.elsewhere.iter().map(|region| region.as_str()).collect();
+            Problem::new(StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, "barred", detail)
+                .with("rule", barred.rule.as_str())
+                .with("region", barred.region.as_str())
+                .with("lawful_regions", elsewhere)
+        }
+        DataError::PreconditionFailed => Problem::new(StatusCode::PRECONDITION_FAILED, "precondition", detail),
+        DataError::Throttled { retry_after } => Problem::new(StatusCode::TOO_MANY_REQUESTS, "replication-lag", detail)
+            .with("rule", "lag-action")
+            .retry_after(retry_after.duration()),
+        DataError::Unready { retry_after } => Problem::unavailable("replication-lag", detail)
+            .with("rule", "lag-action")
+            .retry_after(retry_after.duration()),
+        DataError::TooManyCopies { asked, in_scope } => {
+            Problem::field("Repomind-Ack", detail).with("asked", *asked).with("in_scope", *in_scope)
+        }
+        DataError::BadLabel { field, .. } => Problem::field(field, detail),
+        DataError::Closed => Problem::unavailable("closing", detail).retry_after(Duration::from_secs(5)),
+        _ => {
+            tracing::error!(%error, "the data plane failed");
+            Problem::unavailable("storage", "the record store failed; the operator's log says why")
+        }
+    }
+}
+
+/// Decodes `%XX` in a path segment; no `+` for blanks.
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let (digits, tail) = rest.split_at_checked(2)?;
+        let digits = std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The parameters of a query string, decoded; `+` is a blank.
+fn parameters(query: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
+    query
+        .unwrap_or("")
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |text: &str| percent_decode(&text.replace('+', " "));
+            decode(name).zip(decode(value)).ok_or_else(|| Problem::field("query", "the query string is not valid"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_escape_is_refused_and_a_whole_one_is_decoded() {
+        assert_eq!(percent_decode("a%2Fb%C3%A9"), Some("a/bé".into()));
+        for broken in ["%", "%4", "%zz", "%+1", "%ff"] {
+            assert_eq!(percent_decode(broken), None, "{broken}");
+        }
+        let read = parameters(Some("prefix=a+b%26&limit=3&&x")).unwrap();
+        assert_eq!(read, [("prefix", "a b&"), ("limit", "3"), ("x", "")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+}

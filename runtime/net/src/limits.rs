@@ -1,0 +1,103 @@
+//! Every limit of the sockets, in one place, named and explained.
+
+use std::time::Duration;
+
+/// The largest request body that the gateway reads: values, batches and proxied requests alike.
+pub const BODY_BYTES: usize = 1024 * 1024;
+
+/// The largest request head, in bytes: request line and headers.
+pub const HEAD_BYTES: usize = 32 * 1024;
+
+/// How many headers a request may carry.
+pub const HEADERS: usize = 100;
+
+/// How long a client may take to send a request head.
+pub const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// How long a client may take to send a request body.
+pub const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// How long the gateway works on one request, write acknowledgement included (5 s of it).
+pub const REQUEST_TIME: Duration = Duration::from_secs(30);
+
+/// Connections that the gateway holds at once; more wait in the listen queue.
+pub const GATEWAY_CONNECTIONS: usize = 4096;
+
+/// Connections that the admin address holds at once.
+pub const ADMIN_CONNECTIONS: usize = 64;
+
+/// Connections that the peer address holds at once.
+pub const PEER_CONNECTIONS: usize = 256;
+
+/// Concurrent HTTP/2 streams of one connection.
+pub const STREAMS: u32 = 128;
+
+/// How long open connections may finish after a shutdown was asked for.
+pub const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// How long a TLS handshake may take.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+
+/// How long connecting to a peer may take, TLS and HTTP/2 included.
+pub const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// How long a probe may take before it counts as lost.
+pub const PROBE_TIME: Duration = Duration::from_secs(2);
+
+/// How long a shipped batch or a bundle may take to be acknowledged.
+pub const SHIP_TIME: Duration = Duration::from_secs(30);
+
+/// How much a shipping batch aims to hold before compression.
+pub const BATCH_BYTES: usize = 256 * 1024;
+
+/// The largest batch accepted from a peer, before and after decompression: one
+/// entry of [`BODY_BYTES`] always fits with its labels.
+pub const BATCH_BYTES_ACCEPTED: usize = 8 * 1024 * 1024;
+
+/// The largest policy bundle accepted from a peer, before and after decompression.
+pub const BUNDLE_BYTES: usize = 8 * 1024 * 1024;
+
+/// The largest small answer accepted from a peer: vectors and reports.
+pub const REPORT_BYTES: usize = 1024 * 1024;
+
+/// Batches in flight to one peer.
+pub const SHIP_WINDOW: usize = 8;
+
+/// The first pause after a failed connection; it doubles up to [`BACK_OFF_MOST`].
+pub const BACK_OFF_LEAST: Duration = Duration::from_millis(50);
+
+/// The longest pause between two attempts to connect to a peer.
+pub const BACK_OFF_MOST: Duration = Duration::from_secs(2);
+
+/// Bytes that an emulated link holds in flight in each direction.
+pub const WAN_BYTES: usize = 8 * 1024 * 1024;
+
+/// Regions that a proxied request is tried at, the first included.
+pub const PROXY_ATTEMPTS: usize = 3;
+
+/// How long connecting to a service may take.
+pub const PROXY_CONNECT_TIME: Duration = Duration::from_secs(2);
+
+/// How long a service may take to answer with a response head.
+pub const PROXY_HEAD_TIME: Duration = Duration::from_secs(15);
+
+/// How long an upgraded connection (WebSocket) may stay open.
+pub const UPGRADED_TIME: Duration = Duration::from_secs(3600);
+
+/// Upgraded connections at once.
+pub const UPGRADED_CONNECTIONS: usize = 1024;
+
+/// Items of one batch request.
+pub const BATCH_ITEMS: usize = 256;
+
+/// Records of one page of a list, at most.
+pub const LIST_ITEMS: usize = 1000;
+
+/// Records of one page of a list, where the request states none.
+pub const LIST_ITEMS_DEFAULT: usize = 100;
+
+/// Verified tokens that are remembered.
+pub const TOKENS_REMEMBERED: usize = 1024;
+
+/// The longest bearer token that is looked at.
+pub const TOKEN_BYTES: usize = 8 * 1024;

@@ -1,0 +1,368 @@
+//! The dialing side: one client a peer, which reconnects by itself.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use model::RegionId;
+use model::bundle::SignedBundle;
+use model::record::Shipment;
+use model::version::PositionVector;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
+
+use super::{BUNDLE, PROBE, PeerReport, SHIP, pack, unpack};
+use crate::identity::{self, Identity, IdentityError};
+use crate::limits;
+use crate::pki::DOMAIN;
+use crate::serve::collect;
+use crate::wan::Wan;
+
+type Sender = http2::SendRequest<Full<Bytes>>;
+
+/// Why a peer did not answer as it should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// The last attempts failed; the next one is allowed after a pause.
+    #[error("{peer} was not reachable just now; trying again in {pause_ms} ms")]
+    BackingOff {
+        /// The peer.
+        peer: RegionId,
+        /// How long until the next attempt.
+        pause_ms: u64,
+    },
+    /// No connection could be made.
+    #[error("cannot connect to {peer}: {reason}")]
+    Connect {
+        /// The peer.
+        peer: RegionId,
+        /// What failed.
+        reason: String,
+    },
+    /// The peer took too long.
+    #[error("{peer} did not answer within {limit_ms} ms")]
+    Slow {
+        /// The peer.
+        peer: RegionId,
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The connection broke while a request was under way.
+    #[error("the connection to {peer} broke: {reason}")]
+    Broken {
+        /// The peer.
+        peer: RegionId,
+        /// What the transport said.
+        reason: String,
+    },
+    /// The peer answered with an error.
+    #[error("{peer} refused with status {status}: {detail}")]
+    Refused {
+        /// The peer.
+        peer: RegionId,
+        /// The HTTP status.
+        status: u16,
+        /// The start of its words.
+        detail: String,
+    },
+    /// The answer could not be read.
+    #[error("the answer of {peer} cannot be read: {reason}")]
+    Answer {
+        /// The peer.
+        peer: RegionId,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// Speaks with one peer. Share it in an [`Arc`].
+pub struct PeerClient {
+    peer: RegionId,
+    address: SocketAddr,
+    name: ServerName<'static>,
+    tls: TlsConnector,
+    wan: Wan,
+    probing: Lane,
+    shipping: Lane,
+}
+
+/// One connection, made when it is first needed and again when it has broken.
+#[derive(Default)]
+struct Lane {
+    sender: tokio::sync::Mutex<Option<Sender>>,
+    failures: Mutex<Failures>,
+}
+
+#[derive(Default)]
+struct Failures {
+    in_a_row: u32,
+    not_before: Option<Instant>,
+}
+
+impl PeerClient {
+    /// A client for `peer` at `address`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when the identity's PEM cannot be used.
+    pub fn new(peer: RegionId, address: SocketAddr, identity: &Identity, wan: Wan) -> Result<Self, IdentityError> {
+        Ok(Self {
+            name: identity::server_name(&peer)?,
+            tls: TlsConnector::from(identity.client()? as Arc<ClientConfig>),
+            peer,
+            address,
+            wan,
+            probing: Lane::default(),
+            shipping: Lane::default(),
+        })
+    }
+
+    /// The region at the other end.
+    pub fn peer(&self) -> &RegionId {
+        &self.peer
+    }
+
+    /// Asks how the peer is, over the probing connection, within [`limits::PROBE_TIME`].
+    ///
+    /// # Errors
+    /// [`PeerError`]; each is a lost probe.
+    pub async fn probe(&self) -> Result<PeerReport, PeerError> {
+        self.report(&self.probing).await
+    }
+
+    /// The same question over the shipping connection, which it opens where needed.
+    pub(super) async fn shipping_report(&self) -> Result<PeerReport, PeerError> {
+        self.report(&self.shipping).await
+    }
+
+    async fn report(&self, lane: &Lane) -> Result<PeerReport, PeerError> {
+        let limit = limits::PROBE_TIME;
+        let work = async { self.send(lane, Method::GET, PROBE, Bytes::new(), limit).await?.await };
+        let bytes = timeout(limit, work).await.map_err(|_| self.slow(limit))??;
+        self.read(&bytes)
+    }
+
+    /// Ships a batch and waits until the peer has made it durable.
+    ///
+    /// # Errors
+    /// [`PeerError`]; the batch may or may not have arrived, and shipping it again is harmless.
+    pub async fn ship(&self, batch: Vec<Shipment>) -> Result<PositionVector, PeerError> {
+        self.ship_soon(batch).await?.await
+    }
+
+    /// Hands a batch to the connection, in the order of calls, and gives the answer to wait for.
+    pub(super) async fn ship_soon(
+        &self,
+        batch: Vec<Shipment>,
+    ) -> Result<impl Future<Output = Result<PositionVector, PeerError>> + use<>, PeerError> {
+        let body = pack(&batch).map_err(|error| self.answer(error.to_string()))?;
+        metrics::counter!("repomind_ship_bytes_total", "peer" => self.peer.to_string()).increment(body.len() as u64);
+        let answer = self.send(&self.shipping, Method::POST, SHIP, body.into(), limits::SHIP_TIME).await?;
+        let peer = self.peer.clone();
+        Ok(async move { read(&peer, &answer.await?) })
+    }
+
+    /// Sends a policy bundle and gives the generation that is in force there afterwards.
+    ///
+    /// # Errors
+    /// [`PeerError::Refused`] with the peer's reason when it does not take the bundle.
+    pub async fn send_bundle(&self, bundle: &SignedBundle) -> Result<u64, PeerError> {
+        let body = pack(bundle).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.probing, Method::POST, BUNDLE, body.into(), limits::SHIP_TIME).await?;
+        self.read(&answer.await?)
+    }
+
+    /// The bundle in force at the peer, if it has one.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn fetch_bundle(&self) -> Result<Option<SignedBundle>, PeerError> {
+        let answer = self.send(&self.probing, Method::GET, BUNDLE, Bytes::new(), limits::SHIP_TIME).await?;
+        match answer.await {
+            Ok(bytes) => unpack(&bytes, limits::BUNDLE_BYTES).map(Some).map_err(|reason| self.answer(reason)),
+            Err(PeerError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, PeerError> {
+        read(&self.peer, bytes)
+    }
+
+    fn answer(&self, reason: String) -> PeerError {
+        PeerError::Answer { peer: self.peer.clone(), reason }
+    }
+
+    fn slow(&self, limit: Duration) -> PeerError {
+        PeerError::Slow { peer: self.peer.clone(), limit_ms: limit.as_millis() as u64 }
+    }
+
+    /// Queues a request on the lane's connection, in the order of calls.
+    async fn send(
+        &self,
+        lane: &Lane,
+        method: Method,
+        path: &'static str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<impl Future<Output = Result<Bytes, PeerError>> + use<>, PeerError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{DOMAIN}{path}", self.peer))
+            .body(Full::new(body))
+            .map_err(|error| self.answer(error.to_string()))?;
+        let mut place = lane.sender.lock().await;
+        let alive = match place.take() {
+            Some(mut sender) => match timeout(limit, sender.ready()).await {
+                Ok(Ok(())) => Some(sender),
+                Ok(Err(_)) => None,
+                Err(_) => return Err(self.slow(limit)),
+            },
+            None => None,
+        };
+        let mut sender = match alive {
+            Some(sender) => sender,
+            None => self.connect(lane).await?,
+        };
+        let pending = sender.send_request(request);
+        *place = Some(sender);
+        drop(place);
+        let peer = self.peer.clone();
+        Ok(async move {
+            timeout(limit, receive(peer.clone(), pending))
+                .await
+                .unwrap_or_else(|_| Err(PeerError::Slow { peer, limit_ms: limit.as_millis() as u64 }))
+        })
+    }
+
+    async fn connect(&self, lane: &Lane) -> Result<Sender, PeerError> {
+        if let Some(pause) = lane.pause() {
+            let pause_ms = pause.as_millis() as u64;
+            return Err(PeerError::BackingOff { peer: self.peer.clone(), pause_ms });
+        }
+        // Counted before the attempt, because a caller that gives up drops this future.
+        lane.failed();
+        let outcome = timeout(limits::CONNECT_TIME, self.open()).await;
+        let reason = match outcome {
+            Ok(Ok(sender)) => {
+                lane.succeeded();
+                return Ok(sender);
+            }
+            Ok(Err(reason)) => reason,
+            Err(_) => format!("no connection within {} ms", limits::CONNECT_TIME.as_millis()),
+        };
+        lane.failed_again();
+        Err(PeerError::Connect { peer: self.peer.clone(), reason })
+    }
+
+    async fn open(&self) -> Result<Sender, String> {
+        let stream = self.wan.dial(&self.peer, self.address).await.map_err(|error| error.to_string())?;
+        let tls = self.tls.connect(self.name.clone(), stream).await.map_err(|error| error.to_string())?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(2))
+            .keep_alive_timeout(Duration::from_secs(6))
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(1024 * 1024)
+            .initial_connection_window_size(8 * 1024 * 1024)
+            .max_header_list_size(limits::HEAD_BYTES as u32)
+            .handshake(TokioIo::new(tls))
+            .await
+            .map_err(|error| error.to_string())?;
+        let peer = self.peer.clone();
+        // Ends when the client is dropped or keep-alive finds the peer gone.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "peer connection ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+async fn receive(
+    peer: RegionId,
+    pending: impl Future<Output = hyper::Result<http::Response<Incoming>>>,
+) -> Result<Bytes, PeerError> {
+    let response =
+        pending.await.map_err(|error| PeerError::Broken { peer: peer.clone(), reason: error.to_string() })?;
+    let status = response.status();
+    let limit = limits::REPORT_BYTES.max(limits::BUNDLE_BYTES);
+    let bytes = collect(response.into_body(), limit)
+        .await
+        .map_err(|problem| PeerError::Answer { peer: peer.clone(), reason: problem.json().to_string() })?;
+    if status == StatusCode::OK {
+        return Ok(bytes);
+    }
+    let detail = String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).into_owned();
+    Err(PeerError::Refused { peer, status: status.as_u16(), detail })
+}
+
+fn read<T: DeserializeOwned>(peer: &RegionId, bytes: &[u8]) -> Result<T, PeerError> {
+    postcard::from_bytes(bytes).map_err(|error| PeerError::Answer { peer: peer.clone(), reason: error.to_string() })
+}
+
+impl Lane {
+    fn failures(&self) -> std::sync::MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long no attempt may be made yet.
+    fn pause(&self) -> Option<Duration> {
+        let pause = self.failures().not_before?.saturating_duration_since(Instant::now());
+        (!pause.is_zero()).then_some(pause)
+    }
+
+    fn failed(&self) {
+        let mut failures = self.failures();
+        failures.in_a_row = failures.in_a_row.saturating_add(1);
+        failures.not_before = Some(Instant::now() + back_off(failures.in_a_row));
+    }
+
+    /// Moves the end of the pause to after the failure, which may have taken long itself.
+    fn failed_again(&self) {
+        let mut failures = self.failures();
+        failures.not_before = Some(Instant::now() + back_off(failures.in_a_row));
+    }
+
+    fn succeeded(&self) {
+        *self.failures() = Failures::default();
+    }
+}
+
+/// Between half and the whole of a span that doubles with each failure in a row.
+pub(super) fn back_off(failures_in_a_row: u32) -> Duration {
+    let doubled = limits::BACK_OFF_LEAST.saturating_mul(1 << failures_in_a_row.saturating_sub(1).min(10));
+    jittered(doubled.min(limits::BACK_OFF_MOST))
+}
+
+/// Between half and the whole of `span`, so that regions do not retry in step.
+pub(super) fn jittered(span: Duration) -> Duration {
+    let mut byte = [128];
+    // Without randomness the pause is merely regular.
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    span.mul_f64(0.5 + f64::from(byte[0]) / 510.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_with_each_failure_and_never_past_its_limit() {
+        assert!(back_off(1) <= limits::BACK_OFF_LEAST);
+        for failures in [6, 20, u32::MAX] {
+            let pause = back_off(failures);
+            assert!(pause <= limits::BACK_OFF_MOST && pause >= limits::BACK_OFF_MOST / 3, "{pause:?}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Ships this region's commits to one peer, for as long as the process runs.
+//!
+//! On each connection the peer first says how far it is; shipping starts there.
+//! Up to [`limits::SHIP_WINDOW`] batches are in flight, in order. An answer that
+//! falls short of what was shipped (the peer stopped at a gap, or refused for
+//! now) lets the window run dry and starts again from what the peer has.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use data::DataPlane;
+use futures_util::future::BoxFuture;
+use model::record::Shipment;
+use model::version::PositionVector;
+use tokio_util::sync::CancellationToken;
+
+use super::client::{PeerClient, PeerError, back_off};
+use crate::limits;
+
+/// Why one connection's worth of shipping ended.
+enum Ended {
+    Shutdown,
+    Peer(PeerError),
+    Local(String),
+}
+
+/// Ships to `client`'s peer until `shutdown`. Failures are logged and retried with a jittered pause.
+pub async fn run_link(data: DataPlane, client: Arc<PeerClient>, shutdown: CancellationToken) {
+    let peer = client.peer().clone();
+    let mut failures = 0_u32;
+    loop {
+        let mut progressed = false;
+        match ship_until_failure(&data, &client, &shutdown, &mut progressed).await {
+            Ended::Shutdown => return,
+            Ended::Peer(error) => tracing::debug!(%peer, %error, "shipping paused"),
+            Ended::Local(error) => tracing::error!(%peer, %error, "cannot read what is to be shipped"),
+        }
+        metrics::counter!("repomind_ship_interruptions_total", "peer" => peer.to_string()).increment(1);
+        failures = if progressed { 1 } else { failures.saturating_add(1) };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(back_off(failures)) => {}
+        }
+    }
+}
+
+/// A batch under way: how far the peer must be once it has taken it.
+struct InFlight {
+    expected: PositionVector,
+    answer: BoxFuture<'static, Result<PositionVector, PeerError>>,
+}
+
+async fn ship_until_failure(
+    data: &DataPlane,
+    client: &PeerClient,
+    shutdown: &CancellationToken,
+    progressed: &mut bool,
+) -> Ended {
+    let report = tokio::select! {
+        () = shutdown.cancelled() => return Ended::Shutdown,
+        report = client.shipping_report() => match report {
+            Ok(report) => report,
+            Err(error) => return Ended::Peer(error),
+        },
+    };
+    let mut has = report.vector;
+    data.acked(client.peer(), &has);
+    let mut sent = has.clone();
+    let mut commits = data.commits();
+    let mut window: VecDeque<InFlight> = VecDeque::new();
+    let mut short = false;
+    loop {
+        commits.borrow_and_update();
+        while !short && window.len() < limits::SHIP_WINDOW {
+            let batch = match outgoing(data, client, &sent).await {
+                Ok(batch) => batch,
+                Err(reason) => return Ended::Local(reason),
+            };
+            if batch.is_empty() {
+                break;
+            }
+            batch.iter().for_each(|shipment| sent.advance(shipment.position()));
+            match client.ship_soon(batch).await {
+                Ok(answer) => window.push_back(InFlight { expected: sent.clone(), answer: Box::pin(answer) }),
+                Err(error) => return Ended::Peer(error),
+            }
+        }
+        let answered = async {
+            match window.front_mut() {
+                Some(first) => (&mut first.answer).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ended::Shutdown,
+            changed = commits.changed(), if !short => {
+                if changed.is_err() {
+                    return Ended::Shutdown;
+                }
+            }
+            answer = answered => match answer {
+                Ok(vector) => {
+                    let expected = window.pop_front().map(|first| first.expected).unwrap_or_default();
+                    *progressed |= !has.includes(&vector);
+                    short |= !vector.includes(&expected);
+                    has.join(&vector);
+                    data.acked(client.peer(), &has);
+                }
+                Err(error) => return Ended::Peer(error),
+            }
+        }
+        if short && window.is_empty() {
+            metrics::counter!("repomind_ship_short_total", "peer" => client.peer().to_string()).increment(1);
+            tokio::time::sleep(back_off(3)).await;
+            sent = has.clone();
+            short = false;
+        }
+    }
+}
+
+/// Reads the next batch from disk, off the threads that serve sockets.
+async fn outgoing(data: &DataPlane, client: &PeerClient, sent: &PositionVector) -> Result<Vec<Shipment>, String> {
+    let (data, peer, sent) = (data.clone(), client.peer().clone(), sent.clone());
+    tokio::task::spawn_blocking(move || data.outgoing(&peer, &sent, limits::BATCH_BYTES))
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
+}

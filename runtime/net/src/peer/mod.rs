@@ -1,0 +1,56 @@
+//! How regions speak with each other: HTTP/2 over mutual TLS.
+//!
+//! | request | body | answer |
+//! |---|---|---|
+//! | `GET /peer/v1/probe` | | [`PeerReport`] in postcard |
+//! | `POST /peer/v1/ship` | a batch envelope, zstd level 1 | the durable vector in postcard |
+//! | `POST /peer/v1/bundle` | a policy bundle envelope, zstd | the generation in force, in postcard |
+//! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
+//!
+//! The sender is the region that its certificate names. Probes and shipping use
+//! separate connections, so that a full window never looks like a dead peer.
+
+mod client;
+mod link;
+mod server;
+
+pub use client::{PeerClient, PeerError};
+pub use link::run_link;
+pub use server::serve_peer;
+
+use model::codec::{self, Format};
+use model::routing::RegionState;
+use model::version::PositionVector;
+use serde::{Deserialize, Serialize};
+
+const PROBE: &str = "/peer/v1/probe";
+const SHIP: &str = "/peer/v1/ship";
+const BUNDLE: &str = "/peer/v1/bundle";
+
+/// Compression of everything that regions exchange: level 1 is faster than the links.
+const LEVEL: i32 = 1;
+
+/// What a region tells a peer that probes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// How far it has durably taken over each log.
+    pub vector: PositionVector,
+    /// The policy generation in force there.
+    pub generation: u64,
+    /// Whether it considers itself able to serve.
+    pub api_ok: bool,
+    /// Its state by its own account.
+    pub state: RegionState,
+}
+
+/// Envelopes and compresses.
+fn pack<T: Format>(value: &T) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::compress(&codec::encode(value), LEVEL)
+}
+
+/// Decompresses to at most `limit` bytes and opens the envelope.
+fn unpack<T: Format>(bytes: &[u8], limit: usize) -> Result<T, String> {
+    let plain = zstd::bulk::decompress(bytes, limit)
+        .map_err(|error| format!("cannot be decompressed to at most {limit} bytes: {error}"))?;
+    codec::decode(&plain).map_err(|error| error.to_string())
+}

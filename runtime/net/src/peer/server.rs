@@ -1,0 +1,187 @@
+//! The listening side of peer connections.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use model::RegionId;
+use model::bundle::SignedBundle;
+use model::record::Shipment;
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{BUNDLE, PROBE, PeerReport, SHIP, pack, unpack};
+use crate::Region;
+use crate::identity::{self, Identity, IdentityError};
+use crate::limits;
+use crate::problem::Problem;
+use crate::serve::{Body, collect, full, serve};
+
+/// Serves the other regions until `shutdown`, then drains.
+///
+/// # Errors
+/// [`IdentityError`] when the identity cannot be used; nothing is accepted then.
+pub async fn serve_peer(
+    listener: TcpListener,
+    identity: Identity,
+    region: Arc<dyn Region>,
+    shutdown: CancellationToken,
+) -> Result<(), IdentityError> {
+    let tls = TlsAcceptor::from(identity.server()?);
+    serve("peer", listener, limits::PEER_CONNECTIONS, shutdown, move |stream, address| {
+        let (tls, region) = (tls.clone(), region.clone());
+        async move {
+            match greet(&tls, stream, &*region).await {
+                Ok((stream, from)) => {
+                    let session = Arc::new(Session { from, region, last: Mutex::new(None) });
+                    let service = service_fn(move |request| {
+                        let turn = session.take_turn(&request);
+                        let session = session.clone();
+                        async move { Ok::<_, Infallible>(session.answer(request, turn).await) }
+                    });
+                    Some((stream, service))
+                }
+                Err(reason) => {
+                    metrics::counter!("repomind_peer_refused_total").increment(1);
+                    tracing::warn!(%address, reason, "peer connection refused");
+                    None
+                }
+            }
+        }
+    })
+    .await;
+    Ok(())
+}
+
+async fn greet(
+    tls: &TlsAcceptor,
+    stream: TcpStream,
+    region: &dyn Region,
+) -> Result<(TlsStream<TcpStream>, RegionId), String> {
+    let stream = timeout(limits::HANDSHAKE_TIME, tls.accept(stream))
+        .await
+        .map_err(|_| "the TLS handshake took too long".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let first = chain.first().ok_or("no certificate was shown")?;
+    let from = identity::region_of(first).map_err(|error| error.to_string())?;
+    if !region.regions().by_id.contains_key(&from) {
+        return Err(format!("{from} is not a region of this deployment"));
+    }
+    if from == *region.id() {
+        return Err(format!("{from} is this region itself"));
+    }
+    Ok((stream, from))
+}
+
+/// One connection of one peer.
+struct Session {
+    from: RegionId,
+    region: Arc<dyn Region>,
+    /// Fires when the batch that was announced last has been dealt with.
+    last: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// A batch's place in the order in which batches were announced on the connection.
+struct Turn {
+    before: Option<oneshot::Receiver<()>>,
+    /// Dropped when the batch has been dealt with, in whatever way.
+    _done: oneshot::Sender<()>,
+}
+
+impl Session {
+    /// Batches overtake each other while their bodies arrive; logs have no gaps. So each
+    /// waits for the one announced before it.
+    fn take_turn(&self, request: &Request<Incoming>) -> Option<Turn> {
+        if request.uri().path() != SHIP {
+            return None;
+        }
+        let (done, next) = oneshot::channel();
+        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(next);
+        Some(Turn { before, _done: done })
+    }
+
+    async fn answer(&self, request: Request<Incoming>, turn: Option<Turn>) -> Response<Body> {
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let work = async {
+            match (method, path.as_str()) {
+                (Method::GET, PROBE) => self.probe(),
+                (Method::POST, SHIP) => self.ship(request.into_body(), turn).await,
+                (Method::POST, BUNDLE) => self.take_bundle(request.into_body()).await,
+                (Method::GET, BUNDLE) => self.give_bundle(),
+                _ => Err(Problem::not_found("no such peer request")),
+            }
+        };
+        match timeout(limits::SHIP_TIME, work).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(problem)) => problem.response(),
+            Err(_) => Problem::unavailable("slow", "the request took too long here").response(),
+        }
+    }
+
+    fn probe(&self) -> Result<Response<Body>, Problem> {
+        let report = PeerReport {
+            vector: self.region.data().vector(),
+            generation: self.region.plans().generation,
+            api_ok: self.region.api_ok(),
+            state: self.region.own_state(),
+        };
+        postcard_response(&report)
+    }
+
+    async fn ship(&self, body: Incoming, turn: Option<Turn>) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::BATCH_BYTES_ACCEPTED).await?;
+        let batch: Vec<Shipment> = unpack(&bytes, limits::BATCH_BYTES_ACCEPTED).map_err(bad_request)?;
+        // The turn itself is held until this function returns.
+        let mut turn = turn;
+        if let Some(earlier) = turn.as_mut().and_then(|turn| turn.before.take()) {
+            let _ = earlier.await;
+        }
+        self.receive(batch).await
+    }
+
+    async fn receive(&self, batch: Vec<Shipment>) -> Result<Response<Body>, Problem> {
+        let count = batch.len() as u64;
+        let vector = self.region.data().receive(&self.from, batch).await.map_err(|error| {
+            tracing::warn!(from = %self.from, %error, "a batch was not taken over");
+            crate::gateway::problem_of(&error)
+        })?;
+        metrics::counter!("repomind_received_shipments_total", "from" => self.from.to_string()).increment(count);
+        postcard_response(&vector)
+    }
+
+    async fn take_bundle(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::BUNDLE_BYTES).await?;
+        let bundle: SignedBundle = unpack(&bytes, limits::BUNDLE_BYTES).map_err(bad_request)?;
+        match self.region.clone().receive_bundle(self.from.clone(), bundle).await {
+            Ok(generation) => postcard_response(&generation),
+            Err(reason) => Err(Problem::new(StatusCode::CONFLICT, "bundle", reason)),
+        }
+    }
+
+    fn give_bundle(&self) -> Result<Response<Body>, Problem> {
+        let bundle = self.region.bundle().ok_or_else(|| Problem::not_found("no generation is in force yet"))?;
+        let packed = pack(&bundle).map_err(|error| Problem::unavailable("encoding", error.to_string()))?;
+        Ok(Response::new(full(Bytes::from(packed))))
+    }
+}
+
+fn bad_request(reason: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "body", reason)
+}
+
+fn postcard_response(value: &impl Serialize) -> Result<Response<Body>, Problem> {
+    let bytes = postcard::to_stdvec(value)
+        .map_err(|error| Problem::unavailable("encoding", error.to_string()).retry_after(Duration::from_secs(1)))?;
+    Ok(Response::new(full(bytes)))
+}

@@ -1,0 +1,344 @@
+//! The servers and the peer client over real sockets on loopback.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use data::plans::Plans;
+use data::{DataPlane, Resolver};
+use futures_util::future::BoxFuture;
+use http::Uri;
+use model::bundle::SignedBundle;
+use model::edge::{CacheRule, EdgePlan};
+use model::names::Feature;
+use model::question::Resolution;
+use model::record::{Address, DataClass, Sibling};
+use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
+use model::replication::{AckLevel, ConflictResolution, LagAction, LagBands, ReplicationPlan, Strategy};
+use model::residency::ResidencyPlan;
+use model::routing::{Ranking, RegionState, RoutingPlan};
+use model::status::RegionStatus;
+use model::{Country, Millis, RegionId, RuleId};
+use net::{Identity, PeerClient, PeerError, TokenVerifier, Wan, pki};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+struct Nobody;
+
+impl Resolver for Nobody {
+    fn resolve(
+        &self,
+        _: &str,
+        _: &Address,
+        _: &[Sibling],
+    ) -> Pin<Box<dyn Future<Output = Option<Resolution>> + Send + 'static>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
+struct Fixture {
+    me: RegionId,
+    regions: Arc<Regions>,
+    data: DataPlane,
+    plans: Arc<Plans>,
+    apis: BTreeMap<RegionId, Uri>,
+    wan: Wan,
+}
+
+impl net::Region for Fixture {
+    fn id(&self) -> &RegionId {
+        &self.me
+    }
+    fn regions(&self) -> Arc<Regions> {
+        self.regions.clone()
+    }
+    fn data(&self) -> &DataPlane {
+        &self.data
+    }
+    fn plans(&self) -> Arc<Plans> {
+        self.plans.clone()
+    }
+    fn states(&self) -> BTreeMap<RegionId, RegionState> {
+        self.regions.by_id.keys().map(|id| (id.clone(), RegionState::Ready)).collect()
+    }
+    fn status(&self) -> RegionStatus {
+        RegionStatus {
+            id: self.me.clone(),
+            name: "test".into(),
+            state: RegionState::Ready,
+            gateway: anywhere(),
+            admin: anywhere(),
+            generation: 7,
+            policy_hash: String::new(),
+            policy_errors: Vec::new(),
+            primary: self.me.clone(),
+            sees: BTreeMap::new(),
+            rtt_ms: BTreeMap::new(),
+            replication: Vec::new(),
+            emulated_delay_ms: self.wan.delays_ms(),
+        }
+    }
+    fn country(&self, _: IpAddr) -> Option<Country> {
+        None
+    }
+    fn api_of(&self, region: &RegionId) -> Option<Uri> {
+        self.apis.get(region).cloned()
+    }
+    fn receive_bundle(self: Arc<Self>, _: RegionId, _: SignedBundle) -> BoxFuture<'static, Result<u64, String>> {
+        Box::pin(std::future::ready(Err("the parent is another one".into())))
+    }
+    fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+    fn bundle(&self) -> Option<SignedBundle> {
+        None
+    }
+    fn own_state(&self) -> RegionState {
+        RegionState::Ready
+    }
+    fn wan(&self) -> &Wan {
+        &self.wan
+    }
+}
+
+fn anywhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn id(name: &str) -> RegionId {
+    RegionId::new(name).unwrap()
+}
+
+fn region(name: &str) -> Region {
+    let country = Country::new("IE").unwrap();
+    Region {
+        id: id(name),
+        name: name.into(),
+        primary: name == "us-east",
+        api: String::new(),
+        storage: String::new(),
+        capacity: Capacity { min_instances: 1, max_instances: 1, per_instance_rps: 100 },
+        features: BTreeSet::from([Feature::new("websockets").unwrap()]),
+        coordinates: Coordinates { latitude: 0.0, longitude: 0.0 },
+        country,
+        jurisdiction: country,
+        addresses: Addresses { gateway: anywhere(), admin: anywhere(), peer: anywhere(), dns: anywhere() },
+        data_dir: "data".into(),
+        peers: BTreeSet::new(),
+    }
+}
+
+fn plans() -> Plans {
+    let default = Strategy {
+        lag_target: Millis(5000),
+        conflict_resolution: ConflictResolution::LastWriteWins,
+        priority_regions: Vec::new(),
+        ack: AckLevel::LOCAL,
+        default_class: DataClass::Public,
+    };
+    let rule = CacheRule {
+        name: RuleId::new("assets").unwrap(),
+        path_prefix: "/assets/".into(),
+        edge_ttl_seconds: 60,
+        browser_ttl_seconds: 10,
+    };
+    let ranking = Ranking { regions: vec![id("us-east"), id("eu-west")] };
+    Plans {
+        generation: 7,
+        replication: ReplicationPlan { default, namespaces: BTreeMap::new() },
+        lag: LagBands(vec![(Millis(0), LagAction::Ok)]),
+        residency: ResidencyPlan::default(),
+        routing: RoutingPlan { default: ranking, by_class: BTreeMap::new() },
+        edge: EdgePlan { rules: vec![rule] },
+    }
+}
+
+/// The daemon's side of `me`, with its data under `dir`.
+fn fixture(dir: &std::path::Path, me: &str, apis: BTreeMap<RegionId, Uri>) -> Arc<Fixture> {
+    let names = ["us-east", "eu-west"];
+    let regions = Arc::new(Regions {
+        by_id: names.iter().map(|name| (id(name), region(name))).collect(),
+        primary: id("us-east"),
+    });
+    let peers = names.iter().map(|name| id(name)).filter(|name| *name != id(me)).collect();
+    let shared = Arc::new(ArcSwap::from_pointee(plans()));
+    let data = DataPlane::open(id(me), peers, &dir.join(me), shared, Arc::new(Nobody), [1; 32]).unwrap();
+    Arc::new(Fixture { me: id(me), regions, data, plans: Arc::new(plans()), apis, wan: Wan::emulated() })
+}
+
+fn keys() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    pki::ensure(dir.path(), [&id("us-east"), &id("eu-west")]).unwrap();
+    dir
+}
+
+async fn bind() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// One HTTP/1.1 exchange on its own connection: the whole answer, in lower case.
+async fn ask(address: SocketAddr, head: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let text = format!("{head}\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.to_lowercase()
+}
+
+/// A service that gives the same answer to every request.
+async fn service(answer: &'static str) -> Uri {
+    let (listener, address) = bind().await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = vec![0; 8192];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+                // What is left of an upgraded connection is sent back.
+                let (mut read, mut write) = stream.split();
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+        }
+    });
+    format!("http://{address}").parse().unwrap()
+}
+
+async fn gateway(apis: BTreeMap<RegionId, Uri>) -> (SocketAddr, tempfile::TempDir, CancellationToken) {
+    let dir = keys();
+    let (listener, address) = bind().await;
+    let verifier = TokenVerifier::load(dir.path()).unwrap();
+    let shutdown = CancellationToken::new();
+    let served = fixture(dir.path(), "us-east", apis);
+    tokio::spawn(net::serve_gateway(listener, served, verifier, shutdown.clone()));
+    (address, dir, shutdown)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_goes_to_the_next_region_when_the_best_one_does_not_answer() {
+    let (gone, dead) = bind().await;
+    drop(gone);
+    let alive = service("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+    let dead: Uri = format!("http://{dead}").parse().unwrap();
+    let (address, _dir, _) = gateway(BTreeMap::from([(id("us-east"), dead), (id("eu-west"), alive)])).await;
+    let answer = ask(address, "GET /assets/logo HTTP/1.1", "").await;
+    assert!(answer.starts_with("http/1.1 200") && answer.ends_with("hi"), "{answer}");
+    assert!(answer.contains("repomind-region: eu-west"), "{answer}");
+    assert!(answer.contains("\r\ncache-control: max-age=10") && answer.contains("cdn-cache-control: max-age=60"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_may_have_had_effects_is_never_sent_twice() {
+    let unwell = service("HTTP/1.1 503 Unwell\r\ncontent-length: 0\r\n\r\n").await;
+    let alive = service("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+    let (address, _dir, _) = gateway(BTreeMap::from([(id("us-east"), unwell), (id("eu-west"), alive)])).await;
+    let posted = ask(address, "POST /ask HTTP/1.1", "x").await;
+    assert!(posted.starts_with("http/1.1 503") && posted.contains("repomind-region: us-east"), "{posted}");
+    let put = ask(address, "PUT /ask HTTP/1.1", "x").await;
+    assert!(put.starts_with("http/1.1 200") && put.contains("repomind-region: eu-west"), "{put}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_is_passed_through_once_the_service_agrees() {
+    let agreeing =
+        service("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n").await;
+    let (address, _dir, _) = gateway(BTreeMap::from([(id("us-east"), agreeing)])).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = "GET /chat HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    stream.write_all(b"ping").await.unwrap();
+    let mut back = [0; 4];
+    tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut back)).await.unwrap().unwrap();
+    assert_eq!(&back, b"ping");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_not_read_without_a_token_and_large_bodies_are_refused() {
+    let (address, dir, _) = gateway(BTreeMap::new()).await;
+    let refused = ask(address, "GET /v1/data/answers/k HTTP/1.1", "").await;
+    assert!(refused.starts_with("http/1.1 401") && refused.contains("application/problem+json"), "{refused}");
+    let reader = pki::issue_token(dir.path(), "reader", "data:read", 1).unwrap();
+    let bearer = format!("authorization: Bearer {reader}");
+    let written = ask(address, &format!("PUT /v1/data/answers/k HTTP/1.1\r\n{bearer}"), "x").await;
+    assert!(written.starts_with("http/1.1 403") && written.contains("data:write"), "{written}");
+    let missing = ask(address, &format!("GET /v1/data/answers/k HTTP/1.1\r\n{bearer}"), "").await;
+    assert!(missing.starts_with("http/1.1 404") && missing.contains("repomind-generation: 7"), "{missing}");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"POST /ask HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n").await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    assert_eq!(&status, b"HTTP/1.1 413");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_need_a_token_for_records_and_links_and_none_for_health() {
+    let dir = keys();
+    let (listener, address) = bind().await;
+    let served = fixture(dir.path(), "us-east", BTreeMap::new());
+    let verifier = TokenVerifier::load(dir.path()).unwrap();
+    let metrics = net::install_metrics().unwrap();
+    let shutdown = CancellationToken::new();
+    let server = tokio::spawn(net::serve_admin(listener, served.clone(), verifier, metrics, shutdown.clone()));
+    for open in ["/healthz", "/readyz", "/metrics", "/status"] {
+        let answer = ask(address, &format!("GET {open} HTTP/1.1"), "").await;
+        assert!(answer.starts_with("http/1.1 200"), "{open}: {answer}");
+    }
+    for closed in ["GET /rows", "GET /digests", "PUT /wan"] {
+        let answer = ask(address, &format!("{closed} HTTP/1.1"), "{}").await;
+        assert!(answer.starts_with("http/1.1 401"), "{closed}: {answer}");
+    }
+    let token = std::fs::read_to_string(dir.path().join("token")).unwrap();
+    let bearer = format!("authorization: Bearer {token}");
+    let change = r#"{"peer":"eu-west","delay_ms":35}"#;
+    let answer = ask(address, &format!("PUT /wan HTTP/1.1\r\n{bearer}"), change).await;
+    assert!(answer.starts_with("http/1.1 200"), "{answer}");
+    assert_eq!(served.wan.delays_ms()[&id("eu-west")], 35.0);
+    let rows = ask(address, &format!("GET /rows HTTP/1.1\r\n{bearer}"), "").await;
+    assert!(rows.starts_with("http/1.1 200"), "{rows}");
+    shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(6), server).await.expect("the server drains").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_pays_the_emulated_distance_and_a_stranger_gets_no_answer() {
+    let (dir, strangers) = (keys(), keys());
+    let (listener, address) = bind().await;
+    let served = fixture(dir.path(), "eu-west", BTreeMap::new());
+    let shutdown = CancellationToken::new();
+    let ours = Identity::load(dir.path(), &id("eu-west")).unwrap();
+    tokio::spawn(net::serve_peer(listener, ours, served, shutdown.clone()));
+    let identity = Identity::load(dir.path(), &id("us-east")).unwrap();
+    let wan = Wan::emulated();
+    let client = PeerClient::new(id("eu-west"), address, &identity, wan.clone()).unwrap();
+    assert_eq!(client.probe().await.unwrap().generation, 7);
+    let change = net::wan::WanChange { peer: id("eu-west"), delay_ms: Some(40.0), cut: None };
+    wan.set(&change).unwrap();
+    let begun = Instant::now();
+    client.probe().await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(80), "{:?}", begun.elapsed());
+    assert_eq!(client.fetch_bundle().await.unwrap(), None);
+    let bundle = SignedBundle { bundle: vec![1], signature: vec![2] };
+    let refused = client.send_bundle(&bundle).await.unwrap_err();
+    assert!(matches!(refused, PeerError::Refused { status: 409, .. }), "{refused}");
+
+    let mut forged = Identity::load(strangers.path(), &id("us-east")).unwrap();
+    forged.ca = identity.ca.clone();
+    let stranger = PeerClient::new(id("eu-west"), address, &forged, Wan::none()).unwrap();
+    assert!(stranger.probe().await.is_err());
+    // A region must not pass for the one that it speaks with.
+    let same = Identity::load(dir.path(), &id("eu-west")).unwrap();
+    assert!(PeerClient::new(id("eu-west"), address, &same, Wan::none()).unwrap().probe().await.is_err());
+}

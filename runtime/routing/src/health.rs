@@ -1,0 +1,224 @@
+//! Decides when a region is unwell.
+//!
+//! Probe results come in; a [`RegionState`] comes out. One lost probe means
+//! nothing, because our links lose packets daily; a run of losses does, and so
+//! does a long silence. Recovery takes longer than failure, so that traffic
+//! does not swing back and forth: a run of good answers, and word that the
+//! region has taken over what it missed.
+//!
+//! ```text
+//!             good answer                 run of good answers, caught up
+//!  Joining ---------------> CatchingUp ----------------------------------> Ready
+//!     |                      |     ^                              good |  ^ |  2 losses
+//!     |  5 losses, silence   v     | good answer                answer |  | v  in a row
+//!     +-------------------> Down --+                                  Suspect
+//!                            ^                                           |
+//!                            +-------------------------------------------+
+//!                                      5 losses, or silence
+//! ```
+//!
+//! This module opens no socket and reads no clock: callers pass `now`.
+//! Start with [`HealthTracker::handle_probe`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::routing::{Observation, RegionState};
+use model::{Micros, Millis, Mono, RegionId};
+
+/// How many of the last probes an [`Observation`] counts; the bits of its record.
+const WINDOW: u32 = 64;
+/// The weight of a new round trip is 1 in this many (RFC 6298, section 2.3).
+const SMOOTHING: u64 = 8;
+/// A steady round trip moves only when the smoothed one is further off than this...
+const STEADY_FLOOR: Micros = Micros(2_000);
+/// ...and further off than one part in so many.
+const STEADY_PART: u64 = 10;
+
+/// When to judge. The defaults are those that operators are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// So many losses in a row make a region suspect.
+    pub suspect_after: u32,
+    /// So many losses in a row take it down.
+    pub down_after: u32,
+    /// So long without any answer takes it down at the next loss.
+    pub silence: Millis,
+    /// So many good answers in a row, once it is caught up, bring it back.
+    pub up_after: u32,
+    /// When the tracker itself has heard of no probe for so long, this process was asleep: the time is not held
+    /// against anyone. Must be longer than a probe may take.
+    pub own_pause: Millis,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { suspect_after: 2, down_after: 5, silence: Millis(1500), up_after: 5, own_pause: Millis(1500) }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Peer {
+    state: RegionState,
+    losses_in_a_row: u32,
+    good_in_a_row: u32,
+    caught_up: bool,
+    /// The last answer, or the first probe where there was none; moved on by our own pauses.
+    heard: Option<Mono>,
+    smoothed: Option<Micros>,
+    steady: Option<Micros>,
+    /// The last probes, newest in the lowest bit; a set bit is a loss.
+    window: u64,
+    probes: u32,
+}
+
+impl Peer {
+    const NEW: Self = Self {
+        state: RegionState::Joining,
+        losses_in_a_row: 0,
+        good_in_a_row: 0,
+        caught_up: false,
+        heard: None,
+        smoothed: None,
+        steady: None,
+        window: 0,
+        probes: 0,
+    };
+
+    fn record(&mut self, lost: bool) {
+        self.window = (self.window << 1) | u64::from(lost);
+        self.probes = (self.probes + 1).min(WINDOW);
+    }
+
+    fn answered(&mut self, round_trip: Micros, now: Mono, limits: &Limits) {
+        self.record(false);
+        self.heard = Some(now);
+        self.losses_in_a_row = 0;
+        self.good_in_a_row = self.good_in_a_row.saturating_add(1);
+        self.measure(round_trip);
+        self.state = match self.state {
+            RegionState::Ready | RegionState::Suspect => RegionState::Ready,
+            RegionState::Joining | RegionState::Down | RegionState::CatchingUp => RegionState::CatchingUp,
+        };
+        self.come_up(limits);
+    }
+
+    fn lost(&mut self, now: Mono, limits: &Limits) {
+        self.record(true);
+        self.losses_in_a_row = self.losses_in_a_row.saturating_add(1);
+        self.good_in_a_row = 0;
+        let silent = now - *self.heard.get_or_insert(now) >= limits.silence;
+        if silent || self.losses_in_a_row >= limits.down_after {
+            self.state = RegionState::Down;
+            // What it misses from here on has to be taken over first.
+            self.caught_up = false;
+        } else if self.state == RegionState::Ready && self.losses_in_a_row >= limits.suspect_after {
+            self.state = RegionState::Suspect;
+        }
+    }
+
+    fn come_up(&mut self, limits: &Limits) {
+        if self.state == RegionState::CatchingUp && self.caught_up && self.good_in_a_row >= limits.up_after {
+            self.state = RegionState::Ready;
+        }
+    }
+
+    fn measure(&mut self, sample: Micros) {
+        let smoothed = match self.smoothed {
+            None => sample,
+            Some(before) => Micros((before.0.saturating_mul(SMOOTHING - 1).saturating_add(sample.0)) / SMOOTHING),
+        };
+        self.smoothed = Some(smoothed);
+        let moved =
+            self.steady.is_none_or(|steady| smoothed.0.abs_diff(steady.0) > STEADY_FLOOR.0.max(steady.0 / STEADY_PART));
+        if moved {
+            // To the next whole millisecond, so that equal links compare as equal.
+            self.steady = Some(Micros(smoothed.0.saturating_add(500) / 1000 * 1000));
+        }
+    }
+}
+
+/// The health of other regions, as this one sees it.
+#[derive(Clone, Debug)]
+pub struct HealthTracker {
+    limits: Limits,
+    peers: BTreeMap<RegionId, Peer>,
+    last_event: Option<Mono>,
+}
+
+impl HealthTracker {
+    /// A tracker of `peers`, all of them joining, with the default limits.
+    pub fn new(peers: BTreeSet<RegionId>) -> Self {
+        Self::with_limits(peers, Limits::default())
+    }
+
+    /// A tracker with limits of its own, for tests and drills.
+    pub fn with_limits(peers: BTreeSet<RegionId>, limits: Limits) -> Self {
+        Self { limits, peers: peers.into_iter().map(|id| (id, Peer::NEW)).collect(), last_event: None }
+    }
+
+    /// Takes in the outcome of one probe: its round trip, or `None` for a loss. Regions that are not tracked are
+    /// passed over.
+    pub fn handle_probe(&mut self, region: &RegionId, round_trip: Option<Micros>, now: Mono) {
+        self.forgive_own_pause(now);
+        let Some(peer) = self.peers.get_mut(region) else { return };
+        match round_trip {
+            Some(round_trip) => peer.answered(round_trip, now, &self.limits),
+            None => peer.lost(now, &self.limits),
+        }
+    }
+
+    /// Takes in whether a region has taken over what it missed. Only a region that is coming back is held up by it.
+    pub fn caught_up(&mut self, region: &RegionId, caught_up: bool) {
+        if let Some(peer) = self.peers.get_mut(region) {
+            peer.caught_up = caught_up;
+            peer.come_up(&self.limits);
+        }
+    }
+
+    /// The state of a region; joining where it is not tracked.
+    pub fn state(&self, region: &RegionId) -> RegionState {
+        self.peers.get(region).map_or(RegionState::Joining, |peer| peer.state)
+    }
+
+    /// The state of every region tracked.
+    pub fn states(&self) -> BTreeMap<RegionId, RegionState> {
+        self.peers.iter().map(|(id, peer)| (id.clone(), peer.state)).collect()
+    }
+
+    /// The smoothed round trip, for status and metrics.
+    pub fn round_trip(&self, region: &RegionId) -> Option<Micros> {
+        self.peers.get(region)?.smoothed
+    }
+
+    /// The round trip in steps of whole milliseconds, which stays until the smoothed one has left it by more than
+    /// 2 ms and a tenth: for facts, so that jitter never makes a new routing plan.
+    pub fn steady_round_trip(&self, region: &RegionId) -> Option<Micros> {
+        self.peers.get(region)?.steady
+    }
+
+    /// The last 64 probes of a region, for `region-verdict`.
+    pub fn observation(&self, region: &RegionId) -> Option<Observation> {
+        let peer = self.peers.get(region)?;
+        Some(Observation {
+            probes: peer.probes,
+            losses: peer.window.count_ones(),
+            losses_in_a_row: peer.losses_in_a_row,
+        })
+    }
+
+    fn forgive_own_pause(&mut self, now: Mono) {
+        if let Some(last) = self.last_event {
+            let gap = now - last;
+            if gap > self.limits.own_pause {
+                for peer in self.peers.values_mut() {
+                    peer.heard = peer.heard.map(|heard| heard + gap);
+                }
+            }
+        }
+        self.last_event = Some(self.last_event.map_or(now, |last| last.max(now)));
+    }
+}
+
+#[cfg(test)]
+#[path = "health_tests.rs"]
+mod tests;

@@ -1,0 +1,117 @@
+use super::*;
+
+fn region(name: &str) -> RegionId {
+    RegionId::new(name).unwrap()
+}
+
+struct Drill {
+    tracker: HealthTracker,
+    peer: RegionId,
+    now: u64,
+}
+
+impl Drill {
+    /// A region that is ready.
+    fn ready() -> Self {
+        let peer = region("eu-west");
+        let mut drill = Self { tracker: HealthTracker::new(BTreeSet::from([peer.clone()])), peer, now: 0 };
+        drill.tracker.caught_up(&drill.peer, true);
+        (0..5).for_each(|_| drill.answer(70));
+        assert_eq!(drill.state(), RegionState::Ready);
+        drill
+    }
+    fn probe(&mut self, after: u64, round_trip: Option<Micros>) {
+        self.now += after;
+        self.tracker.handle_probe(&self.peer, round_trip, Mono(self.now));
+    }
+    fn answer(&mut self, millis: u64) {
+        self.probe(100, Some(Micros::from_millis(millis)));
+    }
+    fn lose(&mut self, losses: u32) {
+        (0..losses).for_each(|_| self.probe(100, None));
+    }
+    fn state(&self) -> RegionState {
+        self.tracker.state(&self.peer)
+    }
+}
+
+#[test]
+fn four_losses_never_take_a_region_down_and_the_fifth_does() {
+    let mut drill = Drill::ready();
+    drill.lose(1);
+    assert_eq!(drill.state(), RegionState::Ready);
+    drill.lose(1);
+    assert_eq!(drill.state(), RegionState::Suspect);
+    drill.lose(2);
+    assert!(drill.state().serves());
+    drill.lose(1);
+    assert_eq!(drill.state(), RegionState::Down);
+    let seen = drill.tracker.observation(&drill.peer).unwrap();
+    assert_eq!(seen, Observation { probes: 10, losses: 5, losses_in_a_row: 5 });
+}
+
+#[test]
+fn a_black_hole_is_noticed_by_its_silence_although_its_probes_are_slow_to_fail() {
+    let mut drill = Drill::ready();
+    drill.probe(1000, None);
+    assert_eq!(drill.state(), RegionState::Ready);
+    drill.probe(1000, None);
+    assert_eq!(drill.state(), RegionState::Down);
+}
+
+#[test]
+fn our_own_pause_is_held_against_nobody() {
+    let mut drill = Drill::ready();
+    drill.probe(30_000, None);
+    assert_eq!(drill.state(), RegionState::Ready);
+    drill.lose(1);
+    assert_eq!(drill.state(), RegionState::Suspect);
+}
+
+#[test]
+fn no_traffic_returns_to_a_region_before_five_good_answers_in_a_row() {
+    let mut drill = Drill::ready();
+    drill.lose(5);
+    (0..4).for_each(|_| drill.answer(70));
+    drill.tracker.caught_up(&drill.peer.clone(), true);
+    drill.lose(1);
+    (0..4).for_each(|_| drill.answer(70));
+    assert_eq!(drill.state(), RegionState::CatchingUp);
+    drill.answer(70);
+    assert_eq!(drill.state(), RegionState::Ready);
+}
+
+#[test]
+fn no_traffic_returns_to_a_region_that_is_still_behind() {
+    let mut drill = Drill::ready();
+    drill.lose(5);
+    (0..100).for_each(|_| drill.answer(70));
+    assert_eq!(drill.state(), RegionState::CatchingUp, "what it knew before it went down does not count");
+    drill.tracker.caught_up(&drill.peer.clone(), true);
+    assert_eq!(drill.state(), RegionState::Ready);
+    drill.tracker.caught_up(&drill.peer.clone(), false);
+    assert_eq!(drill.state(), RegionState::Ready, "a busy moment takes nobody out");
+}
+
+#[test]
+fn a_region_that_was_never_there_goes_from_joining_to_down() {
+    let peer = region("ap-southeast");
+    let mut tracker = HealthTracker::new(BTreeSet::from([peer.clone()]));
+    assert_eq!(tracker.state(&peer), RegionState::Joining);
+    (1..=5).for_each(|at| tracker.handle_probe(&peer, None, Mono(at)));
+    assert_eq!(tracker.state(&peer), RegionState::Down);
+}
+
+#[test]
+fn jitter_never_moves_the_steady_round_trip_and_a_new_path_does() {
+    let mut drill = Drill::ready();
+    let mut noise = 1_u64;
+    for _ in 0..10_000 {
+        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        drill.answer(65 + (noise >> 33) % 11);
+        assert_eq!(drill.tracker.steady_round_trip(&drill.peer), Some(Micros::from_millis(70)));
+    }
+    (0..60).for_each(|_| drill.answer(120));
+    let steady = drill.tracker.steady_round_trip(&drill.peer).unwrap();
+    assert!((110..=120).contains(&(steady.0 / 1000)), "{steady}");
+}

@@ -1,0 +1,73 @@
+//! The routing table: made from what policies answered, read for each request.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::RegionId;
+use model::names::Feature;
+use model::region::Regions;
+use model::routing::{ClientClass, Facts, Ranking, RegionState, RoutingPlan};
+
+/// Makes the table of a generation. `answers` are those of `Question::Route`: the ranking for no country first, then
+/// one for each client of `facts`, in their order. Rankings equal to the default take no row of their own.
+///
+/// # Errors
+/// A sentence, when an answer is missing or left over, names no region or an unknown one, or names one twice. The
+/// caller keeps the table that it has.
+pub fn plan_from(facts: &Facts, answers: Vec<Ranking>) -> Result<RoutingPlan, String> {
+    let expected = facts.clients.len() + 1;
+    if answers.len() != expected {
+        return Err(format!("the routing policies gave {} rankings; {expected} were asked for", answers.len()));
+    }
+    let known: BTreeSet<&RegionId> = facts.regions.iter().map(|region| &region.id).collect();
+    let mut answers = answers.into_iter();
+    let default = answers.next().ok_or("the routing policies gave no ranking")?;
+    check(&default, &known, "clients of no known country")?;
+    let mut by_class = BTreeMap::new();
+    for (client, ranking) in facts.clients.iter().zip(answers) {
+        let whom = client.class.country.map_or_else(String::new, |country| format!("clients in {country}"));
+        check(&ranking, &known, &whom)?;
+        if ranking != default {
+            by_class.insert(client.class, ranking);
+        }
+    }
+    Ok(RoutingPlan { default, by_class })
+}
+
+fn check(ranking: &Ranking, known: &BTreeSet<&RegionId>, whom: &str) -> Result<(), String> {
+    if ranking.regions.is_empty() {
+        return Err(format!("the routing policies name no region for {whom}"));
+    }
+    let mut seen = BTreeSet::new();
+    for region in &ranking.regions {
+        if !known.contains(region) {
+            return Err(format!("the routing policies name {region} for {whom}, and there is no such region"));
+        }
+        if !seen.insert(region) {
+            return Err(format!("the routing policies name {region} twice for {whom}"));
+        }
+    }
+    Ok(())
+}
+
+/// The regions that may take a request now, best first: those of the ranking that serve, offer all that it `needs`,
+/// and are `lawful` where that is a question. Empty when there are none: no region that the policy or the law left
+/// out is ever put in instead. A region whose state is not in `up` does not serve.
+pub fn choose(
+    plan: &RoutingPlan,
+    class: ClientClass,
+    up: &BTreeMap<RegionId, RegionState>,
+    needs: &BTreeSet<Feature>,
+    regions: &Regions,
+    lawful: Option<&BTreeSet<RegionId>>,
+) -> Vec<RegionId> {
+    let fit = |id: &&RegionId| {
+        up.get(*id).is_some_and(|state| state.serves())
+            && regions.by_id.get(*id).is_some_and(|region| needs.is_subset(&region.features))
+            && lawful.is_none_or(|lawful| lawful.contains(*id))
+    };
+    plan.ranking(class).regions.iter().filter(fit).cloned().collect()
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

@@ -1,0 +1,108 @@
+use model::Country;
+use model::region::{Addresses, Capacity, Coordinates, Region};
+
+use super::*;
+use crate::{HealthTracker, classes, facts};
+
+fn id(name: &str) -> RegionId {
+    RegionId::new(name).unwrap()
+}
+
+fn regions() -> Regions {
+    let address = "127.0.0.1:1".parse().unwrap();
+    let region = |name: &str, country: &str, features: &[&str]| Region {
+        id: id(name),
+        name: name.to_owned(),
+        primary: name == "us-east",
+        api: String::new(),
+        storage: String::new(),
+        capacity: Capacity { min_instances: 1, max_instances: 9, per_instance_rps: 100 },
+        features: features.iter().map(|name| Feature::new(name).unwrap()).collect(),
+        coordinates: Coordinates { latitude: 0.0, longitude: 0.0 },
+        country: Country::new(country).unwrap(),
+        jurisdiction: Country::new(country).unwrap(),
+        addresses: Addresses { gateway: address, admin: address, peer: address, dns: address },
+        data_dir: "data".into(),
+        peers: BTreeSet::new(),
+    };
+    let all = [
+        region("us-east", "US", &["websockets"]),
+        region("eu-west", "IE", &["websockets"]),
+        region("ap-southeast", "SG", &[]),
+    ];
+    Regions { by_id: all.into_iter().map(|region| (region.id.clone(), region)).collect(), primary: id("us-east") }
+}
+
+fn ranking(names: &[&str]) -> Ranking {
+    Ranking { regions: names.iter().map(|name| id(name)).collect() }
+}
+
+fn germany() -> ClientClass {
+    ClientClass { country: Some(Country::new("DE").unwrap()) }
+}
+
+fn plan() -> RoutingPlan {
+    let by_class = BTreeMap::from([(germany(), ranking(&["eu-west", "us-east", "ap-southeast"]))]);
+    RoutingPlan { default: ranking(&["us-east", "ap-southeast", "eu-west"]), by_class }
+}
+
+fn up(down: &[&str]) -> BTreeMap<RegionId, RegionState> {
+    let state = |name: &RegionId| if down.contains(&name.as_str()) { RegionState::Down } else { RegionState::Ready };
+    regions().by_id.keys().map(|name| (name.clone(), state(name))).collect()
+}
+
+#[test]
+fn a_region_that_is_down_is_never_chosen() {
+    let none = BTreeSet::new();
+    let chosen = choose(&plan(), germany(), &up(&["eu-west"]), &none, &regions(), None);
+    assert_eq!(chosen, [id("us-east"), id("ap-southeast")]);
+    assert!(choose(&plan(), germany(), &BTreeMap::new(), &none, &regions(), None).is_empty());
+}
+
+#[test]
+fn when_every_lawful_region_is_down_nobody_else_is_chosen() {
+    let lawful = BTreeSet::from([id("eu-west")]);
+    assert!(choose(&plan(), germany(), &up(&["eu-west"]), &BTreeSet::new(), &regions(), Some(&lawful)).is_empty());
+    let chosen = choose(&plan(), germany(), &up(&[]), &BTreeSet::new(), &regions(), Some(&lawful));
+    assert_eq!(chosen, [id("eu-west")]);
+}
+
+#[test]
+fn a_websocket_never_goes_to_a_region_without_them() {
+    let needs = BTreeSet::from([Feature::new("websockets").unwrap()]);
+    let chosen = choose(&plan(), ClientClass { country: None }, &up(&[]), &needs, &regions(), None);
+    assert_eq!(chosen, [id("us-east"), id("eu-west")]);
+}
+
+#[test]
+fn a_ranking_that_is_missing_empty_double_or_unknown_makes_no_table() {
+    let tracker = HealthTracker::new(BTreeSet::new());
+    let facts = facts(&regions(), &id("eu-west"), &tracker, &[germany()]);
+    let good = ranking(&["us-east", "eu-west"]);
+    for (bad, says) in [
+        (vec![good.clone()], "1 rankings; 2 were asked for"),
+        (vec![good.clone(), ranking(&[])], "name no region for clients in DE"),
+        (vec![good.clone(), ranking(&["us-east", "us-east"])], "twice for clients in DE"),
+        (vec![ranking(&["sa-east"]), good.clone()], "no such region"),
+    ] {
+        let refused = plan_from(&facts, bad).unwrap_err();
+        assert!(refused.contains(says), "{refused}");
+    }
+    let plan = plan_from(&facts, vec![good.clone(), good]).unwrap();
+    assert!(plan.by_class.is_empty(), "a row like the default is not kept");
+}
+
+#[test]
+fn policies_are_told_round_trips_both_ways_and_where_clients_are() {
+    let (me, peer) = (id("eu-west"), id("us-east"));
+    let mut tracker = HealthTracker::new(BTreeSet::from([peer.clone()]));
+    tracker.handle_probe(&peer, Some(model::Micros(70_300)), model::Mono(0));
+    let facts = facts(&regions(), &me, &tracker, &classes());
+    let of = |name: &RegionId| facts.regions.iter().find(|region| region.id == *name).unwrap();
+    assert_eq!(of(&me).round_trips.get(&peer), Some(&model::Micros(70_000)));
+    assert_eq!(of(&peer).round_trips.get(&me), Some(&model::Micros(70_000)));
+    assert_eq!(of(&me).state, RegionState::Ready);
+    assert_eq!(of(&peer).state, RegionState::CatchingUp);
+    assert_eq!(facts.clients.len(), 250);
+    assert!(facts.clients.iter().all(|client| client.continent.is_some() && client.coordinates.is_some()));
+}
