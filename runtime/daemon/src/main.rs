@@ -1,1 +1,29 @@
-fn main() {}
+//! `repomind-run`: runs a service in several regions.
+//!
+//! This binary is the top floor: it reads the command line, wires the rooms
+//! below into one daemon, and holds the operator's commands. Start with
+//! [`start`] for the daemon and [`cli`] for everything a person types.
+
+#![allow(unreachable_pub)]
+
+mod cli;
+mod client;
+mod deploy;
+mod destroy;
+mod embedded;
+mod report;
+mod sample_service;
+mod start;
+mod starter;
+mod status;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("policy-host") {
+        // Before any thread exists: the child puts itself into its cage.
+        policy::child_main(&arguments.collect::<Vec<_>>());
+    }
+    cli::main()
+}

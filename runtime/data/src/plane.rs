@@ -276,7 +276,12 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`DataError::Store`] where the log is damaged.
-    pub fn outgoing(&self, peer: &RegionId, has: &PositionVector, max_bytes: usize) -> Result<Vec<Shipment>, DataError> {
+    pub fn outgoing(
+        &self,
+        peer: &RegionId,
+        has: &PositionVector,
+        max_bytes: usize,
+    ) -> Result<Vec<Shipment>, DataError> {
         let Shared { me, store, .. } = &*self.shared;
         let ours = store.vector();
         let mut behind: Vec<_> = ours

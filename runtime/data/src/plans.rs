@@ -40,7 +40,10 @@ impl Plans {
             replication: ReplicationPlan { default, namespaces: Default::default() },
             lag: LagBands(vec![(Millis::ZERO, LagAction::Ok)]),
             residency: ResidencyPlan::default(),
-            routing: RoutingPlan { default: nowhere, by_class: std::collections::BTreeMap::<ClientClass, Ranking>::new() },
+            routing: RoutingPlan {
+                default: nowhere,
+                by_class: std::collections::BTreeMap::<ClientClass, Ranking>::new(),
+            },
             edge: EdgePlan::default(),
         }
     }

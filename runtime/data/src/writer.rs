@@ -71,7 +71,12 @@ struct Group {
 }
 
 impl Writer {
-    pub(crate) fn new(me: RegionId, store: Store, acks: Arc<Acks>, commits: watch::Sender<u64>) -> Result<Self, DataError> {
+    pub(crate) fn new(
+        me: RegionId,
+        store: Store,
+        acks: Arc<Acks>,
+        commits: watch::Sender<u64>,
+    ) -> Result<Self, DataError> {
         let last = store.meta("hlc")?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         let counter = store.vector().offset(&me, store.incarnation());
         let clock = HlcClock::resume(Hlc::from_bits(last).min(Hlc::new(wall_clock(), u16::MAX)));
@@ -119,7 +124,8 @@ impl Writer {
     fn settle(&mut self, group: Group, last: Hlc) {
         let Group { rows, log, vector, written, received } = group;
         if !log.is_empty() {
-            let meta = if last > Hlc::ZERO { vec![("hlc".to_owned(), last.bits().to_le_bytes().to_vec())] } else { vec![] };
+            let meta =
+                if last > Hlc::ZERO { vec![("hlc".to_owned(), last.bits().to_le_bytes().to_vec())] } else { vec![] };
             let began = Instant::now();
             let commit = Commit { rows: rows.into_iter().collect(), log, meta };
             if let Err(error) = self.store.commit(commit) {

@@ -11,9 +11,9 @@ use model::replication::{ConflictResolution, Strategy};
 /// stay in dot order.
 pub fn merge(existing: Option<Row>, incoming: Sibling) -> Row {
     let mut siblings = existing.map_or_else(Vec::new, |row| row.siblings);
-    let known = siblings.iter().any(|sibling| {
-        sibling.version.dot == incoming.version.dot || sibling.version.supersedes(&incoming.version)
-    });
+    let known = siblings
+        .iter()
+        .any(|sibling| sibling.version.dot == incoming.version.dot || sibling.version.supersedes(&incoming.version));
     if !known {
         siblings.retain(|sibling| !incoming.version.supersedes(&sibling.version));
         let at = siblings.partition_point(|sibling| sibling.version.dot < incoming.version.dot);
@@ -96,7 +96,8 @@ mod tests {
             valid_until: UnixMillis::MAX,
         };
         let ruling = CaseRuling { hold: BTreeMap::from([(region.clone(), verdict)]), ..CaseRuling::default() };
-        let cases = ResidencyPlan::cases_of(&labels).into_iter().map(|case| (case, std::sync::Arc::new(ruling.clone())));
+        let cases =
+            ResidencyPlan::cases_of(&labels).into_iter().map(|case| (case, std::sync::Arc::new(ruling.clone())));
         let policy = RegionPolicy {
             region: region.clone(),
             jurisdiction: model::Country::new("IE").unwrap(),
@@ -109,29 +110,34 @@ mod tests {
 
     /// A history of writes by three regions, each of which has seen some of the writes before.
     fn history() -> impl proptest::strategy::Strategy<Value = Vec<Sibling>> {
-        prop::collection::vec((0..3_usize, prop::collection::vec(any::<bool>(), 8), 0..4_u64), 1..8).prop_map(|writes| {
-            let mut made: Vec<Sibling> = Vec::new();
-            let mut counters = [0_u64; 3];
-            for (region, saw, time) in writes {
-                counters[region] += 1;
-                let mut context = CausalContext::new();
-                for (earlier, _) in made.iter().zip(&saw).filter(|(earlier, saw)| {
-                    **saw || earlier.version.dot.actor.region.as_str() == REGIONS[region]
-                }) {
-                    context.join(&earlier.version.context);
-                    context.observe(&earlier.version.dot);
+        prop::collection::vec((0..3_usize, prop::collection::vec(any::<bool>(), 8), 0..4_u64), 1..8).prop_map(
+            |writes| {
+                let mut made: Vec<Sibling> = Vec::new();
+                let mut counters = [0_u64; 3];
+                for (region, saw, time) in writes {
+                    counters[region] += 1;
+                    let mut context = CausalContext::new();
+                    for (earlier, _) in made
+                        .iter()
+                        .zip(&saw)
+                        .filter(|(earlier, saw)| **saw || earlier.version.dot.actor.region.as_str() == REGIONS[region])
+                    {
+                        context.join(&earlier.version.context);
+                        context.observe(&earlier.version.dot);
+                    }
+                    let above =
+                        made.iter().filter(|earlier| context.covers(&earlier.version.dot)).map(|e| e.version.hlc).max();
+                    let hlc = Hlc::new(UnixMillis(time), 0).max(above.map_or(Hlc::ZERO, Hlc::next));
+                    let region = RegionId::new(REGIONS[region]).unwrap();
+                    let actor = Actor { region, node: NodeId(0), incarnation: Incarnation(1) };
+                    let counter = counters[REGIONS.iter().position(|r| *r == actor.region.as_str()).unwrap()];
+                    let version = Version { dot: Dot { actor, counter }, hlc, context };
+                    let labels = Labels::of_class(DataClass::Public, UnixMillis(0));
+                    made.push(Sibling { version, scope: scope(), content: Content::Tombstone { labels } });
                 }
-                let above = made.iter().filter(|earlier| context.covers(&earlier.version.dot)).map(|e| e.version.hlc).max();
-                let hlc = Hlc::new(UnixMillis(time), 0).max(above.map_or(Hlc::ZERO, Hlc::next));
-                let region = RegionId::new(REGIONS[region]).unwrap();
-                let actor = Actor { region, node: NodeId(0), incarnation: Incarnation(1) };
-                let counter = counters[REGIONS.iter().position(|r| *r == actor.region.as_str()).unwrap()];
-                let version = Version { dot: Dot { actor, counter }, hlc, context };
-                let labels = Labels::of_class(DataClass::Public, UnixMillis(0));
-                made.push(Sibling { version, scope: scope(), content: Content::Tombstone { labels } });
-            }
-            made
-        })
+                made
+            },
+        )
     }
 
     fn merged(writes: &[Sibling]) -> Option<Row> {

@@ -182,8 +182,8 @@ impl Store {
             if !key.starts_with(&start) || found.len() >= limit {
                 break;
             }
-            let address = parse_row_key(&key)
-                .ok_or_else(|| StoreError::Key { place: format!("namespace {namespace}") })?;
+            let address =
+                parse_row_key(&key).ok_or_else(|| StoreError::Key { place: format!("namespace {namespace}") })?;
             let row = decode_row(&address, &value)?;
             found.push((address.key, row));
         }

@@ -1,0 +1,316 @@
+//! Starts every region of a tree on this machine, and waits until all of them
+//! serve and see each other.
+//!
+//! Running it twice changes nothing: a process that runs is left alone, one
+//! that has died is started again. A run that fails, or that is interrupted,
+//! stops everything that it started itself. Nothing is started before every
+//! port was found free, so that the commonest mistake costs nothing.
+
+pub mod identity;
+pub mod processes;
+mod progress;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use model::region::{Region, Regions};
+use model::routing::RegionState;
+use model::{Finding, RegionId};
+
+use crate::cli::{DeployArgs, Place, WanProfile};
+use crate::client::Client;
+use processes::{Deployment, Role, Started};
+use progress::Progress;
+
+/// The port of the sample service beside each gateway.
+const SERVICE_PORT: u16 = 8081;
+/// How long a process may take to end by itself when a deployment is undone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The tree's files were refused; every finding is shown.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(|finding| finding.render(false)).collect::<Vec<_>>().join("\n\n"))]
+pub struct BadConfiguration(pub Vec<Finding>);
+
+/// What a deployment did.
+pub struct Outcome {
+    /// The deployment as it is now.
+    pub deployment: Deployment,
+    /// The processes that this run started.
+    pub fresh: Vec<Started>,
+}
+
+/// `repomind-run deploy`.
+pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
+    if args.dry_run {
+        return dry_run(&args);
+    }
+    let began = Instant::now();
+    let outcome = deploy(&args.place, args.wan, Duration::from_secs(args.timeout)).await?;
+    let client = Client::new(&args.place.state)?;
+    let status = crate::status::gather(&client, &outcome.deployment.admins(), &outcome.deployment.primary).await;
+    println!("{}", crate::status::table(&status));
+    match outcome.fresh.len() {
+        0 => println!("everything was running already: nothing was changed"),
+        count => println!("{count} processes started in {:.1} s", began.elapsed().as_secs_f64()),
+    }
+    try_this(&args.place, &outcome.deployment);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts what does not run, waits until all regions serve; undoes its own work when that fails.
+pub async fn deploy(place: &Place, wan: WanProfile, timeout: Duration) -> anyhow::Result<Outcome> {
+    let regions = config::load(&place.tree).map_err(BadConfiguration)?;
+    std::fs::create_dir_all(&place.state).with_context(|| format!("cannot make {}", place.state.display()))?;
+    let place = Place { tree: absolute(&place.tree)?, state: absolute(&place.state)? };
+    let mut deployment = Deployment::new(place.tree.clone(), &regions);
+    if let Some(earlier) = Deployment::read(&place.state)? {
+        let still: Vec<Started> = earlier.started.into_iter().filter(Started::runs).collect();
+        if !still.is_empty() && (earlier.tree != place.tree || earlier.regions != deployment.regions) {
+            bail!(
+                "{} holds a running deployment of other regions or another tree ({}); run `repomind-run destroy` first",
+                place.state.display(),
+                earlier.tree.display()
+            );
+        }
+        deployment.started = still;
+    }
+    let wanted: Vec<(Role, &Region, Vec<String>)> = plan(&place, &regions, wan)?
+        .into_iter()
+        .filter(|(role, region, _)| deployment.running(*role, &region.id).is_none())
+        .collect();
+    ports_free(&regions, &wanted)?;
+    if identity::ensure(&place.state, &regions)? {
+        eprintln!(
+            "made a certificate authority, certificates and a development token in {}",
+            place.state.join("pki").display()
+        );
+    }
+
+    let mut fresh = Vec::new();
+    let work = async {
+        for (role, region, command) in wanted {
+            let log = place.state.join(region.id.as_str()).join(match role {
+                Role::Service => "sample-service.log",
+                Role::Daemon => "daemon.log",
+            });
+            let process = Started::spawn(role, &region.id, command, &log)?;
+            fresh.push(process.clone());
+            deployment.record(process);
+            deployment.write(&place.state)?;
+        }
+        serving(&place.state, &deployment, timeout).await
+    };
+    let result = tokio::select! {
+        result = work => result,
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if let Err(error) = result {
+        if !fresh.is_empty() {
+            eprintln!("stopping the {} processes that this run started", fresh.len());
+            processes::stop(&fresh, PATIENCE).await;
+            deployment.started.retain(|process| !fresh.contains(process));
+            if deployment.started.is_empty() {
+                Deployment::forget(&place.state)?
+            } else {
+                deployment.write(&place.state)?
+            }
+        }
+        return Err(error);
+    }
+    Ok(Outcome { deployment, fresh })
+}
+
+/// Waits until each region answers `/readyz` with 200 and every region sees all others ready.
+pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -> anyhow::Result<()> {
+    let client = Client::new(state)?;
+    let deadline = Instant::now() + timeout;
+    let mut progress = Progress::new(deployment.regions.keys());
+    let mut waiting: BTreeSet<&RegionId> = deployment.regions.keys().collect();
+    loop {
+        let mut why = BTreeMap::new();
+        for (region, addresses) in &deployment.regions {
+            if let Some(dead) = deployment.started.iter().find(|process| process.region == *region && !process.runs()) {
+                bail!("{region} ended while starting; {} says:\n{}", dead.log.display(), dead.last_words(15));
+            }
+            match not_serving(&client, addresses.admin, deployment).await {
+                Some(reason) => {
+                    progress.step(region, &reason);
+                    waiting.insert(region);
+                    why.insert(region, reason);
+                }
+                None if waiting.remove(region) => progress.done(region),
+                None => {}
+            }
+        }
+        if why.is_empty() {
+            progress.finish();
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let why: Vec<String> = why.iter().map(|(region, reason)| format!("{region}: {reason}")).collect();
+            bail!(
+                "not every region serves after {} s; {}; logs are in {}",
+                timeout.as_secs(),
+                why.join("; "),
+                state.display()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+async fn not_serving(client: &Client, admin: SocketAddr, deployment: &Deployment) -> Option<String> {
+    if let Err(reason) = client.ready(admin).await {
+        return Some(reason);
+    }
+    let status = match client.status(admin).await {
+        Ok(status) => status,
+        Err(error) => return Some(format!("{error:#}")),
+    };
+    let others = deployment.regions.keys().filter(|id| **id != status.id);
+    let unseen: Vec<String> = others
+        .map(|id| (id, status.sees.get(id).copied().unwrap_or(RegionState::Joining)))
+        .filter(|(_, state)| *state != RegionState::Ready)
+        .map(|(id, state)| format!("{id} ({})", state.name()))
+        .collect();
+    if unseen.is_empty() { None } else { Some(format!("waits for {}", unseen.join(", "))) }
+}
+
+/// Every process that a deployment consists of, services first.
+fn plan<'a>(
+    place: &Place,
+    regions: &'a Regions,
+    wan: WanProfile,
+) -> anyhow::Result<Vec<(Role, &'a Region, Vec<String>)>> {
+    let executable = std::env::current_exe().context("cannot find this program's own file")?;
+    let executable = text(&executable)?;
+    let services = services(regions);
+    let apis: Vec<String> =
+        services.iter().flat_map(|(id, at)| ["--api".to_owned(), format!("{id}=http://{at}")]).collect();
+    let mut all = Vec::new();
+    for (id, at) in &services {
+        let words = [&executable, "sample-service", "--listen", &at.to_string(), "--region", id.as_str()];
+        all.push((Role::Service, &regions.by_id[*id], words.map(str::to_owned).to_vec()));
+    }
+    for region in regions.by_id.values() {
+        let (tree, state) = (text(&place.tree)?, text(&place.state)?);
+        let words = [
+            &executable,
+            "start",
+            "--region",
+            region.id.as_str(),
+            "--tree",
+            &tree,
+            "--state",
+            &state,
+            "--wan",
+            wan.as_str(),
+        ];
+        let mut command = words.map(str::to_owned).to_vec();
+        command.extend(apis.iter().cloned());
+        all.push((Role::Daemon, region, command));
+    }
+    Ok(all)
+}
+
+/// Where each region's sample service listens: beside its gateway, on ports of their own where regions share an address.
+fn services(regions: &Regions) -> BTreeMap<&RegionId, SocketAddr> {
+    let mut taken = BTreeSet::new();
+    let mut all = BTreeMap::new();
+    for region in regions.by_id.values() {
+        let mut at = SocketAddr::new(region.addresses.gateway.ip(), SERVICE_PORT);
+        while !taken.insert(at) {
+            at.set_port(at.port() + 1);
+        }
+        all.insert(&region.id, at);
+    }
+    all
+}
+
+fn ports_free(regions: &Regions, wanted: &[(Role, &Region, Vec<String>)]) -> anyhow::Result<()> {
+    let services = services(regions);
+    let mut taken = Vec::new();
+    for (role, region, _) in wanted {
+        let addresses = &region.addresses;
+        let ports: Vec<(&str, SocketAddr)> = match role {
+            Role::Service => vec![("sample service", services[&region.id])],
+            Role::Daemon => {
+                vec![
+                    ("gateway", addresses.gateway),
+                    ("admin", addresses.admin),
+                    ("peer", addresses.peer),
+                    ("dns", addresses.dns),
+                ]
+            }
+        };
+        for (what, at) in ports {
+            let udp = if what == "dns" { UdpSocket::bind(at).map(drop) } else { Ok(()) };
+            if let Err(error) = TcpListener::bind(at).map(drop).and(udp) {
+                taken.push(format!("  {at}, the {what} of {}: {error}", region.id));
+            }
+        }
+    }
+    if taken.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "cannot listen everywhere:\n{}\nstop what listens there (`ss -ltnp`), or set `addresses` in that region's file in region-config/",
+        taken.join("\n")
+    )
+}
+
+fn dry_run(args: &DeployArgs) -> anyhow::Result<ExitCode> {
+    let regions = config::load(&args.place.tree).map_err(BadConfiguration)?;
+    let place = Place { tree: absolute(&args.place.tree)?, state: absolute(&args.place.state)? };
+    let earlier = Deployment::read(&place.state)?;
+    for (role, region, command) in plan(&place, &regions, args.wan)? {
+        let runs = earlier.as_ref().is_some_and(|deployment| deployment.running(role, &region.id).is_some());
+        println!("{} {}", if runs { "runs already:" } else { "would start: " }, command.join(" "));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn try_this(place: &Place, deployment: &Deployment) {
+    let Some(addresses) = deployment.regions.get(&deployment.primary) else { return };
+    let token = place.state.join("pki").join("token");
+    println!("\nTry:");
+    println!(
+        "  curl -X PUT -H \"Authorization: Bearer $(cat {})\" -H 'Repomind-Class: public' -d hello http://{}/v1/data/notes/greeting",
+        token.display(),
+        addresses.gateway
+    );
+    println!("  {} status --tree {} --state {}", program(), place.tree.display(), place.state.display());
+    println!(
+        "  edit {}, save, and look at the generation",
+        place.tree.join("traffic-routing/latency-routing.scm").display()
+    );
+}
+
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "repomind-run".into())
+}
+
+/// Ends on Ctrl-C or SIGTERM.
+pub async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path)
+        .with_context(|| format!("cannot find {}", path.display()))
+        .map(|path| path.components().collect())
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    path.to_str().map(str::to_owned).with_context(|| format!("{} is not valid UTF-8", path.display()))
+}

@@ -1,0 +1,48 @@
+//! Stops what `deploy` recorded, and nothing else.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::cli::DestroyArgs;
+use crate::deploy::processes::{self, Deployment, Started};
+
+/// What marks a directory as one of ours, so that `--purge` never deletes another.
+const MARKS: &[&str] = &["deploy.json", "pki"];
+
+/// `repomind-run destroy`.
+pub async fn run(args: DestroyArgs) -> anyhow::Result<ExitCode> {
+    let state = &args.place.state;
+    let recorded = Deployment::read(state)?.map(|deployment| deployment.started).unwrap_or_default();
+    let (running, ended): (Vec<Started>, Vec<Started>) = recorded.into_iter().partition(Started::runs);
+    for process in &ended {
+        println!("{} {:?}: process {} had ended already", process.region, process.role, process.pid);
+    }
+    let killed = processes::stop(&running, Duration::from_secs(args.timeout)).await;
+    if let Some(left) = running.iter().find(|process| process.runs()) {
+        bail!("process {} ({}) does not end, not even when killed", left.pid, left.command.join(" "));
+    }
+    match (running.len(), killed) {
+        (0, _) => println!("nothing was running"),
+        (count, 0) => println!("{count} processes stopped"),
+        (count, killed) => println!("{count} processes stopped, {killed} of them killed after {} s", args.timeout),
+    }
+    if args.purge {
+        if !MARKS.iter().any(|mark| state.join(mark).exists()) {
+            if state.exists() {
+                bail!(
+                    "{} does not look like a state directory: neither {} is in it",
+                    state.display(),
+                    MARKS.join(" nor ")
+                );
+            }
+        } else {
+            std::fs::remove_dir_all(state).with_context(|| format!("cannot delete {}", state.display()))?;
+            println!("{} deleted", state.display());
+        }
+    } else {
+        Deployment::forget(state)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

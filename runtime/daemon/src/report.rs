@@ -1,0 +1,183 @@
+//! Reports that put a deployment to the test and say what came out.
+//!
+//! Every report is measured on running regions: it lists its checks, each with
+//! the bound and the value found, and its exit code is 0 when all hold, 1 when
+//! one does not. A report that could not measure says so and is 2, never 0.
+
+pub mod audit;
+pub mod failover;
+pub mod load;
+pub mod replication;
+mod traffic;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use comfy_table::{Cell, Table, presets};
+use serde::Serialize;
+
+use crate::cli::{FINDING, Place, WanProfile};
+use crate::client::Client;
+use crate::deploy::processes::{self, Deployment, Started};
+
+/// One check of a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What must hold, as a sentence.
+    pub what: String,
+    /// Whether it does.
+    pub holds: bool,
+    /// The bound.
+    pub bound: String,
+    /// What was found.
+    pub found: String,
+}
+
+impl Check {
+    /// A check that `found` is at most `bound` milliseconds; nothing found does not hold.
+    pub fn at_most_ms(what: impl Into<String>, found: Option<u64>, bound: u64) -> Self {
+        Self {
+            what: what.into(),
+            holds: found.is_some_and(|found| found <= bound),
+            bound: format!("at most {bound} ms"),
+            found: found.map_or_else(|| "did not happen".into(), |found| format!("{found} ms")),
+        }
+    }
+
+    /// A check that nothing was counted.
+    pub fn none(what: impl Into<String>, found: usize) -> Self {
+        Self { what: what.into(), holds: found == 0, bound: "none".into(), found: found.to_string() }
+    }
+}
+
+/// Prints a report, as JSON or for a person, and gives its exit code.
+pub fn conclude<T: Serialize>(json: bool, details: &T, checks: &[Check], notes: &[String]) -> anyhow::Result<ExitCode> {
+    let holds = checks.iter().all(|check| check.holds);
+    if json {
+        let report = serde_json::json!({ "passed": holds, "checks": checks, "measured": details, "notes": notes });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["", "check", "bound", "found"]);
+        for check in checks {
+            let mark = if check.holds { "ok" } else { "FAILED" };
+            table.add_row([Cell::new(mark), Cell::new(&check.what), Cell::new(&check.bound), Cell::new(&check.found)]);
+        }
+        println!("{table}");
+        for note in notes {
+            println!("{note}");
+        }
+        let failed = checks.iter().filter(|check| !check.holds).count();
+        if failed > 0 {
+            println!("{failed} of {} checks failed", checks.len());
+        }
+    }
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
+}
+
+/// A deployment to test: the one that runs, or one of our own that is taken away afterwards.
+pub struct Stage {
+    /// Where it is.
+    pub place: Place,
+    /// What runs.
+    pub deployment: Deployment,
+    /// A client with its token.
+    pub client: Client,
+    ours: Option<tempfile::TempDir>,
+}
+
+impl Stage {
+    /// Takes the deployment of `place` if all its regions run, else deploys into a private state directory.
+    pub async fn enter(place: &Place) -> anyhow::Result<Self> {
+        let timeout = Duration::from_secs(60);
+        let (place, ours) = match Deployment::read(&place.state)? {
+            Some(deployment) if deployment.complete() => (place.clone(), None),
+            _ => {
+                let folder = tempfile::Builder::new().prefix("repomind-").tempdir()?;
+                let place = Place { tree: place.tree.clone(), state: folder.path().join("state") };
+                eprintln!("no running deployment: starting one in {}", place.state.display());
+                (place, Some(folder))
+            }
+        };
+        let deployment = if ours.is_some() {
+            crate::deploy::deploy(&place, WanProfile::Realistic, timeout).await?.deployment
+        } else {
+            let deployment = crate::status::at(&place)?;
+            crate::deploy::serving(&place.state, &deployment, timeout).await?;
+            deployment
+        };
+        Ok(Self { client: Client::new(&place.state)?, place, deployment, ours })
+    }
+
+    /// Runs `test` until it ends or is interrupted. Then takes our own deployment away, keeping its
+    /// logs after a failure; a deployment that was there before is mended.
+    pub async fn run<T>(mut self, test: impl AsyncFnOnce(&mut Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let result = tokio::select! {
+            result = test(&mut self) => result,
+            () = crate::deploy::interrupted() => Err(anyhow::anyhow!("interrupted")),
+        };
+        match self.ours.take() {
+            Some(folder) => {
+                processes::stop(&self.deployment.started, Duration::from_secs(10)).await;
+                if result.is_err() {
+                    eprintln!("logs are kept in {}", folder.keep().display());
+                }
+            }
+            None if result.is_err() => self.mend().await?,
+            None => {}
+        }
+        result
+    }
+
+    /// Starts what a broken-off test left dead, and restores every link that it may have cut.
+    async fn mend(&mut self) -> anyhow::Result<()> {
+        for process in self.deployment.started.clone() {
+            if !process.runs() {
+                eprintln!("starting {} again", process.region);
+                self.deployment.record(Started::spawn(process.role, &process.region, process.command, &process.log)?);
+                self.deployment.write(&self.place.state)?;
+            }
+        }
+        for (region, addresses) in &self.deployment.regions {
+            for peer in self.deployment.regions.keys().filter(|peer| *peer != region) {
+                // Without emulated links there is nothing to restore, and a region that starts has none cut.
+                let _ = self.client.cut(addresses.admin, peer, false).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What keys of this run begin with, so that two runs never meet. The same throughout a process.
+pub fn run_id() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis();
+    static ID: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    ID.get_or_init(|| format!("{now:x}-{:x}", std::process::id())).clone()
+}
+
+/// The value below which `share` (0 to 1) of the sorted samples lie; nearest rank.
+pub fn percentile(sorted: &[u64], share: f64) -> Option<u64> {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_a_sample_and_nothing_has_none() {
+        let samples: Vec<u64> = (1..=100).collect();
+        assert_eq!(percentile(&samples, 0.5), Some(50));
+        assert_eq!(percentile(&samples, 0.99), Some(99));
+        assert_eq!(percentile(&samples, 1.0), Some(100));
+        assert_eq!(percentile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn what_did_not_happen_does_not_hold() {
+        assert!(!Check::at_most_ms("detected", None, 3000).holds);
+        assert!(!Check::at_most_ms("detected", Some(3001), 3000).holds);
+        assert!(Check::at_most_ms("detected", Some(3000), 3000).holds);
+    }
+}

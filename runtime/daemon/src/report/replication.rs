@@ -1,0 +1,259 @@
+//! Shows that regions which write at the same time, and lose sight of each
+//! other, come to hold the same.
+//!
+//! Each region writes keys of its own and the same contended keys as all
+//! others. Then the link between two regions is cut in both directions, writing
+//! goes on, and the link is restored. From then on the digests of every scope
+//! must become equal within a bound, and every region must give the same answer
+//! for each contended key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use model::{Namespace, RegionId};
+use serde::Serialize;
+
+use super::traffic::{self, Worker, Writing};
+use super::{Check, Stage, percentile};
+use crate::cli::ReplicationArgs;
+
+/// Keys that every region writes.
+const CONTENDED: u64 = 20;
+/// The pause between writes of one writer.
+const PAUSE: Duration = Duration::from_millis(10);
+/// The pause between looks at the lag.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What was measured.
+#[derive(Debug, Default, Serialize)]
+struct Measured {
+    writes: usize,
+    refused: usize,
+    cut: Vec<String>,
+    converged_ms: Option<u64>,
+    differing_scopes: Vec<String>,
+    scopes: usize,
+    rows: u64,
+    contended_keys: u64,
+    contended_keys_that_differ: Vec<String>,
+    lag_ms: BTreeMap<String, Lag>,
+    largest_lag_while_cut_ms: Option<u64>,
+    failures: Vec<String>,
+}
+
+/// Lag of one link while nothing was cut, in milliseconds.
+#[derive(Debug, Serialize)]
+struct Lag {
+    samples: usize,
+    p50: u64,
+    p99: u64,
+    max: u64,
+}
+
+/// `repomind-run verify replication`.
+pub async fn run(args: ReplicationArgs) -> anyhow::Result<ExitCode> {
+    let stage = Stage::enter(&args.place).await?;
+    let (json, within, target) = (args.json, args.within * 1000, args.lag_target);
+    let measured = stage.run(async move |stage| verify(stage, &args).await).await?;
+    let worst = measured.lag_ms.values().map(|lag| lag.p99).max();
+    let checks = [
+        Check {
+            what: "writes that were accepted".into(),
+            holds: measured.writes > 0,
+            bound: "some".into(),
+            found: measured.writes.to_string(),
+        },
+        Check::none("writes that were refused", measured.refused),
+        Check::at_most_ms("after healing, the digests of every scope are equal", measured.converged_ms, within),
+        Check::none("contended keys on which regions differ", measured.contended_keys_that_differ.len()),
+        Check::at_most_ms("99th percentile of lag on the slowest link, nothing cut", worst, target),
+    ];
+    let mut notes: Vec<String> = vec![format!(
+        "{} rows in {} scopes compared; cut: {}",
+        measured.rows,
+        measured.scopes,
+        measured.cut.join(" - ")
+    )];
+    for (link, lag) in &measured.lag_ms {
+        notes.push(format!(
+            "lag {link}: p50 {} ms, p99 {} ms, max {} ms ({} samples)",
+            lag.p50, lag.p99, lag.max, lag.samples
+        ));
+    }
+    notes.extend(measured.failures.iter().cloned());
+    super::conclude(json, &measured, &checks, &notes)
+}
+
+async fn verify(stage: &mut Stage, args: &ReplicationArgs) -> anyhow::Result<Measured> {
+    let regions: Vec<RegionId> = stage.deployment.regions.keys().cloned().collect();
+    let [.., a, b] = regions.as_slice() else { bail!("replication needs two regions") };
+    let mut measured =
+        Measured { cut: vec![a.to_string(), b.to_string()], contended_keys: CONTENDED, ..Measured::default() };
+    let contended = format!("{}-all-", super::run_id());
+    let phase = Duration::from_secs(args.seconds);
+
+    let looking = Looking::begin(stage);
+    let workers = workers(stage, &contended)?;
+    tokio::time::sleep(phase).await;
+    let calm = looking.finish().await?;
+
+    let looking = Looking::begin(stage);
+    set_cut(stage, a, b, true)
+        .await
+        .context("cannot cut the link; was the deployment started with `--wan realistic`?")?;
+    tokio::time::sleep(phase).await;
+    set_cut(stage, a, b, false).await?;
+    let healed = Instant::now();
+    for worker in workers {
+        let region = worker.region.clone();
+        for event in worker.finish().await? {
+            if event.good {
+                measured.writes += 1;
+            } else {
+                measured.refused += 1;
+                if measured.failures.len() < 5 {
+                    measured.failures.push(format!("write in {region}: {}", event.why));
+                }
+            }
+        }
+    }
+    measured.converged_ms = converge(stage, healed, Duration::from_secs(args.within), &mut measured).await;
+    measured.largest_lag_while_cut_ms = looking.finish().await?.into_values().flatten().max();
+    for (link, mut samples) in calm {
+        samples.sort_unstable();
+        if let (Some(p50), Some(p99), Some(max)) =
+            (percentile(&samples, 0.5), percentile(&samples, 0.99), percentile(&samples, 1.0))
+        {
+            measured.lag_ms.insert(link, Lag { samples: samples.len(), p50, p99, max });
+        }
+    }
+    measured.contended_keys_that_differ = differing_keys(stage, &contended).await?;
+    Ok(measured)
+}
+
+fn workers(stage: &Stage, contended: &str) -> anyhow::Result<Vec<Worker>> {
+    let what = Writing {
+        namespace: Namespace::new("verify")?,
+        prefix: contended.to_owned(),
+        keys: CONTENDED,
+        ack: "local",
+        every: PAUSE,
+    };
+    let mut workers = Vec::new();
+    for (id, addresses) in &stage.deployment.regions {
+        let alone = Writing { prefix: format!("{}-{id}-", super::run_id()), keys: u64::MAX, ..what.clone() };
+        for what in [what.clone(), alone] {
+            workers.push(traffic::writer(stage.client.clone(), id.clone(), addresses.gateway, what));
+        }
+    }
+    Ok(workers)
+}
+
+async fn set_cut(stage: &Stage, a: &RegionId, b: &RegionId, cut: bool) -> anyhow::Result<()> {
+    let regions = &stage.deployment.regions;
+    let there = stage.client.cut(regions[a].admin, b, cut).await;
+    let back = stage.client.cut(regions[b].admin, a, cut).await;
+    there.and(back)
+}
+
+/// Milliseconds from `healed` until all regions agree on every scope that they share.
+async fn converge(stage: &Stage, healed: Instant, within: Duration, measured: &mut Measured) -> Option<u64> {
+    loop {
+        match differing_scopes(stage).await {
+            Ok((differing, scopes, rows)) => {
+                (measured.scopes, measured.rows) = (scopes, rows);
+                measured.differing_scopes = differing;
+                if measured.differing_scopes.is_empty() && scopes > 0 {
+                    return Some(healed.elapsed().as_millis() as u64);
+                }
+            }
+            Err(error) => measured.differing_scopes = vec![format!("{error:#}")],
+        }
+        if healed.elapsed() >= within {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Scopes on which two of their regions differ, the number of scopes, and the rows of the fullest copy of each.
+async fn differing_scopes(stage: &Stage) -> anyhow::Result<(Vec<String>, usize, u64)> {
+    let mut by_scope: BTreeMap<String, BTreeMap<RegionId, (u64, serde_json::Value)>> = BTreeMap::new();
+    let mut members: BTreeMap<String, BTreeSet<RegionId>> = BTreeMap::new();
+    for (region, addresses) in &stage.deployment.regions {
+        for (scope, digest) in stage.client.digests(addresses.admin).await? {
+            members.entry(scope.clone()).or_default().extend(digest.regions);
+            by_scope.entry(scope).or_default().insert(region.clone(), (digest.rows, digest.digest));
+        }
+    }
+    let mut differing = Vec::new();
+    let mut total = 0;
+    for (scope, held) in &by_scope {
+        total += held.values().map(|(rows, _)| *rows).max().unwrap_or(0);
+        let copies: Vec<_> = members[scope].iter().map(|region| held.get(region)).collect();
+        if copies.iter().any(|copy| *copy != copies[0]) {
+            let each = members[scope].iter().map(|region| match held.get(region) {
+                Some((rows, _)) => format!("{region} {rows} rows"),
+                None => format!("{region} nothing"),
+            });
+            differing.push(format!("{scope}: {}", each.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    Ok((differing, by_scope.len(), total))
+}
+
+async fn differing_keys(stage: &Stage, contended: &str) -> anyhow::Result<Vec<String>> {
+    let namespace = Namespace::new("verify")?;
+    let mut differing = Vec::new();
+    for number in 0..CONTENDED {
+        let key = format!("{contended}{number}");
+        let mut answers = BTreeMap::new();
+        for (region, addresses) in &stage.deployment.regions {
+            let reply = stage.client.get(addresses.gateway, &namespace, &key, Duration::from_secs(5)).await?;
+            answers.insert(region, (reply.status, reply.excerpt()));
+        }
+        let all: BTreeSet<_> = answers.values().map(|(status, body)| (status.as_u16(), body)).collect();
+        if all.len() != 1 || answers.values().any(|(status, _)| !status.is_success()) {
+            let each: Vec<String> =
+                answers.iter().map(|(region, (status, body))| format!("{region} {} {body}", status.as_u16())).collect();
+            differing.push(format!("{key}: {}", each.join(", ")));
+        }
+    }
+    Ok(differing)
+}
+
+/// Looks at the lag of every link until told to stop.
+struct Looking {
+    stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<BTreeMap<String, Vec<u64>>>,
+}
+
+impl Looking {
+    fn begin(stage: &Stage) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (asked, client, admins) = (stop.clone(), stage.client.clone(), stage.deployment.admins());
+        let task = tokio::spawn(async move {
+            let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+            while !asked.load(Ordering::Relaxed) {
+                for (region, admin) in &admins {
+                    let Ok(status) = client.status(*admin).await else { continue };
+                    for link in status.replication {
+                        seen.entry(format!("{region} to {}", link.peer)).or_default().push(link.lag_ms);
+                    }
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            seen
+        });
+        Self { stop, task }
+    }
+
+    async fn finish(self) -> anyhow::Result<BTreeMap<String, Vec<u64>>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.context("looking at the lag ended")
+    }
+}

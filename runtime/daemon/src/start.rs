@@ -1,0 +1,254 @@
+//! The daemon: reads everything, then binds, then runs until it is told to stop.
+//!
+//! Order matters. Configuration, certificates and keys are read before any port
+//! is bound, so that a mistake costs nothing. Policies are loaded last and may
+//! be replaced at any time; until the first generation is in force the region
+//! denies every record and reports that it is not ready.
+
+pub mod generations;
+pub mod probes;
+pub mod repl;
+pub mod running;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use data::plans::Plans;
+use data::{DataPlane, Resolver};
+use futures_util::future::BoxFuture;
+use http::Uri;
+use model::question::{Answer, Question, Resolution};
+use model::record::{Address, Sibling};
+use model::region::Regions;
+use model::{ByteCount, Finding, Millis, RegionId};
+use net::{PeerClient, TokenVerifier, Wan};
+use policy::{HostLimits, PolicyHost};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cli::{ApiOf, StartArgs};
+use generations::Generations;
+use running::RunningRegion;
+
+/// How long open requests and shipments may take once the daemon was told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Bad usage or configuration, as `sysexits.h` has it.
+const BAD_CONFIGURATION: u8 = 64;
+
+/// Asks the generation in force to settle conflicts. It is filled in once the generations exist.
+#[derive(Default)]
+struct PolicyResolver(arc_swap::ArcSwapOption<RunningRegion>);
+
+impl Resolver for PolicyResolver {
+    fn resolve(&self, resolver: &str, address: &Address, siblings: &[Sibling]) -> BoxFuture<'static, Option<Resolution>> {
+        let child = self.0.load().as_ref().and_then(|region| region.generations.child());
+        let question =
+            Question::Resolve { resolver: resolver.into(), address: address.clone(), siblings: siblings.to_vec() };
+        Box::pin(async move {
+            match child?.ask(question).await {
+                Ok(Answer::Resolved(resolution)) => Some(resolution),
+                Ok(Answer::Refused(findings)) => {
+                    tracing::warn!(finding = %findings.first().map(ToString::to_string).unwrap_or_default(), "a resolver gave no settlement");
+                    None
+                }
+                Ok(_) => None,
+                Err(error) => {
+                    tracing::warn!(%error, "a resolver gave no settlement");
+                    None
+                }
+            }
+        })
+    }
+}
+
+/// Runs one region until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps the region from starting or from stopping cleanly; bad
+/// configuration is printed and gives exit code 64 instead.
+pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let regions = match config::load(&args.tree) {
+        Ok(regions) => Arc::new(regions),
+        Err(findings) => return Ok(refuse(&findings)),
+    };
+    let Some(me) = regions.by_id.get(&args.region).cloned() else {
+        let known = regions.by_id.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        eprintln!("error: no region is called {}; {} has {known}", args.region, args.tree.join("region-config").display());
+        return Ok(ExitCode::from(BAD_CONFIGURATION));
+    };
+    let secrets = net::pki::load(&args.state.join("pki"), &me.id)
+        .with_context(|| format!("certificates of {} in {}", me.id, args.state.join("pki").display()))?;
+    let apis = service_addresses(&regions, &args.api)?;
+    let metrics = net::install_metrics()?;
+
+    let listeners = Listeners::bind(&me).await?;
+    let host = PolicyHost::start(
+        &std::env::current_exe()?,
+        crate::embedded::library(),
+        HostLimits { load: Millis(3000), question: Millis(500), memory: ByteCount(512 << 20) },
+    )?;
+    for missing in policy::cage_report() {
+        tracing::warn!(%missing, "the policy host's cage is incomplete on this system");
+    }
+    let plans = Arc::new(ArcSwap::from_pointee(Plans::deny_all()));
+    let resolver = Arc::new(PolicyResolver::default());
+    let region_dir = args.state.join(me.id.as_str());
+    let data_dir = region_dir.join(&me.data_dir);
+    std::fs::create_dir_all(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
+    let data =
+        DataPlane::open(me.id.clone(), me.peers.clone(), &data_dir, plans.clone(), resolver.clone(), secrets.digest_key)?;
+    let generations = Generations::new(
+        me.id.clone(),
+        regions.clone(),
+        host.clone(),
+        (secrets.bundle_signer, secrets.bundle_verifier),
+        region_dir.join("policy").join("last-good.bundle"),
+        plans.clone(),
+    );
+    let countries = routing::CountryTable::bundled();
+    let region = Arc::new(RunningRegion {
+        classes: routing::classes(),
+        health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
+        wan: Wan::new(me.id.clone(), &regions, args.wan),
+        me: me.id.clone(),
+        new_generation: tokio::sync::Notify::new(),
+        states: ArcSwap::from_pointee(BTreeMap::new()),
+        api_ok: AtomicBool::new(false),
+        regions,
+        data,
+        generations,
+        plans,
+        apis,
+        countries,
+        started,
+    });
+    resolver.0.store(Some(region.clone()));
+    region.generations.resume(region.facts()).await;
+
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let verifier = TokenVerifier::new(secrets.token_key)?;
+    listeners.serve(&region, verifier, metrics, &secrets.identity, (&tasks, &stop));
+    start_tasks(&region, &secrets.identity, &args, (&tasks, &stop))?;
+    tracing::info!(region = %region.me, gateway = %me.addresses.gateway, admin = %me.addresses.admin, "the region is up");
+
+    wait_for_signal().await?;
+    tracing::info!("told to stop: finishing open work");
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        tracing::warn!(after = ?DRAIN, "open work is cut off");
+    }
+    region.data.close().await;
+    resolver.0.store(None);
+    host.shutdown();
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refuse(findings: &[Finding]) -> ExitCode {
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    for finding in findings {
+        eprintln!("{}\n", finding.render(colour));
+    }
+    eprintln!("nothing was started: {} error(s) in the configuration", findings.len());
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+/// The sockets of a region, bound and not yet served.
+struct Listeners {
+    gateway: TcpListener,
+    admin: TcpListener,
+    peer: TcpListener,
+}
+
+impl Listeners {
+    async fn bind(region: &model::region::Region) -> anyhow::Result<Self> {
+        let bind = async |what: &str, address: std::net::SocketAddr| {
+            TcpListener::bind(address).await.with_context(|| format!("the {what} address {address} of {} cannot be bound", region.id))
+        };
+        Ok(Self {
+            gateway: bind("gateway", region.addresses.gateway).await?,
+            admin: bind("admin", region.addresses.admin).await?,
+            peer: bind("peer", region.addresses.peer).await?,
+        })
+    }
+
+    fn serve(
+        self,
+        region: &Arc<RunningRegion>,
+        verifier: TokenVerifier,
+        metrics: net::MetricsHandle,
+        identity: &net::Identity,
+        (tasks, stop): (&TaskTracker, &CancellationToken),
+    ) {
+        let served: Arc<dyn net::Region> = region.clone();
+        tasks.spawn(net::serve_gateway(self.gateway, served.clone(), verifier.clone(), stop.clone()));
+        tasks.spawn(net::serve_admin(self.admin, served.clone(), verifier, metrics, stop.clone()));
+        tasks.spawn(net::serve_peer(self.peer, served, identity.clone(), stop.clone()));
+    }
+}
+
+fn start_tasks(
+    region: &Arc<RunningRegion>,
+    identity: &net::Identity,
+    args: &StartArgs,
+    (tasks, stop): (&TaskTracker, &CancellationToken),
+) -> anyhow::Result<()> {
+    for peer in region.peers() {
+        let address = region.regions.by_id[&peer].addresses.peer;
+        let connect = || PeerClient::new(region.me.clone(), peer.clone(), address, identity, region.wan.clone());
+        tasks.spawn(probes::probe_peer(region.clone(), peer.clone(), Arc::new(connect()?), stop.clone()));
+        tasks.spawn(net::run_link(region.data.clone(), Arc::new(connect()?), stop.clone()));
+    }
+    tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
+    tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
+    if region.me == region.regions.primary {
+        let (watched, root, stop) = (region.clone(), args.tree.clone(), stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = watch::watch(watched, root, stop).await {
+                tracing::error!(%error, "edited policy files are no longer noticed; restart this region");
+            }
+        });
+    }
+    let socket = args.state.join(region.me.as_str()).join("repl.sock");
+    let (asked, stop) = (region.clone(), stop.clone());
+    tasks.spawn(async move {
+        if let Err(error) = repl::serve(asked, &socket, stop).await {
+            tracing::error!(%error, socket = %socket.display(), "the REPL socket cannot be served");
+        }
+    });
+    Ok(())
+}
+
+fn service_addresses(regions: &Regions, stated: &[ApiOf]) -> anyhow::Result<BTreeMap<RegionId, Uri>> {
+    let mut apis = BTreeMap::new();
+    for region in regions.by_id.values() {
+        let uri = region.api.parse().with_context(|| format!("services.api of {}", region.id))?;
+        apis.insert(region.id.clone(), uri);
+    }
+    for ApiOf { region, url } in stated {
+        if !regions.by_id.contains_key(region) {
+            bail!("--api {region}={url}: no region is called {region}");
+        }
+        apis.insert(region.clone(), url.clone());
+    }
+    Ok(apis)
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,319 @@
+//! Takes policy generations through their life: loaded, compiled to plans, in force.
+//!
+//! ```text
+//!   edited tree ──propose──▶ loading ──▶ compiled ──▶ signed ──▶ in force ──▶ sent to the others
+//!   bundle from the primary ─receive──▶ verified ──▶ loading ──▶ compiled ──▶ in force
+//!                                          └── any failure: the last good generation stays
+//! ```
+//!
+//! Until consensus orders generations, only the region whose file says
+//! `primary: true` proposes; the others refuse bundles from anyone else.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use data::plans::Plans;
+use model::bundle::{Bundle, PolicyTree, SignedBundle, TreeHash};
+use model::question::{Answer, Declarations, Question};
+use model::region::Regions;
+use model::routing::{Facts, RoutingPlan};
+use model::{Finding, RegionId, UnixMillis, codec};
+use net::pki::{BundleSigner, BundleVerifier};
+use policy::{Generation, PolicyHost};
+
+/// A generation in force: its child process, and what it was made from.
+struct Live {
+    child: Generation,
+    declarations: Declarations,
+    bundle: Bundle,
+    hash: TreeHash,
+}
+
+/// Holds the generation in force and moves to the next.
+pub struct Generations {
+    me: RegionId,
+    regions: Arc<Regions>,
+    host: PolicyHost,
+    signer: Option<BundleSigner>,
+    verifier: BundleVerifier,
+    /// Where the last good bundle is kept across restarts.
+    kept: PathBuf,
+    plans: Arc<ArcSwap<Plans>>,
+    live: ArcSwapOption<Live>,
+    signed: ArcSwapOption<SignedBundle>,
+    findings: ArcSwap<Vec<Finding>>,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// Why a generation was not taken. The one before stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum RefusedGeneration {
+    /// The files are not good.
+    #[error("{} finding(s) in the policy files; the first: {}", .0.len(), .0.first().map(ToString::to_string).unwrap_or_default())]
+    Findings(Vec<Finding>),
+    /// The bundle is not what it claims to be.
+    #[error("the policy bundle from {from} was refused: {reason}")]
+    Bundle {
+        /// Who sent it.
+        from: RegionId,
+        /// Why.
+        reason: String,
+    },
+    /// The host gave no usable answer.
+    #[error("the policy host did not compile the plan: {0}")]
+    Host(String),
+}
+
+/// What [`Generations::propose`] came to.
+pub enum Proposed {
+    /// The files are those in force.
+    Unchanged,
+    /// They are in force now, as this generation.
+    InForce(u64),
+}
+
+impl Generations {
+    /// Nothing is in force yet: `plans` denies everything until a generation is taken.
+    pub fn new(
+        me: RegionId,
+        regions: Arc<Regions>,
+        host: PolicyHost,
+        (signer, verifier): (Option<BundleSigner>, BundleVerifier),
+        kept: PathBuf,
+        plans: Arc<ArcSwap<Plans>>,
+    ) -> Self {
+        Self {
+            me,
+            regions,
+            host,
+            signer,
+            verifier,
+            kept,
+            plans,
+            live: ArcSwapOption::empty(),
+            signed: ArcSwapOption::empty(),
+            findings: ArcSwap::from_pointee(Vec::new()),
+            changing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The number in force; 0 before the first.
+    pub fn number(&self) -> u64 {
+        self.live.load().as_ref().map_or(0, |live| live.bundle.generation)
+    }
+
+    /// The hash of the files in force, or `-`.
+    pub fn hash(&self) -> String {
+        self.live.load().as_ref().map_or_else(|| "-".into(), |live| live.hash.to_string())
+    }
+
+    /// Why the files on disk are not in force; empty when they are.
+    pub fn findings(&self) -> Arc<Vec<Finding>> {
+        self.findings.load_full()
+    }
+
+    /// The bundle in force, to be sent to a region that lacks it.
+    pub fn signed(&self) -> Option<Arc<SignedBundle>> {
+        self.signed.load_full()
+    }
+
+    /// The child in force, to put a question to.
+    pub fn child(&self) -> Option<Generation> {
+        self.live.load().as_ref().map(|live| live.child.clone())
+    }
+
+    /// Evaluates `source` beside the files in force, in a child that dies afterwards.
+    ///
+    /// # Errors
+    /// The findings, placed in the source.
+    pub async fn evaluate(&self, source: String, facts: Facts) -> Result<String, Vec<Finding>> {
+        let tree = self.live.load().as_ref().map(|live| live.bundle.tree.clone()).unwrap_or_default();
+        self.host.scratch_eval(tree, facts, source).await
+    }
+
+    /// Takes up the bundle kept from before a restart, if there is one and it still loads.
+    pub async fn resume(&self, facts: Facts) -> Option<u64> {
+        let bytes = std::fs::read(&self.kept).ok()?;
+        let resumed = async {
+            let signed: SignedBundle = codec::decode(&bytes).map_err(|error| error.to_string())?;
+            let bundle = self.verify(&signed)?;
+            let _one = self.changing.lock().await;
+            self.take(bundle, signed, facts).await.map_err(|error| error.to_string())
+        };
+        match resumed.await {
+            Ok(number) => Some(number),
+            Err(reason) => {
+                tracing::error!(file = %self.kept.display(), %reason, "the kept policy bundle could not be taken up");
+                None
+            }
+        }
+    }
+
+    /// Makes `tree` the next generation, if it differs from the one in force.
+    ///
+    /// # Errors
+    /// [`RefusedGeneration`]; the generation in force stays, and [`Generations::findings`] says why.
+    pub async fn propose(&self, tree: PolicyTree, facts: Facts, now: UnixMillis) -> Result<Proposed, RefusedGeneration> {
+        let _one = self.changing.lock().await;
+        let (number, parent) =
+            self.live.load().as_ref().map_or((1, None), |live| (live.bundle.generation + 1, Some(live.hash)));
+        if parent == Some(tree.hash()) {
+            self.findings.store(Arc::default());
+            return Ok(Proposed::Unchanged);
+        }
+        let Some(signer) = &self.signer else {
+            return Err(RefusedGeneration::Host("this region holds no key to sign generations with".into()));
+        };
+        let bundle = Bundle { generation: number, parent, proposer: self.me.clone(), proposed_at: now, tree };
+        let bytes = net::pki::bundle_bytes(&bundle);
+        let signed = SignedBundle { signature: signer.sign(&bytes), bundle: bytes };
+        self.take(bundle, signed, facts).await.map(Proposed::InForce)
+    }
+
+    /// Takes over a generation that another region proposed.
+    ///
+    /// # Errors
+    /// [`RefusedGeneration`]; the generation in force stays.
+    pub async fn receive(&self, from: &RegionId, signed: SignedBundle, facts: Facts) -> Result<u64, RefusedGeneration> {
+        let refuse = |reason: String| RefusedGeneration::Bundle { from: from.clone(), reason };
+        let bundle = self.verify(&signed).map_err(refuse)?;
+        if bundle.proposer != self.regions.primary {
+            return Err(refuse(format!("{} proposed it, and only {} may", bundle.proposer, self.regions.primary)));
+        }
+        let _one = self.changing.lock().await;
+        if bundle.generation <= self.number() {
+            return Ok(self.number());
+        }
+        self.take(bundle, signed, facts).await
+    }
+
+    fn verify(&self, signed: &SignedBundle) -> Result<Bundle, String> {
+        if !self.verifier.verify(&signed.bundle, &signed.signature) {
+            return Err("its signature does not match".into());
+        }
+        net::pki::bundle_from_bytes(&signed.bundle)
+    }
+
+    async fn take(&self, bundle: Bundle, signed: SignedBundle, facts: Facts) -> Result<u64, RefusedGeneration> {
+        let number = bundle.generation;
+        match self.compile(&bundle, facts).await {
+            Ok((child, declarations, plans)) => {
+                self.keep(&signed);
+                let hash = bundle.tree.hash();
+                let old = self.live.swap(Some(Arc::new(Live { child, declarations, bundle, hash })));
+                self.plans.store(Arc::new(plans));
+                self.signed.store(Some(Arc::new(signed)));
+                self.findings.store(Arc::default());
+                metrics::gauge!("repomind_policy_generation").set(number as f64);
+                metrics::gauge!("repomind_policy_refused").set(0.0);
+                tracing::info!(generation = number, %hash, "policy generation in force");
+                drop(old);
+                Ok(number)
+            }
+            Err(refused) => {
+                if let RefusedGeneration::Findings(findings) = &refused {
+                    self.report(findings);
+                }
+                Err(refused)
+            }
+        }
+    }
+
+    /// Makes refusals seen: in the log, in `status` and in the metrics.
+    pub fn report(&self, findings: &[Finding]) {
+        for finding in findings {
+            tracing::error!(at = %format!("{finding:.0}"), help = %finding.help, in_force = self.number(), "{}", finding.message);
+        }
+        metrics::counter!("repomind_policy_refusals_total").increment(1);
+        metrics::gauge!("repomind_policy_refused").set(1.0);
+        self.findings.store(Arc::new(findings.to_vec()));
+    }
+
+    async fn compile(&self, bundle: &Bundle, facts: Facts) -> Result<(Generation, Declarations, Plans), RefusedGeneration> {
+        let (child, declarations) =
+            self.host.load(bundle.tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
+        let cases = compliance::cases();
+        let rulings = match ask(&child, Question::Residency { cases: cases.clone() }).await? {
+            Answer::Residency(rulings) => rulings,
+            other => return Err(unexpected("residency", other)),
+        };
+        let region_policies = declarations
+            .region_policies
+            .iter()
+            .filter(|(region, _)| self.regions.by_id.contains_key(*region))
+            .map(|(region, policy)| (region.clone(), policy.clone()))
+            .collect();
+        let residency = compliance::plan_from(cases, rulings, region_policies);
+        let routing = route(&child, &facts).await?;
+        let plans = Plans {
+            generation: bundle.generation,
+            replication: declarations.replication.clone(),
+            lag: declarations.lag.clone(),
+            residency,
+            routing,
+            edge: declarations.edge.clone(),
+        };
+        Ok((child, declarations, plans))
+    }
+
+    /// Ranks the regions anew by fresh facts; everything else stays as it is.
+    ///
+    /// # Errors
+    /// Where the host gave no usable ranking; the table in force stays (routing fails static).
+    pub async fn reroute(&self, facts: &Facts) -> Result<(), RefusedGeneration> {
+        let Ok(_one) = self.changing.try_lock() else { return Ok(()) };
+        let Some(live) = self.live.load_full() else { return Ok(()) };
+        let routing = route(&live.child, facts).await?;
+        let current = self.plans.load();
+        if current.routing != routing {
+            self.plans.store(Arc::new(Plans { routing, ..Plans::clone(&current) }));
+            metrics::counter!("repomind_routing_tables_total").increment(1);
+        }
+        Ok(())
+    }
+
+    /// How many of the files' own tests passed when the generation in force was loaded.
+    pub fn tests_passed(&self) -> u32 {
+        self.live.load().as_ref().map_or(0, |live| live.declarations.tests_passed)
+    }
+
+    fn keep(&self, signed: &SignedBundle) {
+        let written = (|| {
+            if let Some(folder) = self.kept.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            let draft = self.kept.with_extension("draft");
+            let mut file = std::fs::File::create(&draft)?;
+            std::io::Write::write_all(&mut file, &codec::encode(signed))?;
+            file.sync_all()?;
+            std::fs::rename(&draft, &self.kept)
+        })();
+        if let Err(error) = written {
+            tracing::error!(file = %self.kept.display(), %error, "the policy bundle could not be kept for a restart");
+        }
+    }
+}
+
+async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGeneration> {
+    match child.ask(question).await {
+        Ok(Answer::Refused(findings)) => Err(RefusedGeneration::Findings(findings)),
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(RefusedGeneration::Host(error.to_string())),
+    }
+}
+
+async fn route(child: &Generation, facts: &Facts) -> Result<RoutingPlan, RefusedGeneration> {
+    match ask(child, Question::Route { facts: facts.clone() }).await? {
+        Answer::Routes(rankings) => {
+            routing::plan_from(facts, rankings).map_err(|error| RefusedGeneration::Host(error.to_string()))
+        }
+        other => Err(unexpected("routes", other)),
+    }
+}
+
+fn unexpected(wanted: &str, found: Answer) -> RefusedGeneration {
+    let found = format!("{found:?}").chars().take(80).collect::<String>();
+    RefusedGeneration::Host(format!("asked for {wanted}, got {found}"))
+}

@@ -1,0 +1,90 @@
+//! The socket that `repomind-run repl` talks to.
+//!
+//! One JSON line asks, one answers: `{"source": "(regions)"}` gives
+//! `{"value": "…"}` or `{"errors": ["…"]}`. Forms run in a scratch child on a
+//! snapshot of the facts, so that nothing typed here can stop the region. The
+//! socket file has mode 0600: whoever may open it runs as the daemon's user.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::running::RunningRegion;
+
+/// Longest line taken, in bytes.
+const LONGEST: u64 = 256 * 1024;
+/// Sessions at once; each may hold a scratch child.
+const SESSIONS: usize = 4;
+/// A session that says nothing for this long is closed.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What is asked.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Ask {
+    /// Scheme forms.
+    pub source: String,
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reply {
+    /// What was printed, then the value of the last form.
+    Value(String),
+    /// What was wrong, drawn with line and caret.
+    Errors(Vec<String>),
+}
+
+/// Listens on `path` until `stop`, replacing a socket that a dead daemon left behind.
+pub async fn serve(region: Arc<RunningRegion>, path: &Path, stop: CancellationToken) -> std::io::Result<()> {
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let sessions = Arc::new(Semaphore::new(SESSIONS));
+    loop {
+        let (stream, _) = tokio::select! {
+            () = stop.cancelled() => return std::fs::remove_file(path),
+            accepted = listener.accept() => accepted?,
+        };
+        let Ok(place) = sessions.clone().try_acquire_owned() else { continue };
+        let (region, stop) = (region.clone(), stop.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                ended = converse(&region, stream) => if let Err(error) = ended {
+                    tracing::debug!(%error, "a REPL session ended");
+                }
+            }
+        });
+    }
+}
+
+async fn converse(region: &RunningRegion, stream: UnixStream) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read);
+    loop {
+        let mut line = String::new();
+        let taken = tokio::time::timeout(IDLE, (&mut lines).take(LONGEST).read_line(&mut line)).await??;
+        if taken == 0 {
+            return Ok(());
+        }
+        let reply = match serde_json::from_str::<Ask>(&line) {
+            Ok(ask) => match region.generations.evaluate(ask.source, region.facts()).await {
+                Ok(value) => Reply::Value(value),
+                Err(findings) => Reply::Errors(findings.iter().map(|finding| finding.render(false)).collect()),
+            },
+            Err(error) => Reply::Errors(vec![format!("one JSON object a line, as {{\"source\": \"(all-regions)\"}}: {error}")]),
+        };
+        let mut answer = serde_json::to_vec(&reply)?;
+        answer.push(b'\n');
+        write.write_all(&answer).await?;
+    }
+}

@@ -1,0 +1,179 @@
+//! One region while it runs: what the servers, the prober and the watcher share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use data::DataPlane;
+use data::plans::Plans;
+use futures_util::future::BoxFuture;
+use http::Uri;
+use model::bundle::SignedBundle;
+use model::region::Regions;
+use model::replication::LagAction;
+use model::routing::{ClientClass, Facts, RegionState};
+use model::status::RegionStatus;
+use model::{Country, Mono, RegionId, UnixMillis};
+use net::Wan;
+use routing::{CountryTable, HealthTracker};
+
+use super::generations::Generations;
+
+/// The shared state of a running region. Every field is either fixed at start or swapped whole.
+pub struct RunningRegion {
+    /// Which region this process is.
+    pub me: RegionId,
+    /// All regions of the tree.
+    pub regions: Arc<Regions>,
+    /// Its data.
+    pub data: DataPlane,
+    /// Its policies.
+    pub generations: Generations,
+    /// Woken whenever a generation comes into force.
+    pub new_generation: tokio::sync::Notify,
+    /// The plans that requests are answered from.
+    pub plans: Arc<ArcSwap<Plans>>,
+    /// How it sees every region, itself included.
+    pub states: ArcSwap<BTreeMap<RegionId, RegionState>>,
+    /// Probe results. Locked for a few microseconds a probe.
+    pub health: Mutex<HealthTracker>,
+    /// Whether the service behind this gateway answered its last check.
+    pub api_ok: AtomicBool,
+    /// Base URL of each region's service.
+    pub apis: BTreeMap<RegionId, Uri>,
+    /// Emulated delays of peer links, where the local target asks for them.
+    pub wan: Wan,
+    /// Countries by address.
+    pub countries: CountryTable,
+    /// Client classes that the routing table has a row for.
+    pub classes: Vec<ClientClass>,
+    /// When this process started: the zero of its monotonic clock.
+    pub started: Instant,
+}
+
+impl RunningRegion {
+    /// Wall-clock time of this machine.
+    pub fn wall_clock(&self) -> UnixMillis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Time since this process started.
+    pub fn now(&self) -> Mono {
+        Mono(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The other regions.
+    pub fn peers(&self) -> BTreeSet<RegionId> {
+        self.regions.by_id.keys().filter(|id| **id != self.me).cloned().collect()
+    }
+
+    /// The facts that policies rank by, as they are now.
+    pub fn facts(&self) -> Facts {
+        let health = self.health.lock().expect("no probe panics while it holds the lock");
+        routing::facts(&self.regions, &self.me, &health, &self.classes)
+    }
+
+    /// This region's own health, by its own account.
+    pub fn own_state(&self) -> RegionState {
+        if self.plans.load().generation == 0 {
+            RegionState::Joining
+        } else if self.api_ok.load(Ordering::Relaxed) {
+            RegionState::Ready
+        } else {
+            RegionState::Down
+        }
+    }
+}
+
+impl net::Region for RunningRegion {
+    fn id(&self) -> &RegionId {
+        &self.me
+    }
+
+    fn regions(&self) -> Arc<Regions> {
+        self.regions.clone()
+    }
+
+    fn data(&self) -> &DataPlane {
+        &self.data
+    }
+
+    fn plans(&self) -> Arc<Plans> {
+        self.plans.load_full()
+    }
+
+    fn states(&self) -> BTreeMap<RegionId, RegionState> {
+        BTreeMap::clone(&self.states.load())
+    }
+
+    fn status(&self) -> RegionStatus {
+        let region = &self.regions.by_id[&self.me];
+        let states = self.states.load();
+        let health = self.health.lock().expect("no probe panics while it holds the lock");
+        let peers = self.peers();
+        RegionStatus {
+            id: self.me.clone(),
+            name: region.name.clone(),
+            state: self.own_state(),
+            gateway: region.addresses.gateway,
+            admin: region.addresses.admin,
+            generation: self.generations.number(),
+            policy_hash: self.generations.hash(),
+            policy_errors: self.generations.findings().iter().map(ToString::to_string).collect(),
+            primary: self.regions.primary.clone(),
+            sees: states.iter().filter(|(id, _)| **id != self.me).map(|(id, state)| (id.clone(), *state)).collect(),
+            rtt_ms: peers
+                .iter()
+                .filter_map(|peer| Some((peer.clone(), health.round_trip(peer)?.as_millis_f64())))
+                .collect(),
+            replication: self.data.links(),
+            emulated_delay_ms: self.wan.delays_ms(),
+        }
+    }
+
+    fn country(&self, address: IpAddr) -> Option<Country> {
+        self.countries.country(address)
+    }
+
+    fn api_of(&self, region: &RegionId) -> Option<Uri> {
+        self.apis.get(region).cloned()
+    }
+
+    fn receive_bundle(self: Arc<Self>, from: RegionId, bundle: SignedBundle) -> BoxFuture<'static, Result<u64, String>> {
+        Box::pin(async move {
+            let facts = self.facts();
+            let taken = self.generations.receive(&from, bundle, facts).await;
+            self.new_generation.notify_waiters();
+            taken.map_err(|error| {
+                tracing::warn!(%from, %error, "a policy bundle was refused");
+                error.to_string()
+            })
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.generations.number() == 0 {
+            return Err(format!("waiting for a policy generation from {}", self.regions.primary));
+        }
+        if self.data.lag_action() == LagAction::Unready {
+            return Err("replication lag has passed the bound that replication-lag.scm calls unready".into());
+        }
+        Ok(())
+    }
+
+    fn bundle(&self) -> Option<SignedBundle> {
+        self.generations.signed().map(|signed| SignedBundle::clone(&signed))
+    }
+
+    fn own_state(&self) -> RegionState {
+        self.own_state()
+    }
+
+    fn wan(&self) -> &Wan {
+        &self.wan
+    }
+}

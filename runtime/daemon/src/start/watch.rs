@@ -1,0 +1,97 @@
+//! Notices that an operator saved a policy file, and proposes the tree.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::Finding;
+use model::bundle::{POLICY_FILES, PolicyTree};
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::generations::RefusedGeneration;
+use super::running::RunningRegion;
+
+/// Editors save in several steps (write, rename, chmod); the tree is read once they are quiet this long.
+const QUIET: Duration = Duration::from_millis(40);
+/// No policy tree is anywhere near this large; what is, is not a policy tree.
+const LARGEST_FILE: u64 = 256 * 1024;
+
+/// Reads all policy files of a tree: the ten, and any other `.scm` beside them.
+///
+/// # Errors
+/// One finding for each file that is missing, too large or not text.
+pub fn read_tree(root: &Path) -> Result<PolicyTree, Vec<Finding>> {
+    let (mut tree, mut findings) = (PolicyTree::default(), Vec::new());
+    for folder in folders() {
+        let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.ends_with(".scm") && !name.starts_with('.')) else { continue };
+            let path = format!("{folder}/{name}");
+            match read_file(&entry.path()) {
+                Ok(text) => {
+                    tree.0.insert(path, text);
+                }
+                Err(reason) => findings.push(Finding::error(path, "", (0, 0), reason, "restore the file from version control")),
+            }
+        }
+    }
+    for &needed in POLICY_FILES {
+        if !tree.0.contains_key(needed) && !findings.iter().any(|finding| finding.file == needed) {
+            let help = "restore it, or begin from the defaults that `repomind-run new DIR` writes";
+            findings.push(Finding::error(needed, "", (0, 0), "this policy file is missing", help));
+        }
+    }
+    if findings.is_empty() { Ok(tree) } else { Err(findings) }
+}
+
+fn folders() -> Vec<&'static str> {
+    let mut folders: Vec<_> = POLICY_FILES.iter().filter_map(|path| path.split('/').next()).collect();
+    folders.dedup();
+    folders
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if length > LARGEST_FILE {
+        return Err(format!("a policy file has at most {LARGEST_FILE} bytes; this one has {length}"));
+    }
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+/// Proposes the tree now and after every save, until `stop`.
+pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: CancellationToken) -> anyhow::Result<()> {
+    // One waiting event is enough: the whole tree is read each time.
+    let (saved, mut saves) = mpsc::channel::<()>(1);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if !matches!(event, Ok(notify::Event { kind: notify::EventKind::Access(_), .. })) {
+            let _ = saved.try_send(());
+        }
+    })?;
+    for folder in folders() {
+        watcher.watch(&root.join(folder), RecursiveMode::NonRecursive)?;
+    }
+    loop {
+        propose(&region, &root).await;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            event = saves.recv() => if event.is_none() { return Ok(()) },
+        }
+        while tokio::time::timeout(QUIET, saves.recv()).await.is_ok_and(|event| event.is_some()) {}
+    }
+}
+
+async fn propose(region: &RunningRegion, root: &Path) {
+    let tree = match read_tree(root) {
+        Ok(tree) => tree,
+        Err(findings) => return region.generations.report(&findings),
+    };
+    match region.generations.propose(tree, region.facts(), region.wall_clock()).await {
+        Ok(_) => region.new_generation.notify_waiters(),
+        // Findings were reported where they arose.
+        Err(RefusedGeneration::Findings(_)) => {}
+        Err(error) => tracing::error!(%error, "the edited policy files were not taken"),
+    }
+}

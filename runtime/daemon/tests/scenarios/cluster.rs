@@ -1,0 +1,210 @@
+//! Three real daemons on loopback addresses of their own, from a copy of the tree.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
+/// Folders of a tree.
+const TREE: &[&str] =
+    &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
+/// Each cluster of this process takes the next 127.N.0.0/16, beginning here.
+static NEXT: AtomicU8 = AtomicU8::new(40);
+
+/// What a server answered.
+pub struct Answer {
+    pub status: u16,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+/// A deployment that is destroyed with the value.
+pub struct Cluster {
+    folder: tempfile::TempDir,
+    block: u8,
+}
+
+impl Cluster {
+    /// A copy of the repository's tree, not yet deployed.
+    pub fn tree() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let block = NEXT.fetch_add(1, Ordering::Relaxed);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for name in TREE {
+            let to = folder.path().join("tree").join(name);
+            std::fs::create_dir_all(&to).expect("a folder");
+            for entry in std::fs::read_dir(root.join(name)).expect("the tree's folder").flatten() {
+                if entry.path().is_file() {
+                    let text = std::fs::read_to_string(entry.path()).expect("a text file");
+                    let text = text.replace("127.0.", &format!("127.{block}."));
+                    std::fs::write(to.join(entry.file_name()), text).expect("a copied file");
+                }
+            }
+        }
+        Self { folder, block }
+    }
+
+    /// Three regions that serve and see each other.
+    pub fn deployed() -> Self {
+        let cluster = Self::tree();
+        let output = cluster.run(&["deploy", "--wan", "none"]);
+        assert!(output.status.success(), "deploy failed:\n{}\n{}", text(&output), cluster.logs());
+        cluster
+    }
+
+    /// A file of the tree.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.folder.path().join("tree").join(path)
+    }
+
+    /// A file of the state directory.
+    pub fn state(&self, path: &str) -> PathBuf {
+        self.folder.path().join("state").join(path)
+    }
+
+    /// Runs a subcommand on this deployment.
+    pub fn run(&self, words: &[&str]) -> Output {
+        Command::new(BINARY)
+            .args(words)
+            .env("REPOMIND_TREE", self.file(""))
+            .env("REPOMIND_STATE", self.state(""))
+            .output()
+            .expect("the binary runs")
+    }
+
+    /// The last lines of every region's log.
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for region in ["us-east", "eu-west", "ap-southeast"] {
+            let log = std::fs::read_to_string(self.state(region).join("daemon.log")).unwrap_or_default();
+            let lines: Vec<_> = log.lines().rev().take(25).collect();
+            all += &format!("--- {region}\n{}\n", lines.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+        all
+    }
+
+    fn host(&self, region: &str) -> String {
+        let index = match region {
+            "us-east" => 1,
+            "eu-west" => 2,
+            "ap-southeast" => 3,
+            other => panic!("no region {other}"),
+        };
+        format!("127.{}.{index}.1", self.block)
+    }
+
+    /// Asks a region's gateway, with the development token.
+    pub fn ask(&self, region: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
+        let token = std::fs::read_to_string(self.state("pki/token")).unwrap_or_default();
+        let authorization = format!("Bearer {}", token.trim());
+        let mut all = vec![("authorization", authorization.as_str())];
+        all.extend_from_slice(headers);
+        let address: SocketAddr = format!("{}:8080", self.host(region)).parse().expect("an address");
+        exchange(address, method, path, &all, body)
+    }
+
+    /// Asks a region's admin address, with the development token.
+    pub fn admin(&self, region: &str, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
+        let token = std::fs::read_to_string(self.state("pki/token")).unwrap_or_default();
+        let authorization = format!("Bearer {}", token.trim());
+        let address: SocketAddr = format!("{}:9090", self.host(region)).parse().expect("an address");
+        let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+        exchange(address, method, path, &headers, body)
+    }
+
+    /// A region's own status.
+    pub fn status(&self, region: &str) -> Option<Value> {
+        let answer = self.admin(region, "GET", "/status", "").ok()?;
+        serde_json::from_str(&answer.body).ok()
+    }
+
+    /// Process ids recorded for a region: its daemon and its sample service.
+    pub fn processes(&self, region: &str) -> Vec<i32> {
+        let record = std::fs::read_to_string(self.state("deploy.json")).expect("a deployment record");
+        let record: Value = serde_json::from_str(&record).expect("JSON");
+        let all = record["processes"].as_array().expect("processes");
+        all.iter()
+            .filter(|process| process["region"] == region)
+            .map(|process| i32::try_from(process["pid"].as_i64().expect("a pid")).expect("a pid"))
+            .collect()
+    }
+
+    /// SIGKILLs a region's processes.
+    pub fn kill(&self, region: &str) {
+        for pid in self.processes(region) {
+            let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the process was there");
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let output = self.run(&["destroy"]);
+        if std::thread::panicking() {
+            eprintln!("{}\n{}", self.logs(), text(&output));
+        }
+    }
+}
+
+/// Everything a command printed.
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Polls until `seen` gives something, or panics with `what` after `patience`.
+pub fn until<T>(what: &str, patience: Duration, mut seen: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(value) = seen() {
+            return value;
+        }
+        assert!(started.elapsed() < patience, "not seen within {patience:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    request += "\r\n";
+    request += body;
+    stream.write_all(request.as_bytes())?;
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    let answer = String::from_utf8_lossy(&bytes);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+    let headers: BTreeMap<_, _> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let body = if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") { unchunk(body) } else { body.to_owned() };
+    Ok(Answer { status: status.ok_or(std::io::ErrorKind::InvalidData)?, headers, body })
+}
+
+fn unchunk(mut rest: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
+        if size == 0 || after.len() < size {
+            break;
+        }
+        body += after.get(..size).unwrap_or("");
+        rest = after.get(size + 2..).unwrap_or("");
+    }
+    body
+}
