@@ -1,0 +1,43 @@
+;;; regions.scm --- what a policy may ask about regions and clients.
+;;;
+;;; Accessors come from the host; `all-regions` is the regions of the tree in
+;;; force, so that a policy written with it needs no edit when one is added.
+
+(require-builtin repomind/host)
+(require "repomind/prelude.scm")
+(provide all-regions region-id region-country region-jurisdiction region-law
+         region-state region-primary? region-has-feature? region-max-instances
+         client-country client-continent region-distance
+         region-continent region-has-features? same-continent? region-ids)
+
+;; The countries in which cloud providers run regions (AWS, Google Cloud and Azure
+;; lists, July 2026), by the continent codes that `client-continent` uses.
+(define continents
+  '(("EU" "AT" "BE" "CH" "DE" "DK" "ES" "FI" "FR" "GB" "GR" "IE" "IT" "NL" "NO" "PL" "SE")
+    ("NA" "CA" "MX" "US")
+    ("SA" "BR" "CL")
+    ("AS" "AE" "BH" "CN" "HK" "ID" "IL" "IN" "JP" "KR" "MY" "QA" "SA" "SG" "TH" "TW")
+    ("OC" "AU" "NZ")
+    ("AF" "ZA")))
+
+;;@doc
+;; "EU", "NA" and so on, by the country where the region stands; #f where it is not listed.
+(define (region-continent region)
+  (define row (first-that (lambda (row) (member (region-country region) (cdr row))) continents))
+  (if row (car row) #f))
+
+;;@doc
+;; #t when the region offers every feature of the list.
+(define (region-has-features? region features)
+  (every (lambda (feature) (region-has-feature? region feature)) features))
+
+;;@doc
+;; #t when client and region are known to be on one continent.
+(define (same-continent? region client)
+  (define continent (client-continent client))
+  (and continent (equal? continent (region-continent region))))
+
+;;@doc
+;; The ids of the regions, in their order.
+(define (region-ids regions)
+  (map region-id regions))
