@@ -3,6 +3,7 @@
 //!
 //! What was not answered is denied. Start with [`cases`] and [`plan_from`].
 
+pub mod audit;
 mod plan;
 
 pub use plan::{cases, plan_from};

@@ -1,0 +1,62 @@
+;;; eventual-consistency.scm --- how data is replicated, by namespace.
+;;;
+;;; Asked:    once, when the tree is loaded.
+;;; Returns:  nothing; it declares the default strategy and the namespaces that differ.
+;;; On error: the tree is refused and the last version that loaded stays.
+
+(require "repomind/replication.scm")
+(require "repomind/testing.scm")
+(provide policy-api)
+
+(define policy-api 1)
+
+(define-replication-strategy
+  '((mode . eventual-consistency)
+    (lag-target . 5000)
+    (conflict-resolution . last-write-wins)
+    (priority-regions . (us-east eu-west))))
+
+;; An answer is computed from a repository; the copy made nearest to the primary's
+;; index is the freshest, whatever the clocks say.
+(define answers
+  '((mode . eventual-consistency)
+    (lag-target . 5000)
+    (conflict-resolution . priority-regions)
+    (priority-regions . (us-east eu-west))))
+(define-replication-strategy 'answers answers)
+
+;; Settings are lines that people add from several places: keep everybody's, and
+;; acknowledge only what survives the loss of one region.
+(define settings
+  '((mode . eventual-consistency)
+    (lag-target . 2000)
+    (conflict-resolution . union-of-lines)
+    (priority-regions . (us-east eu-west))
+    (ack . (regions . 2))))
+(define-replication-strategy 'settings settings)
+
+;; Of two drafts the longer has lost less of somebody's work.
+(define-replication-strategy 'drafts
+  '((mode . eventual-consistency)
+    (lag-target . 5000)
+    (conflict-resolution . prefer-longest)
+    (priority-regions . (us-east eu-west))))
+
+;; A profile is about a person unless its writer says otherwise, so a write that
+;; names no class gets the strict rules. Both versions of a conflict are shown.
+(define profiles
+  '((mode . eventual-consistency)
+    (lag-target . 5000)
+    (conflict-resolution . keep-siblings)
+    (priority-regions . (eu-west us-east))
+    (default-class . personal)))
+(define-replication-strategy 'profiles profiles)
+
+(define (of key strategy) (cdr (assoc key strategy)))
+
+(test-module "eventual-consistency"
+  (check-equal? "profiles are personal by default" (of 'default-class profiles) 'personal)
+  (check-equal? "a setting is on two disks in two regions before it is acknowledged"
+                (of 'ack settings) '(regions . 2))
+  (check-true "no namespace tolerates more lag than the default"
+              (<= (max (of 'lag-target answers) (of 'lag-target settings) (of 'lag-target profiles)) 5000)))

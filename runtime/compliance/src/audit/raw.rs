@@ -1,0 +1,180 @@
+//! A second reader of stored rows, from the description of format 1:
+//!
+//! ```text
+//! 01 01 | body | CRC-32 (ISO-HDLC, little-endian) of everything before
+//! body      = list of siblings
+//! sibling   = dot, stamp, context, 16 bytes of scope, content
+//! dot       = region text, node, incarnation, counter
+//! context   = list of (region text, node, incarnation, counter)
+//! content   = 0 record | 1 labels (a delete) | 2 and 16 bytes (moved away)
+//! record    = payload, media type text, labels, generation
+//! payload   = 0 bytes | 1 key text, 12 bytes, bytes
+//! labels    = subject?, [country text], [class], purpose, basis, collected, retained until?, [hold text]
+//! ```
+//!
+//! Integers are LEB128; lists and text carry their length before them; `?` is
+//! 0, or 1 and the value; classes, purposes and bases are numbered as below.
+
+const CLASSES: &[&str] = &[
+    "public",
+    "operational",
+    "source-code",
+    "credentials",
+    "personal",
+    "sensitive",
+    "health",
+    "financial",
+    "biometric",
+    "genomic",
+    "geolocation",
+    "children",
+];
+const BASES: &[&str] =
+    &["unstated", "consent", "contract", "legal-obligation", "vital-interests", "public-task", "legitimate-interests"];
+const PURPOSES: &[&str] = &["service", "security", "support", "analytics", "marketing"];
+
+/// The labels of a sibling, as words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labels {
+    /// Country codes as stored.
+    pub jurisdictions: Vec<String>,
+    /// Class names.
+    pub classes: Vec<&'static str>,
+    /// The purpose.
+    pub purpose: &'static str,
+    /// The basis.
+    pub basis: &'static str,
+}
+
+/// What the audit needs of a sibling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sibling {
+    /// Its labels; none where the record moved away.
+    pub labels: Option<Labels>,
+    /// The generation that it was written under; deletes do not say.
+    pub generation: Option<u64>,
+}
+
+/// Reads a stored row.
+///
+/// # Errors
+/// What is wrong with the bytes, in words.
+pub fn row(envelope: &[u8]) -> Result<Vec<Sibling>, String> {
+    let (whole, checksum) = envelope.split_last_chunk::<4>().ok_or("it is too short")?;
+    if crc32(whole) != u32::from_le_bytes(*checksum) {
+        return Err("its checksum does not match".into());
+    }
+    let body = whole.strip_prefix(&[1, 1]).ok_or("it is no row of format 1")?;
+    let mut reader = Reader(body);
+    let siblings = reader.list(Reader::sibling)?;
+    if reader.0.is_empty() { Ok(siblings) } else { Err(format!("{} bytes are left over", reader.0.len())) }
+}
+
+/// Bit by bit, with the reversed polynomial 0xEDB88320.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
+    })
+}
+
+struct Reader<'b>(&'b [u8]);
+
+type Read<T> = Result<T, String>;
+
+impl Reader<'_> {
+    fn bytes(&mut self, count: usize) -> Read<&[u8]> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or("it ends too early")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn integer(&mut self) -> Read<u64> {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.bytes(1)?[0];
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err("an integer has more than 64 bits".into())
+    }
+
+    fn length(&mut self) -> Read<usize> {
+        usize::try_from(self.integer()?).map_err(|_| "a length is too large".into())
+    }
+
+    fn text(&mut self) -> Read<String> {
+        let length = self.length()?;
+        String::from_utf8(self.bytes(length)?.to_vec()).map_err(|_| "text is not UTF-8".into())
+    }
+
+    fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        let mut items = Vec::new();
+        for _ in 0..self.length()? {
+            items.push(one(self)?);
+        }
+        Ok(items)
+    }
+
+    fn maybe<T>(&mut self, one: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
+        match self.integer()? {
+            0 => Ok(None),
+            1 => one(self).map(Some),
+            other => Err(format!("an optional value is marked {other}")),
+        }
+    }
+
+    fn word(&mut self, what: &str, words: &[&'static str]) -> Read<&'static str> {
+        let number = self.length()?;
+        words.get(number).copied().ok_or_else(|| format!("{what} {number} is not known"))
+    }
+
+    fn dot(&mut self) -> Read<()> {
+        self.text()?;
+        (0..3).try_for_each(|_| self.integer().map(drop))
+    }
+
+    fn sibling(&mut self) -> Read<Sibling> {
+        self.dot()?;
+        self.integer()?;
+        self.list(Self::dot)?;
+        self.bytes(16)?;
+        match self.integer()? {
+            0 => {
+                self.payload()?;
+                self.text()?;
+                let labels = self.labels()?;
+                Ok(Sibling { labels: Some(labels), generation: Some(self.integer()?) })
+            }
+            1 => Ok(Sibling { labels: Some(self.labels()?), generation: None }),
+            2 => self.bytes(16).map(|_| Sibling { labels: None, generation: None }),
+            other => Err(format!("content {other} is not known")),
+        }
+    }
+
+    fn payload(&mut self) -> Read<()> {
+        match self.integer()? {
+            0 => {}
+            1 => {
+                self.text()?;
+                self.bytes(12)?;
+            }
+            other => return Err(format!("payload {other} is not known")),
+        }
+        let length = self.length()?;
+        self.bytes(length).map(drop)
+    }
+
+    fn labels(&mut self) -> Read<Labels> {
+        self.maybe(Self::text)?;
+        let jurisdictions = self.list(Self::text)?;
+        let classes = self.list(|reader| reader.word("class", CLASSES))?;
+        let purpose = self.word("purpose", PURPOSES)?;
+        let basis = self.word("basis", BASES)?;
+        self.integer()?;
+        self.maybe(Self::integer)?;
+        self.list(Self::text)?;
+        Ok(Labels { jurisdictions, classes, purpose, basis })
+    }
+}

@@ -1,0 +1,61 @@
+;;; latency-routing.scm --- the order of the candidates by round trip.
+;;;
+;;; Asked:    for each client class when facts change; never during a request.
+;;; Returns:  the candidates' ids, best first.
+;;; On error: traffic follows the last version that loaded.
+
+(require "repomind/prelude.scm")
+(require "repomind/regions.scm")
+(require "repomind/routing.scm")
+(require "repomind/testing.scm")
+(provide policy-api rank-regions)
+
+(define policy-api 1)
+
+;; Round trips within a tenth of each other are one to a user; following every
+;; flicker would only move sessions. So near-equals keep the candidates' order.
+(define near-equal 1.10)
+
+;; A quick region that lacks one of these does not overtake one that has them.
+(define everyday-features '(full-api websockets))
+
+;; A region of which nothing is known comes after all that are measured.
+(define unknown 1000000.0)
+
+;; Takes, again and again, the first candidate that is as good as the quickest.
+(define (by-round-trip candidates estimate)
+  (if (null? candidates)
+      '()
+      (let* ([bound (* near-equal (apply min (map estimate candidates)))]
+             [chosen (first-that (lambda (region) (<= (estimate region) bound)) candidates)])
+        (cons chosen (by-round-trip (without chosen candidates) estimate)))))
+
+;;@doc
+;; The candidates by the round trip that the client would see, complete regions first.
+(define (rank-regions client candidates)
+  (define nearest (nearest-region client candidates))
+  (define (estimate region) (or (rtt-estimate client region nearest) unknown))
+  (define (complete? region) (region-has-features? region everyday-features))
+  (region-ids (append (by-round-trip (filter complete? candidates) estimate)
+                      (by-round-trip (filter (lambda (region) (not (complete? region))) candidates) estimate))))
+
+;; A client beside region a: b is measured at `to-b` ms from there, c at `to-c`.
+(define (ranked to-b to-c)
+  (define a (sample-region 'a #:rtts (list (cons 'b to-b) (cons 'c to-c))))
+  (rank-regions (sample-client #:country "US" #:latitude 0.0 #:longitude 0.0)
+                (list a (sample-region 'b #:longitude 60.0) (sample-region 'c #:longitude 90.0))))
+
+(test-module "latency-routing"
+  (check-equal? "the quicker region goes first, however far it is" (ranked 120.0 80.0) '(a c b))
+  (check-equal? "near-equals keep the order of the candidates" (ranked 84.0 80.0) '(a b c))
+  (check-equal? "just outside the band they do not" (ranked 90.0 80.0) '(a c b))
+  (check-equal? "a client of no known place gets the candidates as they stand"
+                (rank-regions (sample-client) (list (sample-region 'b) (sample-region 'a))) '(b a))
+  (check-equal? "what was never measured goes by distance"
+                (rank-regions (sample-client #:latitude 0.0 #:longitude 0.0)
+                              (list (sample-region 'far #:longitude 90.0) (sample-region 'near #:longitude 10.0)))
+                '(near far))
+  (check-equal? "a region without websockets is not preferred for being close"
+                (rank-regions (sample-client #:latitude 0.0 #:longitude 0.0)
+                              (list (sample-region 'full #:longitude 50.0) (sample-region 'bare #:features '(full-api))))
+                '(full bare)))
