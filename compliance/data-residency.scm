@@ -3,10 +3,8 @@
 ;;; Asked:    for each case (class, law, basis, purpose) when facts change; the answers
 ;;;           are kept as a plan. A record with several labels gets the strictest.
 ;;; Returns:  (allow-in ids 'rule duties), (allow 'rule duties) or (deny 'rule).
-;;; On error: denied. These rules encode facts as verified on 2026-07-30; they are
-;;;           not legal advice.
+;;; On error: denied. These are encoded rules, not legal advice: have them checked.
 
-(require "repomind/prelude.scm")
 (require "repomind/regions.scm")
 (require "repomind/verdicts.scm")
 (require "repomind/testing.scm")
@@ -21,47 +19,41 @@
 ;; because its thresholds count people and no single record can show them.
 (define localised '(RU CN))
 
-;; Adequate to the EU Commission: https://commission.europa.eu, GB until 2031-12-27.
+;; Taken as the measure for everyone: the laws, among those that the runtime tells apart,
+;; with an adequacy decision of the EU Commission. GB runs to 2031-12-27; CA covers only
+;; recipients under PIPEDA.
 (define adequate '(eea GB CH CA JP KR BR))
 
-;; The US is adequate only for recipients certified under the Data Privacy Framework
-;; (appeal C-703/25 P pending). Set to #f when you are not, or when it falls.
+;; The US counts only for recipients certified under the Data Privacy Framework, which
+;; is under appeal (C-703/25 P, June 2026). Set to #f when you are not, or when it falls.
 (define us-framework? #t)
 
 (define (adequate? law) (or (member law adequate) (and us-framework? (equal? law 'US))))
 
-;; A rule is its name, a test on the law of a region, and the duties that it brings.
+;; The rule for a record: its name, the laws of the regions that may hold it, the duties.
 (define (rule-for record)
   (define class (record-class record))
-  (cond [(member class free-classes) (list 'not-personal-goes-anywhere (lambda (law) #t) '())]
-        [(equal? class 'credentials)
-         (list 'credentials-avoid-localising-states (lambda (law) (not (member law localised))) '(encrypt-at-rest))]
+  (cond [(member class free-classes) (rule 'not-personal-goes-anywhere (lambda (there) #t) '())]
+        [(equal? class 'credentials) (rule 'credentials-avoid-localising-states not-localised? sealed)]
         [else (personal-rule (record-law record))]))
 
+(define sealed '(encrypt-at-rest))
+(define (not-localised? there) (not (member there localised)))
+
 (define (personal-rule law)
-  (cond [(equal? law 'eea) (list 'eea-personal-stays-in-eea (lambda (there) (equal? there 'eea)) '(encrypt-at-rest))]
-        [(equal? law 'none) (list 'personal-must-state-jurisdiction (lambda (there) #f) '())]
-        [(member law localised) (list 'localised-personal-stays-home (lambda (there) (equal? there law)) '(encrypt-at-rest))]
-        [else (list 'personal-home-or-adequate
-                    (lambda (there) (or (adequate? there) (and (equal? there law) (not (equal? law 'other)))))
-                    '(encrypt-at-rest))]))
-
-(define (lawful? rule region) ((cadr rule) (region-law region)))
-
-(define (residency-among record regions)
-  (define rule (rule-for record))
-  (define homes (filter (lambda (region) (lawful? rule region)) regions))
-  (if (null? homes) (deny (car rule)) (allow-in (region-ids homes) (car rule) (caddr rule))))
+  (define (home? there) (and (equal? there law) (not (equal? law 'other))))
+  (cond [(equal? law 'none) (rule 'personal-must-state-jurisdiction (lambda (there) #f) '())]
+        [(equal? law 'eea) (rule 'eea-personal-stays-in-eea home? sealed)]
+        [(member law localised) (rule 'localised-personal-stays-home home? sealed)]
+        [else (rule 'personal-home-or-adequate (lambda (there) (or (home? there) (adequate? there))) sealed)]))
 
 ;;@doc
 ;; Which of all regions may hold the record.
-(define (residency record) (residency-among record (all-regions)))
+(define (residency record) (rule-residency (rule-for record) (all-regions)))
 
 ;;@doc
 ;; Whether it may travel: only between regions that may both hold it.
-(define (transfer record from to)
-  (define rule (rule-for record))
-  (if (and (lawful? rule from) (lawful? rule to)) (allow (car rule) (caddr rule)) (deny (car rule))))
+(define (transfer record from to) (rule-transfer (rule-for record) from to))
 
 (define us (sample-region 'us-east))
 (define ireland (sample-region 'eu-west #:country "IE"))
@@ -69,8 +61,8 @@
 (define moscow (sample-region 'ru-central #:country "RU"))
 (define everywhere (list us ireland germany moscow (sample-region 'ap-southeast #:country "SG")))
 (define (personal law) (sample-record #:class 'personal #:law law))
-(define (homes record) (let ([verdict (residency-among record everywhere)])
-                         (if (equal? (car verdict) 'allow-in) (cadr verdict) '())))
+(define (ruling record . regions) (rule-residency (rule-for record) (if (null? regions) everywhere regions)))
+(define (homes record) (if (equal? (car (ruling record)) 'allow-in) (cadr (ruling record)) '()))
 
 (test-module "data-residency"
   (check-equal? "personal data of the EEA stays there, and a new region there takes part"
@@ -85,6 +77,6 @@
   (check-equal? "Singapore's may be at home or where protection is adequate"
                 (homes (personal 'SG)) '(us-east eu-west eu-central ap-southeast))
   (check-equal? "two unnamed laws are not one home"
-                (residency-among (personal 'other) (list (sample-region 'x #:country "KE"))) (deny 'personal-home-or-adequate))
+                (ruling (personal 'other) (sample-region 'x #:country "KE")) (deny 'personal-home-or-adequate))
   (check-equal? "personal data of unstated law is nowhere" (homes (personal 'none)) '())
   (check-equal? "public data is everywhere" (length (homes (sample-record #:class 'public #:law 'eea))) 5))

@@ -15,9 +15,10 @@
 ;; The lag, in ms, that eventual-consistency.scm promises to stay below.
 (define target 5000)
 
-;; Up to the target all is well. A cut link or a dead region grows lag by a second
-;; a second: a minute of that is weather and must stop no writes. Ten targets tell
-;; of backlog; at sixty (five minutes) a region that died now would lose too much.
+;; The runtime goes by the peer that keeps up best, so one dead region throttles nobody:
+;; these bounds speak of a region whose writes reach no other. Its lag grows a second a
+;; second. A minute of that is weather; after two, writers should wait; after five
+;; (sixty targets), a region lost now would lose too much that only it has.
 (define throttle-from (* 24 target))
 (define unready-from (* 60 target))
 

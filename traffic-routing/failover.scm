@@ -53,7 +53,8 @@
 
 (test-module "failover"
   (check-equal? "two losses in ten are weather" (region-verdict (list calm calm)) 'steady)
-  (check-equal? "four are not, nor are three in a row" (map region-verdict (list (list bad bad) (list silent silent))) '(unwell unwell))
+  (check-equal? "four are not" (region-verdict (list bad bad)) 'unwell)
+  (check-equal? "nor are three in a row" (region-verdict (list silent silent)) 'unwell)
   (check-equal? "one peer of two with a broken link condemns nobody" (region-verdict (list silent calm)) 'steady)
   (check-equal? "what nobody observed is left alone" (region-verdict '()) 'steady)
   (check-equal? "a lost primary is drained and the roomiest region promoted"

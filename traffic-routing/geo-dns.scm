@@ -15,8 +15,7 @@
 ;; third would send some clients across an ocean for nothing.
 (define addresses 2)
 
-;; Failover is as slow as the caches that still hold the old answer: 30 s bounds it,
-;; and many resolvers treat less than that as 30 anyway.
+;; Failover is as slow as the caches that still hold the old answer.
 (define while-unwell 30)
 (define while-well 60)
 

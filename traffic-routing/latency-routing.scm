@@ -22,22 +22,25 @@
 ;; A region of which nothing is known comes after all that are measured.
 (define unknown 1000000.0)
 
-;; Takes, again and again, the first candidate that is as good as the quickest.
-(define (by-round-trip candidates estimate)
-  (if (null? candidates)
+;; Takes, again and again, the first that is as good as the quickest; from pairs of
+;; a round trip and a region.
+(define (by-round-trip timed)
+  (if (null? timed)
       '()
-      (let* ([bound (* near-equal (apply min (map estimate candidates)))]
-             [chosen (first-that (lambda (region) (<= (estimate region) bound)) candidates)])
-        (cons chosen (by-round-trip (without chosen candidates) estimate)))))
+      (let* ([bound (* near-equal (apply min (map car timed)))]
+             [chosen (cdr (first-that (lambda (pair) (<= (car pair) bound)) timed))]
+             [other? (lambda (pair) (not (equal? (region-id (cdr pair)) (region-id chosen))))])
+        (cons chosen (by-round-trip (filter other? timed))))))
 
 ;;@doc
 ;; The candidates by the round trip that the client would see, complete regions first.
 (define (rank-regions client candidates)
   (define nearest (nearest-region client candidates))
-  (define (estimate region) (or (rtt-estimate client region nearest) unknown))
-  (define (complete? region) (region-has-features? region everyday-features))
-  (region-ids (append (by-round-trip (filter complete? candidates) estimate)
-                      (by-round-trip (filter (lambda (region) (not (complete? region))) candidates) estimate))))
+  (define timed
+    (map (lambda (region) (cons (or (rtt-estimate client region nearest) unknown) region)) candidates))
+  (define (complete? pair) (region-has-features? (cdr pair) everyday-features))
+  (region-ids (append (by-round-trip (filter complete? timed))
+                      (by-round-trip (filter (lambda (pair) (not (complete? pair))) timed)))))
 
 ;; A client beside region a: b is measured at `to-b` ms from there, c at `to-c`.
 (define (ranked to-b to-c)
@@ -57,5 +60,6 @@
                 '(near far))
   (check-equal? "a region without websockets is not preferred for being close"
                 (rank-regions (sample-client #:latitude 0.0 #:longitude 0.0)
-                              (list (sample-region 'full #:longitude 50.0) (sample-region 'bare #:features '(full-api))))
+                              (list (sample-region 'full #:longitude 50.0)
+                                    (sample-region 'bare #:features '(full-api))))
                 '(full bare)))

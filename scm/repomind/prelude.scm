@@ -1,9 +1,9 @@
 ;;; prelude.scm --- the few list helpers that every policy may want.
 ;;;
-;;; Pure functions on lists. Lists here are short (regions, siblings, probes),
-;;; so plain recursion is chosen over speed.
+;;; Pure functions on lists. `unique` and `without` are meant for short ones (regions,
+;;; siblings, probes); `sort-by` and `sorted-union` hold up with thousands of lines.
 
-(provide every any first-that index-of sort-by without unique best-by)
+(provide every any first-that index-of sort-by sort-on sorted-union without unique best-by)
 
 ;;@doc
 ;; #t when (test x) holds for each x of the list; #t for the empty list.
@@ -37,11 +37,36 @@
 ;;@doc
 ;; The list in the order of (before? a b); what is equal keeps its order.
 (define (sort-by before? items)
-  (define (insert x sorted)
-    (cond [(null? sorted) (list x)]
-          [(before? x (car sorted)) (cons x sorted)]
-          [else (cons (car sorted) (insert x (cdr sorted)))]))
-  (foldl insert '() items))
+  (define (merge a b merged)
+    (cond [(null? a) (append (reverse merged) b)]
+          [(null? b) (append (reverse merged) a)]
+          [(before? (car b) (car a)) (merge a (cdr b) (cons (car b) merged))]
+          [else (merge (cdr a) b (cons (car a) merged))]))
+  (define half (quotient (length items) 2))
+  (if (= half 0)
+      items
+      (merge (sort-by before? (take items half)) (sort-by before? (list-tail items half)) '())))
+
+;; Compares two lists of numbers like words: by the first place where they differ.
+(define (numbers-before? a b)
+  (cond [(null? a) #f]
+        [(= (car a) (car b)) (numbers-before? (cdr a) (cdr b))]
+        [else (< (car a) (car b))]))
+
+;;@doc
+;; The list by (key x), a list of numbers: the first decides, the next settles its
+;; ties, and so on. Smaller goes first; what is equal keeps its order.
+(define (sort-on key items)
+  (map cdr (sort-by (lambda (a b) (numbers-before? (car a) (car b)))
+                    (map (lambda (item) (cons (key item) item)) items))))
+
+;;@doc
+;; The texts of all the lists, each once, in alphabetical order.
+(define (sorted-union lists)
+  (define sorted (sort-by string<? (apply append lists)))
+  (define (add text kept)
+    (if (and (not (null? kept)) (equal? text (car kept))) kept (cons text kept)))
+  (reverse (foldl add '() sorted)))
 
 ;;@doc
 ;; The list without the items equal to x.

@@ -10,8 +10,8 @@
          client-country client-continent region-distance
          region-continent region-has-features? same-continent? region-ids)
 
-;; The countries in which cloud providers run regions (AWS, Google Cloud and Azure
-;; lists, July 2026), by the continent codes that `client-continent` uses.
+;; By the continent codes that `client-continent` uses: every country that stands in
+;; the runtime's table of cloud regions (runtime/config/data), and some neighbours.
 (define continents
   '(("EU" "AT" "BE" "CH" "DE" "DK" "ES" "FI" "FR" "GB" "GR" "IE" "IT" "NL" "NO" "PL" "SE")
     ("NA" "CA" "MX" "US")

@@ -1,11 +1,13 @@
 ;;; verdicts.scm --- what a residency policy answers, and what it is asked about.
 ;;;
-;;; Anything other than these lists is taken as a denial. A rule is a symbol: it
-;;; stands in refusals, audits and reports, so name it after what it demands.
+;;; Anything other than these lists is taken as a denial. A rule's name stands in
+;;; refusals, audits and reports, so name it after what it demands.
 
 (require-builtin repomind/host)
+(require "repomind/prelude.scm")
 (provide record-class record-law record-basis record-purpose
-         allow-in allow deny define-region-policy)
+         allow-in allow deny define-region-policy
+         rule rule-residency rule-transfer)
 
 ;;@doc
 ;; The regions of these ids may hold the record; no other may.
@@ -21,3 +23,26 @@
 ;; No.
 (define (deny rule)
   (list 'deny rule))
+
+;;@doc
+;; A rule: its name, a test on the law of a region, and the duties that come with a yes.
+(define (rule name lawful? obligations)
+  (list name lawful? obligations))
+
+(define (rule-allows? rule region)
+  ((cadr rule) (region-law region)))
+
+;;@doc
+;; Which of the regions may hold what the rule governs.
+(define (rule-residency rule regions)
+  (define homes (filter (lambda (region) (rule-allows? rule region)) regions))
+  (if (null? homes)
+      (deny (car rule))
+      (allow-in (map region-id homes) (car rule) (caddr rule))))
+
+;;@doc
+;; Whether it may travel from one region to another: only if both may hold it.
+(define (rule-transfer rule from to)
+  (if (and (rule-allows? rule from) (rule-allows? rule to))
+      (allow (car rule) (caddr rule))
+      (deny (car rule))))

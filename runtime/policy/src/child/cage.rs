@@ -1,0 +1,202 @@
+//! The cage: what the child process gives up before it sees a policy.
+//!
+//! | what | how |
+//! |---|---|
+//! | memory | `RLIMIT_AS`: an allocation beyond it aborts the child |
+//! | processor | `ITIMER_PROF` around each question, so that it ends also when the parent is gone |
+//! | files | Landlock without a rule; `RLIMIT_FSIZE` 0, `RLIMIT_CORE` 0, `RLIMIT_NOFILE` 16 |
+//! | everything else | seccomp: a list of the calls that an interpreter needs, all others kill |
+//!
+//! The engine is built before, because it starts threads at its first garbage
+//! collection. One collection is forced, on one processor so that there are two
+//! marker threads and not one a processor, and then `clone` is denied for good.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+
+use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus};
+use model::Millis;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use seccompiler::{SeccompAction, SeccompFilter, apply_filter_all_threads};
+
+/// What the child may have open: three standard streams, the socket, the pipe, and slack.
+const DESCRIPTORS: u64 = 16;
+/// How much of what a policy prints is kept, in bytes: what a pipe holds.
+const PRINTED: usize = 64 << 10;
+
+/// What this system lacks of the cage; empty where it is whole.
+pub fn cage_report() -> Vec<String> {
+    let mut missing = Vec::new();
+    // SAFETY: asks for the ABI version (flag 1) with a null attribute of size 0, as landlock_create_ruleset(2) has it.
+    let landlock = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, 1u32) };
+    if landlock < 1 {
+        missing.push("Landlock (files are refused by seccomp alone)".to_owned());
+    }
+    // SAFETY: PR_GET_SECCOMP takes no arguments and reads the mode of this thread.
+    if unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) } < 0 {
+        missing.push("seccomp (policies can make any system call that limits and Landlock leave them)".to_owned());
+    }
+    missing
+}
+
+/// One arena: many arenas would reserve more address space than `RLIMIT_AS` leaves.
+pub fn steady_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: called first thing in main, before other threads could allocate.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Moves the socket away from standard input, where a policy could read it, and
+/// turns standard output into a pipe that this process reads back.
+pub fn take_descriptors() -> io::Result<(File, File)> {
+    // Not a `UnixStream`: its reads are recvfrom(2), which the cage denies.
+    let socket = File::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
+    let null = File::open("/dev/null")?;
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK)?;
+    for (from, to) in [(null.as_raw_fd(), 0), (write.as_raw_fd(), 1)] {
+        // SAFETY: both are open descriptors; 0 and 1 are owned by nobody in this process.
+        if unsafe { libc::dup2(from, to) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok((socket, File::from(read)))
+}
+
+/// What was printed since the last call, at most [`PRINTED`] bytes.
+pub fn drain(printed: &mut File) -> String {
+    // A full pipe refuses the rest: printing has a limit too.
+    let _ = io::stdout().flush();
+    let (mut text, mut part) = (Vec::new(), [0; 4096]);
+    while text.len() < PRINTED {
+        match printed.read(&mut part) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => text.extend_from_slice(&part[..read]),
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Shuts the cage for good and says what of it is missing. `collect` must make
+/// the engine start every thread that it will ever have.
+pub fn shut(memory: u64, collect: impl FnOnce()) -> Vec<String> {
+    let mut missing = Vec::new();
+    let limits = [
+        (Resource::As, memory),
+        (Resource::Core, 0),
+        (Resource::Fsize, 0),
+        (Resource::Nofile, DESCRIPTORS),
+    ];
+    for (resource, limit) in limits {
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        if let Err(error) = setrlimit(resource, limit) {
+            missing.push(format!("the limit on {resource:?} ({error})"));
+        }
+    }
+    match shut_files() {
+        Ok(RulesetStatus::NotEnforced) => missing.push("Landlock".to_owned()),
+        Ok(_) => {}
+        Err(error) => missing.push(format!("Landlock ({error})")),
+    }
+    on_one_processor(collect);
+    if let Err(error) = shut_calls() {
+        missing.push(format!("seccomp ({error})"));
+    }
+    missing
+}
+
+fn shut_files() -> Result<RulesetStatus, landlock::RulesetError> {
+    let abi = ABI::V4;
+    let rules = Ruleset::default().handle_access(AccessFs::from_all(abi))?.handle_access(AccessNet::from_all(abi))?;
+    Ok(rules.create()?.restrict_self()?.ruleset)
+}
+
+fn on_one_processor(run: impl FnOnce()) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let before = sched_getaffinity(None).ok();
+    let first = before.as_ref().and_then(|set| (0..CpuSet::MAX_CPU).find(|&at| set.is_set(at)));
+    if let Some(first) = first {
+        let mut one = CpuSet::new();
+        one.set(first);
+        // Failing that, there are more marker threads, which does no harm.
+        let _ = sched_setaffinity(None, &one);
+    }
+    run();
+    if let Some(before) = before {
+        let _ = sched_setaffinity(None, &before);
+    }
+}
+
+/// What an interpreter needs, found by tracing one through all questions.
+const ALLOWED: &[i64] = &[
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_close,
+    libc::SYS_futex,
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_mprotect,
+    libc::SYS_sched_yield,
+    libc::SYS_getcwd,
+    libc::SYS_setitimer,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_getrandom,
+    libc::SYS_clock_gettime,
+];
+
+/// Looked up by the module loader; told "no" where others are killed.
+const NO_LINK: &[i64] = &[
+    libc::SYS_readlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+];
+const NO_FILE: &[i64] = &[libc::SYS_statx];
+
+fn shut_calls() -> Result<(), seccompiler::Error> {
+    let filter = |calls: &mut dyn Iterator<Item = i64>, otherwise, matched| {
+        let rules: BTreeMap<i64, Vec<_>> = calls.map(|call| (call, Vec::new())).collect();
+        let arch = std::env::consts::ARCH.try_into()?;
+        let filter = SeccompFilter::new(rules, otherwise, matched, arch)?;
+        seccompiler::BpfProgram::try_from(filter)
+    };
+    let errno = |code: i32| SeccompAction::Errno(code.unsigned_abs());
+    // The filters that refuse go first: the last one forbids to add more.
+    let programs = [
+        filter(&mut NO_LINK.iter().copied(), SeccompAction::Allow, errno(libc::EINVAL))?,
+        filter(&mut NO_FILE.iter().copied(), SeccompAction::Allow, errno(libc::EPERM))?,
+        filter(
+            &mut ALLOWED.iter().chain(NO_LINK).chain(NO_FILE).copied(),
+            SeccompAction::KillProcess,
+            SeccompAction::Allow,
+        )?,
+    ];
+    programs.iter().try_for_each(|program| apply_filter_all_threads(program))
+}
+
+/// Lets the kernel kill this process after so much processor time; zero lifts the bound.
+pub fn limit_processor(limit: Millis) {
+    let value = libc::timeval {
+        tv_sec: libc::time_t::try_from(limit.0 / 1000).unwrap_or(libc::time_t::MAX),
+        tv_usec: libc::suseconds_t::try_from(limit.0 % 1000 * 1000).unwrap_or(0),
+    };
+    let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
+    // SAFETY: `timer` is valid for reads, and no old value is asked for. SIGPROF keeps its default action: it kills.
+    unsafe {
+        libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut());
+    }
+}

@@ -1,0 +1,341 @@
+//! What policy files declare while they load, and how their own tests went.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use model::edge::{CacheRule, EdgePlan};
+use model::names::Namespace;
+use model::record::DataClass;
+use model::replication::{AckLevel, ConflictResolution, ReplicationPlan, Strategy};
+use model::residency::RegionPolicy;
+use model::{Country, Millis, RegionId};
+use steel::rvals::SteelVal;
+use steel::RootedSteelVal;
+
+use super::natives::Natives;
+use super::values::{Alist, Scheme, count, fault, items, name, region_id, rule, shown};
+
+/// The most that one tree may declare of each kind.
+const MOST: usize = 1000;
+/// How many failed tests are told.
+const MOST_FAILURES: usize = 50;
+
+/// Everything declared so far.
+#[derive(Default)]
+pub struct Ledger {
+    /// The file that is being loaded.
+    pub file: String,
+    /// The regions of the facts in force, as objects.
+    pub regions: Vec<SteelVal>,
+    /// Tests passed.
+    pub passed: u32,
+    /// Tests failed.
+    pub failed: Vec<Failure>,
+    /// Conflict resolvers by name; rooted, so that the collector leaves what they close over.
+    pub resolvers: BTreeMap<String, (String, RootedSteelVal)>,
+    /// Cache rules, in order.
+    pub edge: EdgePlan,
+    /// What each region takes in, and the file that says so.
+    pub region_policies: BTreeMap<RegionId, (String, RegionPolicy)>,
+    strategies: BTreeMap<Option<Namespace>, (String, Partial)>,
+}
+
+/// A test that did not hold.
+pub struct Failure {
+    pub file: String,
+    pub sentence: String,
+    pub expected: String,
+    pub actual: String,
+}
+
+/// A strategy as declared, before the defaults are filled in.
+#[derive(Clone, Default)]
+struct Partial {
+    lag_target: Option<Millis>,
+    conflict_resolution: Option<ConflictResolution>,
+    priority_regions: Option<Vec<RegionId>>,
+    ack: Option<AckLevel>,
+    default_class: Option<DataClass>,
+}
+
+/// Something declared that does not fit the rest: file, the form it stands in, what is wrong, what to do.
+pub struct Misfit {
+    pub file: String,
+    pub form: &'static str,
+    pub message: String,
+    pub help: String,
+}
+
+/// The ledger, whoever had it last.
+pub fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Defines the declaring and testing natives.
+pub fn define(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
+    let mut on = |called, arity, run: fn(&mut Ledger, &[SteelVal]) -> Scheme<()>| {
+        let ledger = ledger.clone();
+        module.define(called, arity, move |given| run(&mut lock(&ledger), given).map(|()| SteelVal::Void));
+    };
+    on("define-replication-strategy", 1..=2, strategy);
+    on("define-conflict-resolver", 2..=2, resolver);
+    on("define-cache-rule", 2..=2, cache_rule);
+    on("define-region-policy", 2..=2, region_policy);
+    on("check-equal?", 3..=3, |ledger, given| {
+        ledger.check(&given[0], given[1] == given[2], || shown(&given[2]), || shown(&given[1]))
+    });
+    on("check-true", 2..=2, |ledger, given| {
+        let holds = !matches!(given[1], SteelVal::BoolV(false));
+        ledger.check(&given[0], holds, || "anything but #false".to_owned(), || shown(&given[1]))
+    });
+}
+
+fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
+    const KEYS: &[&str] = &["mode", "lag-target", "conflict-resolution", "priority-regions", "ack", "default-class"];
+    let namespace = match given {
+        [called, _] => Some(Namespace::new(name(called)?).map_err(|error| fault(error.to_string()))?),
+        _ => None,
+    };
+    let keys = Alist::read(&given[given.len() - 1], KEYS)?;
+    keys.one("mode", |value| match name(value)? {
+        "eventual" | "eventual-consistency" => Ok(()),
+        other => Err(fault(format!("there is no mode `{other}`; use eventual-consistency"))),
+    })?;
+    let partial = Partial {
+        lag_target: keys.one("lag-target", count)?.map(Millis),
+        conflict_resolution: keys.one("conflict-resolution", |value| {
+            Ok(match name(value)? {
+                "last-write-wins" => ConflictResolution::LastWriteWins,
+                "priority-regions" => ConflictResolution::PriorityRegions,
+                "keep-siblings" => ConflictResolution::KeepSiblings,
+                resolver => ConflictResolution::Custom(resolver.to_owned()),
+            })
+        })?,
+        priority_regions: keys.many("priority-regions", region_id)?,
+        // `(ack . (regions . 2))` and `(ack regions 2)` alike.
+        ack: match keys.one("ack", ack) {
+            Ok(level) => level,
+            Err(error) => match keys.many("ack", |value| Ok(value.clone()))?.as_deref() {
+                Some([word, k]) => Some(regions_ack(word, k)?),
+                _ => return Err(error),
+            },
+        },
+        default_class: keys
+            .one("default-class", |value| name(value)?.parse().map_err(|error: model::record::UnknownWord| fault(error.to_string())))?,
+    };
+    if ledger.strategies.contains_key(&namespace) || ledger.strategies.len() == MOST {
+        return Err(fault(match namespace {
+            Some(namespace) => format!("the strategy of `{namespace}` is already defined"),
+            None => "the default strategy is already defined".to_owned(),
+        }));
+    }
+    ledger.strategies.insert(namespace, (ledger.file.clone(), partial));
+    Ok(())
+}
+
+fn ack(value: &SteelVal) -> Scheme<AckLevel> {
+    match value {
+        SteelVal::Pair(pair) => regions_ack(&pair.car(), &pair.cdr()),
+        SteelVal::ListV(parts) if parts.len() == 2 => regions_ack(&parts[0], &parts[1]),
+        other => AckLevel::parse(name(other)?)
+            .ok_or_else(|| fault(format!("{} is no level; use local, majority or (regions . 2)", shown(other)))),
+    }
+}
+
+fn regions_ack(word: &SteelVal, k: &SteelVal) -> Scheme<AckLevel> {
+    match (name(word)?, u8::try_from(count(k)?)) {
+        ("regions", Ok(k @ 1..)) => Ok(AckLevel::Regions(k)),
+        _ => Err(fault("use local, majority or (regions . 2)")),
+    }
+}
+
+fn resolver(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
+    let called = name(&given[0])?;
+    if matches!(called, "last-write-wins" | "priority-regions" | "keep-siblings") {
+        return Err(fault(format!("`{called}` is built in; choose another name")));
+    }
+    if !is_function(&given[1]) {
+        return Err(fault(format!("expected a function of key and siblings, found {}", shown(&given[1]))));
+    }
+    if ledger.resolvers.contains_key(called) || ledger.resolvers.len() == MOST {
+        return Err(fault(format!("the resolver `{called}` is already defined")));
+    }
+    ledger.resolvers.insert(called.to_owned(), (ledger.file.clone(), given[1].as_rooted()));
+    Ok(())
+}
+
+/// Whether the value can be called.
+pub fn is_function(value: &SteelVal) -> bool {
+    matches!(
+        value,
+        SteelVal::Closure(_)
+            | SteelVal::FuncV(_)
+            | SteelVal::BoxedFunction(_)
+            | SteelVal::MutFunc(_)
+            | SteelVal::BuiltIn(_)
+            | SteelVal::ContinuationFunction(_)
+    )
+}
+
+fn cache_rule(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
+    let called = rule(&given[0])?;
+    let keys = Alist::read(&given[1], &["path", "edge-ttl", "browser-ttl"])?;
+    let seconds = |key| {
+        let whole = keys.one(key, count)?.unwrap_or(0);
+        u32::try_from(whole).map_err(|_| fault(format!("`{key}`: {whole} seconds is too long")))
+    };
+    let path_prefix = keys.one("path", |value| name(value).map(str::to_owned))?;
+    let path_prefix = path_prefix.filter(|path| path.starts_with('/')).ok_or_else(|| fault("`path` must begin with /"))?;
+    if ledger.edge.rules.iter().any(|rule| rule.name == called) || ledger.edge.rules.len() == MOST {
+        return Err(fault(format!("the cache rule `{called}` is already defined")));
+    }
+    let rule = CacheRule {
+        name: called,
+        path_prefix,
+        edge_ttl_seconds: seconds("edge-ttl")?,
+        browser_ttl_seconds: seconds("browser-ttl")?,
+    };
+    ledger.edge.rules.push(rule);
+    Ok(())
+}
+
+fn region_policy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
+    let region = region_id(&given[0])?;
+    let keys = Alist::read(&given[1], &["jurisdiction", "accepts", "requires"])?;
+    let jurisdiction =
+        keys.one("jurisdiction", |value| Country::new(name(value)?).map_err(|error| fault(error.to_string())))?;
+    let class = |value: &SteelVal| {
+        name(value)?.parse::<DataClass>().map_err(|error| fault(error.to_string()))
+    };
+    let policy = RegionPolicy {
+        region: region.clone(),
+        jurisdiction: jurisdiction.ok_or_else(|| fault("`jurisdiction` is missing"))?,
+        accepts: keys.many("accepts", class)?.ok_or_else(|| fault("`accepts` is missing"))?.into_iter().collect(),
+        requires: keys.many("requires", rule)?.unwrap_or_default().into_iter().collect::<BTreeSet<_>>(),
+    };
+    if ledger.region_policies.contains_key(&region) || ledger.region_policies.len() == MOST {
+        return Err(fault(format!("the policy of `{region}` is already defined")));
+    }
+    ledger.region_policies.insert(region, (ledger.file.clone(), policy));
+    Ok(())
+}
+
+impl Ledger {
+    fn check(
+        &mut self,
+        sentence: &SteelVal,
+        holds: bool,
+        expected: impl Fn() -> String,
+        actual: impl Fn() -> String,
+    ) -> Scheme<()> {
+        let sentence = name(sentence)?.to_owned();
+        if holds {
+            self.passed += 1;
+        } else if self.failed.len() < MOST_FAILURES {
+            let file = self.file.clone();
+            self.failed.push(Failure { file, sentence, expected: expected(), actual: actual() });
+        }
+        Ok(())
+    }
+
+    /// The replication plan, every default filled in.
+    ///
+    /// # Errors
+    /// What does not fit: a resolver that nobody defined, a region that does not exist.
+    pub fn replication(&self, regions: &BTreeSet<RegionId>) -> Result<ReplicationPlan, Vec<Misfit>> {
+        let built_in = Strategy {
+            lag_target: Millis(1000),
+            conflict_resolution: ConflictResolution::LastWriteWins,
+            priority_regions: Vec::new(),
+            ack: AckLevel::LOCAL,
+            // What nobody labelled is taken as the stricter kind.
+            default_class: DataClass::Personal,
+        };
+        let default = match self.strategies.get(&None) {
+            Some((_, partial)) => partial.over(&built_in),
+            None => built_in,
+        };
+        let mut misfits = Vec::new();
+        for (file, partial) in self.strategies.values() {
+            misfits.extend(self.misfits(file, partial, regions));
+        }
+        let namespaces = self
+            .strategies
+            .iter()
+            .filter_map(|(namespace, (_, partial))| Some((namespace.clone()?, partial.over(&default))))
+            .collect();
+        if misfits.is_empty() { Ok(ReplicationPlan { default, namespaces }) } else { Err(misfits) }
+    }
+
+    fn misfits(&self, file: &str, partial: &Partial, regions: &BTreeSet<RegionId>) -> Vec<Misfit> {
+        let misfit = |message: String, help: String| Misfit {
+            file: file.to_owned(),
+            form: "define-replication-strategy",
+            message,
+            help,
+        };
+        let mut misfits = Vec::new();
+        if let Some(ConflictResolution::Custom(called)) = &partial.conflict_resolution
+            && !self.resolvers.contains_key(called)
+        {
+            let known = self.resolvers.keys().map(String::as_str);
+            let all = ["last-write-wins", "priority-regions", "keep-siblings"].into_iter().chain(known).collect::<Vec<_>>();
+            misfits.push(misfit(format!("no conflict resolver is called `{called}`"), format!("use one of {}", all.join(", "))));
+        }
+        for region in partial.priority_regions.iter().flatten().filter(|region| !regions.contains(*region)) {
+            misfits.push(misfit(format!("there is no region `{region}`"), known_regions(regions)));
+        }
+        misfits
+    }
+
+    /// The region policies.
+    ///
+    /// # Errors
+    /// Policies of regions that do not exist.
+    pub fn region_policies(&self, regions: &BTreeSet<RegionId>) -> Result<BTreeMap<RegionId, RegionPolicy>, Vec<Misfit>> {
+        let strangers = self.region_policies.iter().filter(|(region, _)| !regions.contains(*region));
+        let misfits: Vec<Misfit> = strangers
+            .map(|(region, (file, _))| Misfit {
+                file: file.clone(),
+                form: "define-region-policy",
+                message: format!("there is no region `{region}`"),
+                help: known_regions(regions),
+            })
+            .collect();
+        if !misfits.is_empty() {
+            return Err(misfits);
+        }
+        Ok(self.region_policies.iter().map(|(region, (_, policy))| (region.clone(), policy.clone())).collect())
+    }
+}
+
+/// The regions that there are, for a help line.
+pub fn known_regions(regions: &BTreeSet<RegionId>) -> String {
+    format!("the regions are {}", regions.iter().map(RegionId::as_str).collect::<Vec<_>>().join(", "))
+}
+
+impl Partial {
+    fn over(&self, default: &Strategy) -> Strategy {
+        Strategy {
+            lag_target: self.lag_target.unwrap_or(default.lag_target),
+            conflict_resolution: self.conflict_resolution.clone().unwrap_or_else(|| default.conflict_resolution.clone()),
+            priority_regions: self.priority_regions.clone().unwrap_or_else(|| default.priority_regions.clone()),
+            ack: self.ack.unwrap_or(default.ack),
+            default_class: self.default_class.unwrap_or(default.default_class),
+        }
+    }
+}
+
+/// The items of an association list with any keys, as text, to see that it is one.
+pub fn pairs(value: &SteelVal) -> Scheme<usize> {
+    let entries = items(value)?;
+    for entry in &entries {
+        let key = match entry {
+            SteelVal::Pair(pair) => pair.car(),
+            SteelVal::ListV(parts) if !parts.is_empty() => parts[0].clone(),
+            other => return Err(fault(format!("expected (key . value), found {}", shown(other)))),
+        };
+        name(&key)?;
+    }
+    Ok(entries.len())
+}

@@ -1,0 +1,126 @@
+//! What Scheme can ask of the host: the module `repomind/host`.
+//!
+//! Accessors here, sample makers in `samples`, declarations and tests in
+//! `declare`. The modules in `scm/repomind` hand them on under the same names.
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+
+use model::Country;
+use model::names::Feature;
+use model::residency::Law;
+use steel::SteelVal;
+use steel::steel_vm::builtin::BuiltInModule;
+
+use super::declare::{self, Ledger, lock};
+use super::samples;
+use super::values::{
+    ClientObject, LinkObject, Object, ObservationObject, RecordObject, RegionObject, Scheme, SiblingObject, fault,
+    integer, list, name, object, symbol, text,
+};
+use super::{memo, values};
+
+/// The module `repomind/host`, which reports to `ledger`.
+pub fn module(ledger: &Arc<Mutex<Ledger>>) -> BuiltInModule {
+    let mut module = Natives(BuiltInModule::new("repomind/host"));
+    regions(&mut module, ledger);
+    clients_and_links(&mut module);
+    records(&mut module);
+    siblings(&mut module);
+    samples::define(&mut module);
+    declare::define(&mut module, ledger);
+    module.0
+}
+
+/// Natives in the making.
+pub struct Natives(BuiltInModule);
+
+impl Natives {
+    /// Defines a function of so many arguments.
+    pub fn define(
+        &mut self,
+        called: &'static str,
+        arity: RangeInclusive<usize>,
+        run: impl Fn(&[SteelVal]) -> Scheme<SteelVal> + Send + Sync + 'static,
+    ) {
+        let checked = move |arguments: &[SteelVal]| {
+            if !arity.contains(&arguments.len()) {
+                let (least, most) = (arity.start(), arity.end());
+                let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
+                return Err(fault(format!("{called}: expected {wanted} arguments, found {}", arguments.len())));
+            }
+            run(arguments).map_err(|mut error| {
+                error.prepend_message(&format!("{called}: "));
+                error
+            })
+        };
+        self.0.register_value(called, SteelVal::anonymous_boxed_function(Arc::new(checked)));
+    }
+
+    /// Defines an accessor of one kind of object.
+    fn field<T: Object>(&mut self, called: &'static str, get: impl Fn(&T) -> SteelVal + Send + Sync + 'static) {
+        self.define(called, 1..=1, move |arguments| object::<T>(&arguments[0]).map(|object| get(&object)));
+    }
+}
+
+fn regions(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
+    let kept = ledger.clone();
+    module.define("all-regions", 0..=0, move |_| Ok(list(lock(&kept).regions.iter().cloned())));
+    module.field("region-id", |r: &RegionObject| symbol(r.0.id.as_str()));
+    module.field("region-country", |r: &RegionObject| text(r.0.country.as_str()));
+    module.field("region-jurisdiction", |r: &RegionObject| text(r.0.jurisdiction.as_str()));
+    module.field("region-law", |r: &RegionObject| symbol(Law::of(r.0.jurisdiction).name()));
+    module.field("region-state", |r: &RegionObject| symbol(r.0.state.name()));
+    module.field("region-primary?", |r: &RegionObject| SteelVal::BoolV(r.0.primary));
+    module.field("region-max-instances", |r: &RegionObject| integer(u64::from(r.0.max_instances)));
+    module.define("region-has-feature?", 2..=2, |arguments| {
+        let region = object::<RegionObject>(&arguments[0])?;
+        let feature = Feature::new(name(&arguments[1])?).map_err(|error| fault(error.to_string()))?;
+        Ok(SteelVal::BoolV(region.0.features.contains(&feature)))
+    });
+    module.define("region-rtt", 2..=2, |arguments| {
+        let (from, to) = (object::<RegionObject>(&arguments[0])?, object::<RegionObject>(&arguments[1])?);
+        if from.0.id == to.0.id {
+            return Ok(SteelVal::NumV(0.0));
+        }
+        // A round trip is the same both ways; either end may have measured it.
+        let measured = from.0.round_trips.get(&to.0.id).or_else(|| to.0.round_trips.get(&from.0.id));
+        Ok(measured.map_or(SteelVal::BoolV(false), |trip| SteelVal::NumV(trip.as_millis_f64())))
+    });
+    module.define("region-distance", 2..=2, |arguments| {
+        let (region, client) = (object::<RegionObject>(&arguments[0])?, object::<ClientObject>(&arguments[1])?);
+        let kilometres = client.0.coordinates.map(|place| region.0.coordinates.kilometres_to(place));
+        Ok(kilometres.map_or(SteelVal::BoolV(false), |distance| SteelVal::IntV(distance.round() as isize)))
+    });
+}
+
+fn clients_and_links(module: &mut Natives) {
+    let or_false = |value: Option<&str>| value.map_or(SteelVal::BoolV(false), text);
+    module.field("client-country", move |c: &ClientObject| or_false(c.0.class.country.as_ref().map(Country::as_str)));
+    module.field("client-continent", move |c: &ClientObject| or_false(c.0.continent.as_deref()));
+    module.field("link-lag", |l: &LinkObject| integer(l.0.0));
+    module.field("observation-probes", |o: &ObservationObject| integer(u64::from(o.0.probes)));
+    module.field("observation-losses", |o: &ObservationObject| integer(u64::from(o.0.losses)));
+    module.field("observation-losses-in-a-row", |o: &ObservationObject| integer(u64::from(o.0.losses_in_a_row)));
+}
+
+fn records(module: &mut Natives) {
+    let mut field = |called, bit, get: fn(&RecordObject) -> SteelVal| {
+        module.field(called, move |record: &RecordObject| {
+            record.note(bit);
+            get(record)
+        });
+    };
+    field("record-class", memo::CLASS, |r| symbol(r.case.class.as_str()));
+    field("record-law", memo::LAW, |r| symbol(r.case.law.name()));
+    field("record-basis", memo::BASIS, |r| symbol(r.case.basis.as_str()));
+    field("record-purpose", memo::PURPOSE, |r| symbol(r.case.purpose.as_str()));
+}
+
+fn siblings(module: &mut Natives) {
+    module.field("sibling-region", |s: &SiblingObject| symbol(&s.region));
+    module.field("sibling-time", |s: &SiblingObject| integer(s.time));
+    module.field("sibling-value", |s: &SiblingObject| values::text(&s.value));
+    module.field("sibling-deleted?", |s: &SiblingObject| SteelVal::BoolV(s.deleted));
+    module.field("sibling-index", |s: &SiblingObject| integer(u64::from(s.index)));
+}

@@ -1,0 +1,30 @@
+//! Runs the operators' Scheme policies, in a cage.
+//!
+//! The only room that knows Steel. A [`PolicyHost`] starts child processes of
+//! an executable that calls [`child_main`]; each child holds one engine and at
+//! most one tree of policies. [`PolicyHost::load`] puts a tree into a fresh
+//! child, has it checked (source scan, compile, the files' own tests, the
+//! exports and the shapes of their answers) and gives a [`Generation`] to put
+//! questions to, or all findings at once.
+//!
+//! A policy that loops, allocates without end or brings the interpreter down
+//! costs its child: the question fails, and the tree is loaded into another
+//! child before the next one. What a child may do is in `child/cage.rs`: compute,
+//! and talk over one socket. Policies are trusted code in a cage, not hostile
+//! code; the scan of forbidden names is there to say early and with a line what
+//! would otherwise fail without one.
+//!
+//! Nothing here decides what a policy should say. Start with [`PolicyHost`] for
+//! the parent's side and `child/interpreter.rs` for the child's.
+
+mod child;
+mod generation;
+mod host;
+mod process;
+mod scan;
+mod wire;
+
+pub use child::cage::cage_report;
+pub use child::child_main;
+pub use generation::Generation;
+pub use host::{HostError, HostLimits, PolicyHost};
