@@ -30,12 +30,14 @@
         (list 'ap-south "IN" (append about-nobody about-people) '())
         (list 'sa-east "BR" (append about-nobody about-people) '())))
 
-(for-each (lambda (policy)
-            (define-region-policy (car policy)
-              (list (cons 'jurisdiction (cadr policy))
-                    (cons 'accepts (caddr policy))
-                    (cons 'requires (cadddr policy)))))
-          policies)
+(define (declare! policy)
+  (define-region-policy (car policy)
+    (list (cons 'jurisdiction (cadr policy))
+          (cons 'accepts (caddr policy))
+          (cons 'requires (cadddr policy)))))
+
+(define (in-tree? policy) (member (car policy) (region-ids (all-regions))))
+(for-each declare! (filter in-tree? policies))
 
 (define (agrees? region)
   (define policy (assoc (region-id region) policies))
