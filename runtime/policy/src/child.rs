@@ -1,6 +1,6 @@
 //! The child's side: one engine, one tree, one question at a time.
 
-pub mod cage;
+pub(crate) mod cage;
 mod declare;
 mod faults;
 mod interpreter;

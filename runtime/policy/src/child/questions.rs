@@ -1,0 +1,378 @@
+//! Puts the runtime's questions to the loaded policies, and takes nothing for
+//! an answer that has not the shape agreed on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use model::question::{CaseAnswer, Declarations, Resolution};
+use model::record::{Address, Basis, Content, DataClass, Purpose, Sibling};
+use model::replication::{LagAction, LagBands};
+use model::residency::{Law, ResidencyCase, Verdict};
+use model::routing::{ClientClass, ClientFacts, Facts, Observation, Ranking};
+use model::{Finding, Millis, RegionId, UnixMillis};
+use steel::rvals::SteelVal;
+
+use super::declare::{known_regions, lock, pairs};
+use super::faults;
+use super::interpreter::Interpreter;
+use super::memo::Memo;
+use super::values::{
+    Alist, ClientObject, LinkObject, ObservationObject, RecordObject, Scheme, SiblingObject, bare, count,
+    duties, fault, items, list, name, object, region_ids, rule, shown, text, wrap,
+};
+
+/// The lag up to which `lag-action` is sampled; beyond it, its last answer holds.
+const LONGEST_LAG: u64 = 600_000;
+/// The longest text that a resolver may merge, in bytes.
+const LONGEST_MERGE: usize = 1 << 20;
+/// The longest time that a DNS answer may be kept, in seconds.
+const LONGEST_TTL: u64 = 86_400;
+
+type Answered<T> = Result<T, Vec<Finding>>;
+
+impl Interpreter {
+    /// Collects what was declared, and asks each function once to see the shape of its answers.
+    pub(super) fn declarations(&mut self, facts: &Facts, at: &mut dyn FnMut(&str)) -> Answered<Declarations> {
+        let mut findings = Vec::new();
+        let regions = self.region_ids();
+        let (replication, region_policies, edge, resolvers, tests_passed) = {
+            let ledger = lock(&self.ledger);
+            (
+                ledger.replication(&regions),
+                ledger.region_policies(&regions),
+                ledger.edge.clone(),
+                ledger.resolvers.keys().cloned().collect(),
+                ledger.passed,
+            )
+        };
+        let place = |misfits: Vec<_>| misfits.into_iter().map(|misfit| faults::misfit(&self.files, misfit)).collect::<Vec<_>>();
+        let replication = replication.map_err(|misfits| findings.extend(place(misfits))).ok();
+        let region_policies = region_policies.map_err(|misfits| findings.extend(place(misfits))).ok();
+        at(self.file_of("lag-action"));
+        let lag = self.lag_bands().map_err(|finding| findings.push(finding)).ok();
+        findings.extend(self.try_samples(facts, at));
+        match (replication, region_policies, lag) {
+            (Some(replication), Some(region_policies), Some(lag)) if findings.is_empty() => {
+                Ok(Declarations { replication, lag, region_policies, edge, resolvers, tests_passed })
+            }
+            _ => Err(findings),
+        }
+    }
+
+    /// Asks every function that is asked later about a few samples.
+    fn try_samples(&mut self, facts: &Facts, at: &mut dyn FnMut(&str)) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let nobody = nobody();
+        let clients: Vec<ClientFacts> = std::iter::once(nobody).chain(facts.clients.iter().take(2).cloned()).collect();
+        at(self.file_of("rank-regions"));
+        for client in &clients {
+            match self.rank(client) {
+                Ok(ranking) => {
+                    at(self.file_of("dns-answer"));
+                    findings.extend(self.dns_answer(client, &ranking).err());
+                }
+                Err(finding) => findings.push(finding),
+            }
+        }
+        at(self.file_of("region-verdict"));
+        for losses in [0, 10] {
+            let seen = Observation { probes: 10, losses, losses_in_a_row: losses };
+            findings.extend(self.unwell(&[seen, seen]).err().into_iter().flatten());
+        }
+        findings.extend(self.failover_plan().err());
+        at(self.file_of("residency"));
+        for (class, law) in [(DataClass::Public, Law::None), (DataClass::Personal, Law::Eea)] {
+            let case = ResidencyCase { class, law, basis: Basis::Contract, purpose: Purpose::Service };
+            findings.extend(self.rule_on(&[case]).err().into_iter().flatten());
+        }
+        findings
+    }
+
+    /// Ranks the regions for nobody in particular, then for each client of the facts.
+    pub fn route(&mut self, facts: &Facts) -> Answered<Vec<Ranking>> {
+        self.set_facts(facts);
+        let nobody = nobody();
+        let clients = std::iter::once(&nobody).chain(&facts.clients);
+        // One finding is enough here: the same mistake would come 250 times.
+        clients.map(|client| self.rank(client).map_err(|finding| vec![finding])).collect()
+    }
+
+    fn rank(&mut self, client: &ClientFacts) -> Result<Ranking, Finding> {
+        let regions = self.region_values();
+        let seen = wrap(ClientObject(Arc::new(client.clone())));
+        let candidates = self.call("region-candidates", vec![seen.clone(), list(regions.iter().cloned())])?;
+        let candidates = self.known_ids("region-candidates", &candidates)?;
+        let chosen = candidates.iter().filter_map(|id| {
+            self.regions.iter().position(|region| region.0.id == *id).and_then(|at| regions.get(at).cloned())
+        });
+        let chosen = list(chosen.collect::<Vec<_>>());
+        let ranked = self.call("rank-regions", vec![seen, chosen])?;
+        Ok(Ranking { regions: self.known_ids("rank-regions", &ranked)? })
+    }
+
+    /// A list of regions that exist, none twice, at least one.
+    fn known_ids(&self, function: &str, answer: &SteelVal) -> Result<Vec<RegionId>, Finding> {
+        let known = self.region_ids();
+        let ids = region_ids(answer).and_then(|ids| {
+            if let Some(stranger) = ids.iter().find(|id| !known.contains(*id)) {
+                return Err(fault(format!("there is no region `{stranger}`")));
+            }
+            let once: BTreeSet<_> = ids.iter().collect();
+            if once.len() != ids.len() {
+                return Err(fault("a region is named twice"));
+            }
+            if ids.is_empty() && !known.is_empty() { Err(fault("no region is named")) } else { Ok(ids) }
+        });
+        ids.map_err(|error| self.misshapen(function, answer, &error, &format!("return a list of region ids, best first; {}", known_regions(&known))))
+    }
+
+    fn misshapen(&self, function: &str, answer: &SteelVal, error: &steel::SteelErr, help: &str) -> Finding {
+        let message = format!("`{function}` returned {}: {}", shown(answer), bare(&error.to_string()));
+        faults::in_function(&self.files, self.file_of(function), function, message, help)
+    }
+
+    fn dns_answer(&mut self, client: &ClientFacts, ranking: &Ranking) -> Result<(), Finding> {
+        let ranked = list(ranking.regions.iter().map(|id| super::values::symbol(id.as_str())));
+        let client = wrap(ClientObject(Arc::new(client.clone())));
+        let answer = self.call("dns-answer", vec![text("api.example.org"), client, ranked])?;
+        let shape = Alist::read(&answer, &["count", "ttl-min", "ttl-max"]).and_then(|keys| {
+            let key = |called| keys.one(called, count)?.ok_or_else(|| fault(format!("`{called}` is missing")));
+            let (answers, least, most) = (key("count")?, key("ttl-min")?, key("ttl-max")?);
+            if answers == 0 || least == 0 || least > most || most > LONGEST_TTL {
+                return Err(fault(format!("count and ttl-min from 1, ttl-max from ttl-min to {LONGEST_TTL}")));
+            }
+            Ok(())
+        });
+        let help = "return ((count . 2) (ttl-min . 20) (ttl-max . 300)), times in seconds";
+        shape.map_err(|error| self.misshapen("dns-answer", &answer, &error, help))
+    }
+
+    fn failover_plan(&mut self) -> Result<(), Finding> {
+        let regions = list(self.region_values());
+        let answer = self.call("failover-plan", vec![regions])?;
+        pairs(&answer)
+            .map(|_| ())
+            .map_err(|error| self.misshapen("failover-plan", &answer, &error, "return a list of (key . value)"))
+    }
+
+    /// Whether a region should be taken as unwell.
+    pub fn unwell(&mut self, observations: &[Observation]) -> Answered<bool> {
+        let seen = list(observations.iter().map(|&observation| wrap(ObservationObject(observation))));
+        let answer = self.call("region-verdict", vec![seen]).map_err(|finding| vec![finding])?;
+        let verdict = name(&answer).and_then(|word| match word {
+            "steady" => Ok(false),
+            "unwell" => Ok(true),
+            _ => Err(fault("this is no verdict")),
+        });
+        verdict.map_err(|error| vec![self.misshapen("region-verdict", &answer, &error, "return 'steady or 'unwell")])
+    }
+
+    /// Rules on each case, asking once for all that cannot be told apart.
+    pub fn rule_on(&mut self, cases: &[ResidencyCase]) -> Answered<Vec<CaseAnswer>> {
+        let mut holds = Memo::default();
+        let mut travels: HashMap<(usize, usize), Memo<Verdict>> = HashMap::new();
+        cases.iter().map(|case| self.rule_on_one(case, &mut holds, &mut travels).map_err(|finding| vec![finding])).collect()
+    }
+
+    fn rule_on_one(
+        &mut self,
+        case: &ResidencyCase,
+        holds: &mut Memo<Arc<BTreeMap<RegionId, Verdict>>>,
+        travels: &mut HashMap<(usize, usize), Memo<Verdict>>,
+    ) -> Result<CaseAnswer, Finding> {
+        let hold = match holds.recall(case) {
+            Some(hold) => hold,
+            None => {
+                let record = RecordObject::new(*case);
+                let answer = self.call("residency", vec![wrap(record.clone())])?;
+                let hold = Arc::new(self.holding(&answer)?);
+                holds.keep(case, record.noted(), hold.clone());
+                hold
+            }
+        };
+        let allowed: Vec<usize> = (0..self.regions.len())
+            .filter(|&at| matches!(hold.get(&self.regions[at].0.id), Some(Verdict::Allow { .. })))
+            .collect();
+        let mut transfer = BTreeMap::new();
+        for (&from, &to) in allowed.iter().flat_map(|from| allowed.iter().map(move |to| (from, to))) {
+            if from == to {
+                continue;
+            }
+            let memo = travels.entry((from, to)).or_default();
+            let verdict = match memo.recall(case) {
+                Some(verdict) => verdict,
+                None => {
+                    let record = RecordObject::new(*case);
+                    let values = self.region_values();
+                    let answer = self.call("transfer", vec![wrap(record.clone()), values[from].clone(), values[to].clone()])?;
+                    let verdict = travel_verdict(&answer).map_err(|error| {
+                        let help = "return (allow 'rule duties) or (deny 'rule)";
+                        self.misshapen("transfer", &answer, &error, help)
+                    })?;
+                    memo.keep(case, record.noted(), verdict.clone());
+                    verdict
+                }
+            };
+            transfer.insert((self.regions[from].0.id.clone(), self.regions[to].0.id.clone()), verdict);
+        }
+        Ok(CaseAnswer { hold: (*hold).clone(), transfer })
+    }
+
+    /// A verdict for every region; those that `allow-in` leaves out are denied by the same rule.
+    fn holding(&self, answer: &SteelVal) -> Result<BTreeMap<RegionId, Verdict>, Finding> {
+        let known = self.region_ids();
+        let read = || -> Scheme<BTreeMap<RegionId, Verdict>> {
+            let parts = items(answer)?;
+            let (allowed, rule_name, obligations) = match (parts.first().map(name).transpose()?, parts.as_slice()) {
+                (Some("allow-in"), [_, ids, called, with]) => (region_ids(ids)?, rule(called)?, duties(with)?),
+                (Some("deny"), [_, called]) => (Vec::new(), rule(called)?, BTreeSet::new()),
+                _ => return Err(fault("this is no ruling")),
+            };
+            if let Some(stranger) = allowed.iter().find(|id| !known.contains(*id)) {
+                return Err(fault(format!("there is no region `{stranger}`")));
+            }
+            let verdict = |id: &RegionId| match allowed.contains(id) {
+                true => allow(rule_name.clone(), obligations.clone()),
+                false => Verdict::Deny { rule: rule_name.clone() },
+            };
+            Ok(known.iter().map(|id| (id.clone(), verdict(id))).collect())
+        };
+        let help = "return (allow-in ids 'rule duties) or (deny 'rule)";
+        read().map_err(|error| self.misshapen("residency", answer, &error, help))
+    }
+
+    /// Settles concurrent writes by a resolver that was defined.
+    pub fn resolve(&mut self, resolver: &str, address: &Address, siblings: &[Sibling]) -> Answered<Resolution> {
+        let found = lock(&self.ledger).resolvers.get(resolver).map(|(file, function)| (file.clone(), function.value().clone()));
+        let Some((file, function)) = found else {
+            let message = format!("no conflict resolver is called `{resolver}`");
+            return Err(vec![Finding::error("", "", (0, 0), message, "define it with define-conflict-resolver")]);
+        };
+        let objects = siblings.iter().enumerate().map(|(at, sibling)| wrap(sibling_object(at, sibling)));
+        let arguments = vec![text(address.key.as_str()), list(objects)];
+        let answer = self.engine.call_function_with_args(function, arguments);
+        let answer = answer.map_err(|error| vec![self.fault(&file, &error)])?;
+        settlement(&answer, siblings).map_err(|error| {
+            let message = format!("the resolver `{resolver}` returned {}: {}", shown(&answer), bare(&error.to_string()));
+            let misfit = super::declare::Misfit {
+                file,
+                form: "define-conflict-resolver",
+                message,
+                help: "return one of the siblings, 'keep, or (merged \"text\")".to_owned(),
+            };
+            vec![faults::misfit(&self.files, misfit)]
+        })
+    }
+
+    /// Samples `lag-action` from no lag upward and finds where its answer changes, to the millisecond.
+    fn lag_bands(&mut self) -> Result<LagBands, Finding> {
+        let steps = (0..10_000).step_by(100).chain((10_000..=LONGEST_LAG).step_by(1000));
+        let mut bands: Vec<(Millis, LagAction)> = Vec::new();
+        let mut before = 0;
+        for lag in steps {
+            let action = self.lag_action(lag)?;
+            match bands.last().map(|&(_, last)| last) {
+                None => bands.push((Millis(0), action)),
+                Some(last) if action == last => {}
+                Some(last) if action < last => {
+                    let message = format!("`lag-action` is {action:?} at {lag} ms of lag and {last:?} at {before} ms");
+                    let help = "a larger lag must never call for less: 'ok, 'alert, 'throttle, 'unready";
+                    return Err(faults::in_function(&self.files, self.file_of("lag-action"), "lag-action", message, help));
+                }
+                Some(last) => self.bisect(&mut bands, (before, last), (lag, action))?,
+            }
+            before = lag;
+        }
+        Ok(LagBands(bands))
+    }
+
+    /// Adds the bands that begin between two lags whose actions differ.
+    fn bisect(
+        &mut self,
+        bands: &mut Vec<(Millis, LagAction)>,
+        (mut low, mut last): (u64, LagAction),
+        (end, action): (u64, LagAction),
+    ) -> Result<(), Finding> {
+        // Each round finds the next change; there are four actions, so at most three rounds.
+        while last < action {
+            let (mut high, mut reached) = (end, action);
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                match self.lag_action(middle)? {
+                    same if same <= last => low = middle,
+                    other => (high, reached) = (middle, other),
+                }
+            }
+            bands.push((Millis(high), reached));
+            (low, last) = (high, reached);
+        }
+        Ok(())
+    }
+
+    fn lag_action(&mut self, lag: u64) -> Result<LagAction, Finding> {
+        let answer = self.call("lag-action", vec![wrap(LinkObject(Millis(lag)))])?;
+        let action = name(&answer).and_then(|word| match word {
+            "ok" => Ok(LagAction::Ok),
+            "alert" => Ok(LagAction::Alert),
+            "throttle" => Ok(LagAction::Throttle),
+            "unready" => Ok(LagAction::Unready),
+            _ => Err(fault("this is no action")),
+        });
+        action.map_err(|error| self.misshapen("lag-action", &answer, &error, "return 'ok, 'alert, 'throttle or 'unready"))
+    }
+}
+
+fn nobody() -> ClientFacts {
+    ClientFacts { class: ClientClass { country: None }, continent: None, coordinates: None }
+}
+
+fn allow(rule: model::RuleId, obligations: BTreeSet<model::RuleId>) -> Verdict {
+    Verdict::Allow { rule, obligations, valid_from: UnixMillis(0), valid_until: UnixMillis::MAX }
+}
+
+fn travel_verdict(answer: &SteelVal) -> Scheme<Verdict> {
+    let parts = items(answer)?;
+    match (parts.first().map(name).transpose()?, parts.as_slice()) {
+        (Some("allow"), [_, called, with]) => Ok(allow(rule(called)?, duties(with)?)),
+        (Some("deny"), [_, called]) => Ok(Verdict::Deny { rule: rule(called)? }),
+        _ => Err(fault("this is no ruling")),
+    }
+}
+
+fn sibling_object(at: usize, sibling: &Sibling) -> SiblingObject {
+    let value = sibling.content.record().map_or_else(String::new, |record| {
+        String::from_utf8_lossy(record.payload.bytes()).into_owned()
+    });
+    SiblingObject {
+        region: sibling.version.dot.actor.region.as_str().to_owned(),
+        time: sibling.version.hlc.wall().0,
+        value: value.into(),
+        deleted: matches!(sibling.content, Content::Tombstone { .. }),
+        index: u32::try_from(at).unwrap_or(u32::MAX),
+    }
+}
+
+fn settlement(answer: &SteelVal, siblings: &[Sibling]) -> Scheme<Resolution> {
+    if let Ok(winner) = object::<SiblingObject>(answer) {
+        return match siblings.len() > winner.index as usize {
+            true => Ok(Resolution::Winner(winner.index)),
+            false => Err(fault("this sibling is none of those asked about")),
+        };
+    }
+    if let SteelVal::SymbolV(word) = answer
+        && word.as_str() == "keep"
+    {
+        return Ok(Resolution::Keep);
+    }
+    let parts = items(answer)?;
+    match (parts.first().map(name).transpose()?, parts.as_slice()) {
+        (Some("merged"), [_, SteelVal::StringV(merged)]) if merged.len() <= LONGEST_MERGE => {
+            let texts = siblings.iter().filter_map(|sibling| sibling.content.record());
+            if texts.clone().any(|record| std::str::from_utf8(record.payload.bytes()).is_err()) {
+                return Err(fault("values that are not UTF-8 cannot be merged as text"));
+            }
+            Ok(Resolution::Merged(merged.as_bytes().to_vec()))
+        }
+        _ => Err(fault("this is no settlement")),
+    }
+}

@@ -1,0 +1,213 @@
+//! The parent's side: starts children, keeps one ready, loads trees.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::bundle::PolicyTree;
+use model::question::{Answer, Declarations, Question};
+use model::routing::Facts;
+use model::{ByteCount, Finding, Millis};
+
+use crate::generation::Generation;
+use crate::process::Process;
+
+/// What a child may use.
+#[derive(Clone, Copy, Debug)]
+pub struct HostLimits {
+    /// Wall-clock time to load a tree and run its tests.
+    pub load: Millis,
+    /// Wall-clock time to answer one question.
+    pub question: Millis,
+    /// Address space of one child. Beyond it the child aborts.
+    pub memory: ByteCount,
+}
+
+impl Default for HostLimits {
+    fn default() -> Self {
+        Self { load: Millis(3000), question: Millis(500), memory: ByteCount(512 << 20) }
+    }
+}
+
+/// Why a question has no answer. The generation is loaded anew before the next one.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// No child could be started.
+    #[error("a policy host cannot be started from {executable}: {source}")]
+    Start {
+        /// What was to be run.
+        executable: PathBuf,
+        /// Why it could not.
+        source: std::io::Error,
+    },
+    /// The socket to the child cannot be used.
+    #[error("the socket to a policy host cannot be used: {0}")]
+    Socket(std::io::Error),
+    /// No answer came in time; the child was killed.
+    #[error("the policies gave no answer within {0}; look for a loop without an end")]
+    Deadline(Millis),
+    /// The child ended by itself.
+    #[error("the policy host died: {0}")]
+    Died(String),
+    /// The child said something unexpected: a bug, or a child of another version.
+    #[error("the policy host broke the protocol: {0}")]
+    Protocol(String),
+    /// A tree that once loaded does not load any more.
+    #[error("the policies no longer load: {}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    Reload(Vec<Finding>),
+    /// Too many questions wait already.
+    #[error("{0} questions already wait for the policies")]
+    Busy(usize),
+    /// The host was shut down.
+    #[error("the policy host was shut down")]
+    ShutDown,
+}
+
+/// Starts and supervises the children that run policies. Clones share one host.
+#[derive(Clone)]
+pub struct PolicyHost {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    executable: PathBuf,
+    library: BTreeMap<String, String>,
+    limits: HostLimits,
+    /// A child whose engine is built, so that a save does not wait for one.
+    spare: Mutex<Option<Process>>,
+    closed: AtomicBool,
+}
+
+impl PolicyHost {
+    /// A host whose children are `executable policy-host …`; that must call
+    /// [`crate::child_main`]. `library` holds the modules that policies may
+    /// require, `repomind/regions.scm` to its text.
+    ///
+    /// # Errors
+    /// [`HostError::Start`] when the first child cannot be started.
+    pub fn start(executable: &Path, library: BTreeMap<String, String>, limits: HostLimits) -> Result<Self, HostError> {
+        // Children run in `/`, so that a relative path would lead elsewhere.
+        let executable = std::path::absolute(executable)
+            .map_err(|source| HostError::Start { executable: executable.to_owned(), source })?;
+        let inner =
+            Inner { executable, library, limits, spare: Mutex::new(None), closed: AtomicBool::new(false) };
+        let host = Self { inner: Arc::new(inner) };
+        *host.spare() = Some(host.spawn()?);
+        Ok(host)
+    }
+
+    /// Kills the spare child and starts no more. Generations keep theirs until they are dropped.
+    pub fn shutdown(&self) {
+        self.inner.closed.store(true, Ordering::Release);
+        self.spare().take();
+    }
+
+    /// Loads `tree` into a fresh child: scan, compile, the files' own tests, the
+    /// contract. `facts` are those that the policies see until others are asked with.
+    ///
+    /// # Errors
+    /// All findings at once. One that names no file is about the host itself.
+    pub async fn load(&self, tree: PolicyTree, facts: Facts) -> Result<(Generation, Declarations), Vec<Finding>> {
+        let outcome = self.load_process(&tree, &facts).await;
+        self.refill();
+        let (process, declarations) = outcome?;
+        Ok((Generation::new(self.clone(), tree, facts, process), declarations))
+    }
+
+    /// Evaluates `source` beside `tree` in a child that dies afterwards: what it
+    /// prints, then its last value. An empty tree is not loaded: then only the library is there.
+    ///
+    /// # Errors
+    /// What is wrong with the tree or the source.
+    pub async fn scratch_eval(&self, tree: PolicyTree, facts: Facts, source: String) -> Result<String, Vec<Finding>> {
+        let outcome = self.evaluate(&tree, &facts, source).await;
+        self.refill();
+        outcome
+    }
+
+    async fn evaluate(&self, tree: &PolicyTree, facts: &Facts, source: String) -> Result<String, Vec<Finding>> {
+        let mut process = if tree.0.is_empty() {
+            self.take().await.map_err(|error| vec![about_host(&error, "")])?
+        } else {
+            self.load_process(tree, facts).await?.0
+        };
+        match process.ask(Question::Eval { source }, self.inner.limits.load, &mut |_| ()).await {
+            Ok(Answer::Value(value)) => Ok(value),
+            Ok(Answer::Refused(findings)) => Err(findings),
+            Ok(_) => Err(vec![about_host(&HostError::Protocol("another answer than asked for".to_owned()), "")]),
+            Err(error) => Err(vec![about_host(&error, "input")]),
+        }
+    }
+
+    /// Loads a tree into a child of its own.
+    pub(crate) async fn load_process(
+        &self,
+        tree: &PolicyTree,
+        facts: &Facts,
+    ) -> Result<(Process, Declarations), Vec<Finding>> {
+        let mut process = self.take().await.map_err(|error| vec![about_host(&error, "")])?;
+        let question = Question::Load { tree: tree.clone(), facts: facts.clone() };
+        let mut at = String::new();
+        match process.ask(question, self.inner.limits.load, &mut |file| at = file).await {
+            Ok(Answer::Loaded(declarations)) => Ok((process, *declarations)),
+            Ok(Answer::Refused(findings)) => Err(findings),
+            Ok(_) => Err(vec![about_host(&HostError::Protocol("another answer than asked for".to_owned()), "")]),
+            Err(error) => Err(vec![about_host(&error, &at)]),
+        }
+    }
+
+    /// How long a question may take.
+    pub(crate) fn limits(&self) -> HostLimits {
+        self.inner.limits
+    }
+
+    /// A child that is ready: the spare if it lives, else a new one.
+    async fn take(&self) -> Result<Process, HostError> {
+        let spare = self.spare().take();
+        if let Some(mut process) = spare
+            && process.runs()
+            && process.ready(&self.inner.library).await.is_ok()
+        {
+            return Ok(process);
+        }
+        let mut process = self.spawn()?;
+        process.ready(&self.inner.library).await?;
+        Ok(process)
+    }
+
+    /// Starts the next spare.
+    pub(crate) fn refill(&self) {
+        let mut spare = self.spare();
+        if spare.is_none() {
+            match self.spawn() {
+                Ok(process) => *spare = Some(process),
+                Err(HostError::ShutDown) => {}
+                Err(error) => tracing::warn!(%error, "no spare policy host; the next load starts one"),
+            }
+        }
+    }
+
+    fn spawn(&self) -> Result<Process, HostError> {
+        if self.inner.closed.load(Ordering::Acquire) {
+            return Err(HostError::ShutDown);
+        }
+        let executable = &self.inner.executable;
+        Process::start(executable, self.inner.limits.memory)
+            .map_err(|source| HostError::Start { executable: executable.clone(), source })
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
+        self.inner.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What went wrong with a child, as a finding; `file` is what it was working on.
+fn about_host(error: &HostError, file: &str) -> Finding {
+    let help = match error {
+        HostError::Deadline(_) => "look for a loop without an end, or for a test that tries too much",
+        HostError::Died(_) => "look for recursion without an end, or for something that grows without bound",
+        _ => "",
+    };
+    Finding::error(file, "", (0, 0), error.to_string(), help)
+}
