@@ -151,7 +151,8 @@ impl Wan {
         };
         restored(&mut shape).await;
         // The three-way handshake takes one round trip before the first byte may go.
-        tokio::time::sleep(shape.borrow().delay() * 2).await;
+        let handshake = shape.borrow().delay() * 2;
+        tokio::time::sleep(handshake).await;
         let stream = connect(address).await?;
         let (near, far) = tokio::io::duplex(64 * 1024);
         tokio::spawn(carry(far, stream, shape));

@@ -12,11 +12,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use model::routing::RegionState;
+use model::version::PositionVector;
 use model::{Micros, RegionId};
 use net::PeerClient;
 use tokio_util::sync::CancellationToken;
 
 use super::running::RunningRegion;
+use crate::client::ServiceProbe;
 
 /// How often a peer is probed.
 const EVERY: Duration = Duration::from_millis(200);
@@ -29,7 +31,7 @@ const REROUTE_EVERY: Duration = Duration::from_secs(2);
 pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<PeerClient>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut offered = 0;
+    let (mut offered, mut goal) = (0, None);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -41,23 +43,33 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
             Ok(Ok(report)) => Some((report, Micros::from_duration(sent.elapsed()))),
             Ok(Err(_)) | Err(_) => None,
         };
-        observe(&region, &peer, report.as_ref());
+        observe(&region, &peer, report.as_ref(), &mut goal);
         if let Some((report, _)) = &report {
             offer_generation(&region, &peer, &client, report.generation, &mut offered).await;
         }
     }
 }
 
-fn observe(region: &RunningRegion, peer: &RegionId, report: Option<&(net::PeerReport, Micros)>) {
+/// Takes in one probe. A region that comes back is caught up once it has all that this one had when it was first
+/// heard of again (`goal`): what is written meanwhile is ordinary lag, and under load there is always some.
+fn observe(
+    region: &RunningRegion,
+    peer: &RegionId,
+    report: Option<&(net::PeerReport, Micros)>,
+    goal: &mut Option<PositionVector>,
+) {
     let serving = report.filter(|(report, _)| report.state.serves() && report.api_ok);
     {
         let mut health = region.health.lock().expect("no probe panics while it holds the lock");
         health.handle_probe(peer, serving.map(|(_, round_trip)| *round_trip), region.now());
-        if let Some((report, _)) = report {
-            // A peer is caught up when it has all that we had acknowledged to us by it before it went away,
-            // and all of our own log that it may hold.
-            let ours = region.data.vector();
-            health.caught_up(peer, report.vector.includes(&ours) || region.data.backlog(peer) == 0);
+        match (serving, health.state(peer)) {
+            (Some((report, _)), RegionState::CatchingUp) => {
+                let goal = goal.get_or_insert_with(|| region.data.vector());
+                health.caught_up(peer, report.vector.includes(goal));
+            }
+            (Some(_), _) => *goal = None,
+            (None, RegionState::Down) => *goal = None,
+            (None, _) => {}
         }
     }
     publish(region);
@@ -82,13 +94,20 @@ pub fn publish(region: &RunningRegion) {
         let was = before.get(id).copied().unwrap_or(RegionState::Joining);
         if was != *state {
             tracing::info!(region = %id, was = was.name(), now = state.name(), "a region's health changed");
-            metrics::counter!("repomind_region_transitions_total", "region" => id.to_string(), "to" => state.name()).increment(1);
+            metrics::counter!("repomind_region_transitions_total", "region" => id.to_string(), "to" => state.name())
+                .increment(1);
         }
     }
     region.states.store(Arc::new(states));
 }
 
-async fn offer_generation(region: &RunningRegion, peer: &RegionId, client: &PeerClient, theirs: u64, offered: &mut u64) {
+async fn offer_generation(
+    region: &RunningRegion,
+    peer: &RegionId,
+    client: &PeerClient,
+    theirs: u64,
+    offered: &mut u64,
+) {
     let ours = region.generations.number();
     if region.me != region.regions.primary || theirs >= ours {
         return;
@@ -97,7 +116,9 @@ async fn offer_generation(region: &RunningRegion, peer: &RegionId, client: &Peer
     match client.send_bundle(&bundle).await {
         Ok(generation) => tracing::info!(%peer, generation, "a region took over the policy generation"),
         // Said once a generation: the offer is repeated with every probe.
-        Err(error) if *offered != ours => tracing::warn!(%peer, generation = ours, %error, "a region did not take the generation"),
+        Err(error) if *offered != ours => {
+            tracing::warn!(%peer, generation = ours, %error, "a region did not take the generation")
+        }
         Err(_) => {}
     }
     *offered = ours;
@@ -105,7 +126,7 @@ async fn offer_generation(region: &RunningRegion, peer: &RegionId, client: &Peer
 
 /// Checks the service behind this gateway until `stop`.
 pub async fn probe_service(region: Arc<RunningRegion>, stop: CancellationToken) {
-    let Some(uri) = region.apis.get(&region.me).cloned() else { return };
+    let Some(probe) = region.apis.get(&region.me).and_then(|uri| ServiceProbe::new(uri).ok()) else { return };
     let mut ticks = tokio::time::interval(EVERY);
     let mut lost = 0_u32;
     loop {
@@ -113,7 +134,7 @@ pub async fn probe_service(region: Arc<RunningRegion>, stop: CancellationToken) 
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        lost = if crate::client::service_answers(&uri, PATIENCE).await { 0 } else { lost.saturating_add(1) };
+        lost = if probe.answers(PATIENCE).await { 0 } else { lost.saturating_add(1) };
         // Two in a row, so that one lost packet on the loopback of a busy machine moves nobody.
         region.api_ok.store(lost < 2, Ordering::Relaxed);
         publish(&region);

@@ -81,7 +81,9 @@ async fn converse(region: &RunningRegion, stream: UnixStream) -> std::io::Result
                 Ok(value) => Reply::Value(value),
                 Err(findings) => Reply::Errors(findings.iter().map(|finding| finding.render(false)).collect()),
             },
-            Err(error) => Reply::Errors(vec![format!("one JSON object a line, as {{\"source\": \"(all-regions)\"}}: {error}")]),
+            Err(error) => {
+                Reply::Errors(vec![format!("one JSON object a line, as {{\"source\": \"(all-regions)\"}}: {error}")])
+            }
         };
         let mut answer = serde_json::to_vec(&reply)?;
         answer.push(b'\n');

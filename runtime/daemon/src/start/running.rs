@@ -143,7 +143,11 @@ impl net::Region for RunningRegion {
         self.apis.get(region).cloned()
     }
 
-    fn receive_bundle(self: Arc<Self>, from: RegionId, bundle: SignedBundle) -> BoxFuture<'static, Result<u64, String>> {
+    fn receive_bundle(
+        self: Arc<Self>,
+        from: RegionId,
+        bundle: SignedBundle,
+    ) -> BoxFuture<'static, Result<u64, String>> {
         Box::pin(async move {
             let facts = self.facts();
             let taken = self.generations.receive(&from, bundle, facts).await;

@@ -13,8 +13,7 @@ use serde_json::Value;
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
 /// Folders of a tree.
-const TREE: &[&str] =
-    &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
+const TREE: &[&str] = &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
 /// Each cluster of this process takes the next 127.N.0.0/16, beginning here.
 static NEXT: AtomicU8 = AtomicU8::new(40);
 
@@ -101,7 +100,14 @@ impl Cluster {
     }
 
     /// Asks a region's gateway, with the development token.
-    pub fn ask(&self, region: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
+    pub fn ask(
+        &self,
+        region: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> std::io::Result<Answer> {
         let token = std::fs::read_to_string(self.state("pki/token")).unwrap_or_default();
         let authorization = format!("Bearer {}", token.trim());
         let mut all = vec![("authorization", authorization.as_str())];
@@ -171,11 +177,19 @@ pub fn until<T>(what: &str, patience: Duration, mut seen: impl FnMut() -> Option
     }
 }
 
-fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
+fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(15)))?;
-    let mut request =
-        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
     }
@@ -192,7 +206,11 @@ fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &st
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let body = if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") { unchunk(body) } else { body.to_owned() };
+    let body = if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+        unchunk(body)
+    } else {
+        body.to_owned()
+    };
     Ok(Answer { status: status.ok_or(std::io::ErrorKind::InvalidData)?, headers, body })
 }
 
