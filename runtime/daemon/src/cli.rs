@@ -81,7 +81,9 @@ enum Verify {
 pub enum WanProfile {
     /// Round trips as measured between the real places.
     Realistic,
-    /// None.
+    /// None, but links can be cut, slowed and made lossy while they run.
+    Lan,
+    /// None; nothing can be set later.
     None,
 }
 
@@ -90,6 +92,7 @@ impl WanProfile {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Realistic => "realistic",
+            Self::Lan => "lan",
             Self::None => "none",
         }
     }

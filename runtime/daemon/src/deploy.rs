@@ -69,7 +69,9 @@ pub async fn deploy(place: &Place, wan: WanProfile, timeout: Duration) -> anyhow
     let place = Place { tree: absolute(&place.tree)?, state: absolute(&place.state)? };
     let mut deployment = Deployment::new(place.tree.clone(), &regions);
     if let Some(earlier) = Deployment::read(&place.state)? {
-        let still: Vec<Started> = earlier.started.into_iter().filter(Started::runs).collect();
+        let (still, ended): (Vec<Started>, Vec<Started>) = earlier.started.into_iter().partition(Started::runs);
+        // One that was killed a moment ago still holds its ports.
+        processes::gone(&ended, PATIENCE).await;
         if !still.is_empty() && (earlier.tree != place.tree || earlier.regions != deployment.regions) {
             bail!(
                 "{} holds a running deployment of other regions or another tree ({}); run `repomind-run destroy` first",

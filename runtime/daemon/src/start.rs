@@ -135,6 +135,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
         wan: match args.wan {
             WanProfile::Realistic => Wan::realistic(&me.id, &regions),
+            WanProfile::Lan => Wan::emulated(),
             WanProfile::None => Wan::none(),
         },
         me: me.id.clone(),

@@ -53,7 +53,7 @@ impl Cluster {
     /// Three regions that serve and see each other.
     pub fn deployed() -> Self {
         let cluster = Self::tree();
-        let output = cluster.run(&["deploy", "--wan", "none"]);
+        let output = cluster.run(&["deploy", "--wan", "lan"]);
         assert!(output.status.success(), "deploy failed:\n{}\n{}", text(&output), cluster.logs());
         cluster
     }
@@ -135,18 +135,26 @@ impl Cluster {
     pub fn processes(&self, region: &str) -> Vec<i32> {
         let record = std::fs::read_to_string(self.state("deploy.json")).expect("a deployment record");
         let record: Value = serde_json::from_str(&record).expect("JSON");
-        let all = record["processes"].as_array().expect("processes");
+        let all = record["started"].as_array().expect("processes");
         all.iter()
             .filter(|process| process["region"] == region)
             .map(|process| i32::try_from(process["pid"].as_i64().expect("a pid")).expect("a pid"))
             .collect()
     }
 
-    /// SIGKILLs a region's processes.
+    /// SIGKILLs a region's processes and waits until nothing of them is left.
     pub fn kill(&self, region: &str) {
-        for pid in self.processes(region) {
-            let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+        let processes = self.processes(region);
+        for pid in &processes {
+            let pid = rustix::process::Pid::from_raw(*pid).expect("a process id");
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the process was there");
+        }
+        for pid in processes {
+            until("a killed process ends", Duration::from_secs(10), || {
+                let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                (threads <= 1 && words.is_empty()).then_some(())
+            });
         }
     }
 }
