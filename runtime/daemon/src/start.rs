@@ -9,6 +9,7 @@ pub mod generations;
 pub mod probes;
 pub mod repl;
 pub mod running;
+mod snapshot;
 pub mod watch;
 
 use std::collections::BTreeMap;

@@ -323,7 +323,7 @@ async fn a_probe_pays_the_emulated_distance_and_a_stranger_gets_no_answer() {
     let identity = Identity::load(dir.path(), &id("us-east")).unwrap();
     let wan = Wan::emulated();
     let client = PeerClient::new(id("eu-west"), address, &identity, wan.clone()).unwrap();
-    assert_eq!(client.probe().await.unwrap().generation, 7);
+    assert_eq!(client.probe().await.unwrap().0.generation, 7);
     let change = net::wan::WanChange { peer: id("eu-west"), delay_ms: Some(40.0), cut: None };
     wan.set(&change).unwrap();
     let begun = Instant::now();
