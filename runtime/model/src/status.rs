@@ -39,6 +39,18 @@ pub struct RegionStatus {
     pub emulated_delay_ms: BTreeMap<RegionId, f64>,
 }
 
+/// Where the delay of an emulated link comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DelayOrigin {
+    /// Half of a round trip that was measured between the two provider regions.
+    Measured,
+    /// Computed from the distance, because the table of round trips lacks the pair.
+    Estimated,
+    /// Set by an operator while the region ran.
+    Operator,
+}
+
 /// Replication from this region to one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkStatus {

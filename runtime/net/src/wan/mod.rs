@@ -9,6 +9,8 @@
 //!
 //! Without emulation ([`Wan::none`]) connections are not wrapped at all.
 
+mod distance;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use model::RegionId;
 use model::region::Regions;
+use model::status::DelayOrigin;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
@@ -27,12 +30,6 @@ use crate::limits;
 
 /// Bytes that travel as one piece.
 const PIECE: usize = 16 * 1024;
-
-/// Light in glass, refractive index 1.47.
-const FIBRE_KM_PER_MS: f64 = 204.0;
-/// How much longer cables are than the great circle, about: 5,450 km from
-/// Virginia to Dublin come to a round trip of 75 ms, near what providers publish.
-const DETOUR: f64 = 1.4;
 
 /// How a link to one peer behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,7 +65,14 @@ pub struct Wan {
     links: Option<Arc<Links>>,
 }
 
-type Links = Mutex<BTreeMap<RegionId, watch::Sender<LinkShape>>>;
+type Links = Mutex<BTreeMap<RegionId, Link>>;
+
+/// What is kept about the link to one peer.
+#[derive(Default)]
+struct Link {
+    shape: watch::Sender<LinkShape>,
+    origin: Option<DelayOrigin>,
+}
 
 /// A connection, shaped or not.
 pub(crate) trait Conduit: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -96,17 +100,25 @@ impl Wan {
         Self { links: Some(Arc::default()) }
     }
 
-    /// Links as far as the regions are apart on the globe: light in fibre covers
-    /// 200 km a millisecond, and cables take about 1.4 times the great circle.
+    /// Links as long as those between the provider's regions: half of the measured
+    /// round trip, or an estimate from the distance where none was measured.
+    /// [`Wan::origins`] tells which.
     pub fn realistic(me: &RegionId, regions: &Regions) -> Self {
         let wan = Self::emulated();
         let Some(here) = regions.by_id.get(me) else { return wan };
         for there in regions.by_id.values().filter(|region| region.id != *me) {
-            let kilometres = here.coordinates.kilometres_to(there.coordinates);
-            let delay_ms = (kilometres * DETOUR / FIBRE_KM_PER_MS * 10.0).round() / 10.0;
-            wan.with_link(&there.id, |link| link.send_modify(|shape| shape.delay_ms = delay_ms));
+            let (delay_ms, origin) = distance::one_way(here, there);
+            wan.with_link(&there.id, |link| {
+                link.origin = Some(origin);
+                link.shape.send_modify(|shape| shape.delay_ms = delay_ms);
+            });
         }
         wan
+    }
+
+    /// Where the delay of each link comes from; a link that was never given one is absent.
+    pub fn origins(&self) -> BTreeMap<RegionId, DelayOrigin> {
+        self.each(|link| link.origin).into_iter().filter_map(|(peer, origin)| Some((peer, origin?))).collect()
     }
 
     /// The one-way delay of each link in milliseconds; empty without emulation.
@@ -123,30 +135,37 @@ impl Wan {
             return Err(WanError::Delay);
         }
         self.with_link(&change.peer, |link| {
-            link.send_modify(|shape| {
+            if change.delay_ms.is_some() {
+                link.origin = Some(DelayOrigin::Operator);
+            }
+            link.shape.send_modify(|shape| {
                 shape.delay_ms = change.delay_ms.unwrap_or(shape.delay_ms);
                 shape.cut = change.cut.unwrap_or(shape.cut);
             });
-            *link.borrow()
+            *link.shape.borrow()
         })
         .ok_or(WanError::Off)
     }
 
     /// How each link that was ever set or used behaves.
     pub fn shapes(&self) -> BTreeMap<RegionId, LinkShape> {
-        let Some(links) = &self.links else { return BTreeMap::new() };
-        let links = links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.iter().map(|(peer, link)| (peer.clone(), *link.borrow())).collect()
+        self.each(|link| *link.shape.borrow())
     }
 
-    fn with_link<T>(&self, peer: &RegionId, use_it: impl FnOnce(&watch::Sender<LinkShape>) -> T) -> Option<T> {
+    fn each<T>(&self, look: impl Fn(&Link) -> T) -> BTreeMap<RegionId, T> {
+        let Some(links) = &self.links else { return BTreeMap::new() };
+        let links = links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.iter().map(|(peer, link)| (peer.clone(), look(link))).collect()
+    }
+
+    fn with_link<T>(&self, peer: &RegionId, use_it: impl FnOnce(&mut Link) -> T) -> Option<T> {
         let mut links = self.links.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(use_it(links.entry(peer.clone()).or_insert_with(|| watch::Sender::new(LinkShape::default()))))
+        Some(use_it(links.entry(peer.clone()).or_default()))
     }
 
     /// Connects to `peer` over its link.
     pub(crate) async fn dial(&self, peer: &RegionId, address: SocketAddr) -> io::Result<Box<dyn Conduit>> {
-        let Some(mut shape) = self.with_link(peer, watch::Sender::subscribe) else {
+        let Some(mut shape) = self.with_link(peer, |link| link.shape.subscribe()) else {
             return Ok(Box::new(connect(address).await?));
         };
         restored(&mut shape).await;
@@ -280,6 +299,23 @@ mod tests {
         let mut back = [0; 5];
         tokio::time::timeout(Duration::from_secs(2), link.read_exact(&mut back)).await.unwrap().unwrap();
         assert_eq!(&back, b"hello");
+    }
+
+    #[test]
+    fn a_delay_that_an_operator_set_is_not_called_measured() {
+        let files = [("us-east", "us-east-1", true), ("eu-west", "eu-west-1", false)].map(|(id, name, primary)| {
+            let text = format!(
+                "region:\n  name: {name}\n  primary: {primary}\n  services: {{api: https://x.example, storage: s3://x}}\n  \
+                 capacity: {{min_instances: 1, max_instances: 1}}\n"
+            );
+            (format!("region-config/{id}.yml"), text)
+        });
+        let regions = config::load_from(&files.into()).unwrap();
+        let wan = Wan::realistic(&RegionId::new("us-east").unwrap(), &regions);
+        assert_eq!(wan.delays_ms(), BTreeMap::from([(peer(), 35.0)]));
+        assert_eq!(wan.origins(), BTreeMap::from([(peer(), DelayOrigin::Measured)]));
+        wan.set(&change(Some(1.0), None)).unwrap();
+        assert_eq!(wan.origins(), BTreeMap::from([(peer(), DelayOrigin::Operator)]));
     }
 
     #[test]
