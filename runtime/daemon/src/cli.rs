@@ -57,6 +57,8 @@ enum Command {
     Audit(AuditArgs),
     /// Send a steady rate of requests and measure latency from the intended start of each.
     LoadTest(LoadArgs),
+    /// Measure throughput, latency, lag and saves on three regions of its own, beside floors from the same run.
+    Bench(BenchArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -318,6 +320,20 @@ pub struct LoadArgs {
     pub json: bool,
 }
 
+/// Flags of `bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Seconds for each figure that is a rate.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Reads the command line and runs what it asks for.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -368,6 +384,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,
         Command::LoadTest(args) => crate::report::load::run(args).await,
+        Command::Bench(args) => crate::report::bench::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -234,6 +234,13 @@ fn services(regions: &Regions) -> BTreeMap<&RegionId, SocketAddr> {
     all
 }
 
+/// Where the sample service of a region listens, as it was started.
+pub fn service_of(deployment: &Deployment, region: &RegionId) -> Option<SocketAddr> {
+    let service = deployment.running(Role::Service, region)?;
+    let at = service.command.iter().position(|word| word == "--listen")?;
+    service.command.get(at + 1)?.parse().ok()
+}
+
 fn ports_free(regions: &Regions, wanted: &[(Role, &Region, Vec<String>)]) -> anyhow::Result<()> {
     let services = services(regions);
     let mut taken = Vec::new();

@@ -374,7 +374,7 @@ async fn a_region_with_a_rotated_certificate_still_speaks_with_those_that_run_wi
         let shutdown = CancellationToken::new();
         tokio::spawn(net::serve_peer(listener, west.clone(), served.clone(), shutdown.clone()));
         let client = PeerClient::new(id("eu-west"), address, east, Wan::none()).unwrap();
-        assert_eq!(client.probe().await.unwrap().generation, 7);
+        assert_eq!(client.probe().await.unwrap().0.generation, 7);
         shutdown.cancel();
     }
 }
