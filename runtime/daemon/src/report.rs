@@ -108,7 +108,7 @@ impl Stage {
     pub async fn own(tree: &std::path::Path, wan: WanProfile) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("repomind-").tempdir()?;
         let place = Place { tree: tree.to_owned(), state: folder.path().join("state") };
-        let deployment = crate::deploy::deploy(&place, wan, Duration::from_secs(60)).await?.deployment;
+        let deployment = crate::deploy::deploy(&place, wan, None, Duration::from_secs(60)).await?.deployment;
         Ok(Self { client: Client::new(&place.state)?, place, deployment, ours: Some(folder) })
     }
 
