@@ -126,6 +126,17 @@ pub enum ResumeError {
     },
 }
 
+/// Why a ledger could not be taken up from its stored hashes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError<E> {
+    /// It is not the one that was signed.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+    /// A hash could not be read.
+    #[error("a leaf of the ledger could not be read")]
+    Unread(E),
+}
+
 /// The end of a region's ledger: all that is needed to append, in O(log n) memory.
 ///
 /// [`Ledger::append`] moves it before the leaf is durable. Append to a clone and
@@ -168,6 +179,29 @@ impl Ledger {
             Some(checkpoint) if !agrees => Err(ResumeError::Shrunk { found: ledger.size(), signed: checkpoint.size }),
             _ => Ok(ledger),
         }
+    }
+
+    /// Like [`Ledger::resume`], from the stored hashes of `size` leaves: with stored nodes it reads O(log n) of them,
+    /// where `resume` reads every leaf. A leaf that was changed without its nodes is not noticed here, but by the audit.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load<T: LeafHashes + ?Sized>(
+        region: RegionId,
+        size: u64,
+        tree: &T,
+        signed: Option<&Checkpoint>,
+    ) -> Result<Self, LoadError<T::Error>> {
+        if let Some(checkpoint) = signed {
+            let signed = checkpoint.size;
+            if signed > size {
+                return Err(ResumeError::Shrunk { found: size, signed }.into());
+            }
+            if Frontier::read(tree, signed).map_err(LoadError::Unread)?.root() != checkpoint.root {
+                return Err(ResumeError::Changed { signed }.into());
+            }
+        }
+        Ok(Self { region, frontier: Frontier::read(tree, size).map_err(LoadError::Unread)? })
     }
 
     /// Whose it is.

@@ -90,6 +90,22 @@ impl Frontier {
     }
 }
 
+impl Frontier {
+    /// The right edge of the tree of the first `size` leaves, read from where they are stored. With stored nodes this
+    /// reads one hash for every bit of `size`.
+    ///
+    /// # Errors
+    /// A leaf cannot be read.
+    pub fn read<T: LeafHashes + ?Sized>(tree: &T, size: u64) -> Result<Self, T::Error> {
+        let (mut peaks, mut from) = (Vec::new(), 0);
+        for bit in (0..64).rev().map(|level| 1_u64 << level).filter(|bit| size & bit != 0) {
+            peaks.push(subtree(tree, from, from + bit)?);
+            from += bit;
+        }
+        Ok(Self { size, peaks })
+    }
+}
+
 /// The root over a list of leaf hashes.
 pub fn root_of(leaves: impl IntoIterator<Item = Digest>) -> Digest {
     let mut frontier = Frontier::default();

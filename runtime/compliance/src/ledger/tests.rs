@@ -216,6 +216,28 @@ fn a_ledger_is_taken_up_where_it_ended_and_never_after_a_loss() {
 }
 
 #[test]
+fn a_ledger_is_taken_up_from_its_nodes_as_from_its_leaves() {
+    let (mut ledger, mut stored) = (Ledger::new(region("eu-west")), Stored::default());
+    for at in 0..300 {
+        let before = ledger.checkpoint();
+        let size = ledger.size();
+        stored.reads.set(0);
+        assert_eq!(Ledger::load(region("eu-west"), size, &stored, Some(&before)), Ok(ledger.clone()), "{size} leaves");
+        assert!(stored.reads.get() <= 16, "{} reads", stored.reads.get());
+        let record = ledger.append(UnixMillis(at), 1, LedgerEvent::Evicted { count: 1 });
+        stored.leaves.push(leaf_hash(&record.bytes));
+        stored.nodes.extend(record.completed);
+    }
+    let signed = ledger.checkpoint();
+    let load = |size, stored: &Stored| Ledger::load(region("eu-west"), size, stored, Some(&signed));
+    let shrunk = ResumeError::Shrunk { found: 299, signed: 300 };
+    assert_eq!(load(299, &stored), Err(LoadError::Resume(shrunk)));
+    assert_eq!(Ledger::load(region("eu-west"), 301, &stored, Some(&signed)), Err(LoadError::Unread(())));
+    stored.nodes.get_mut(&(8, 0)).unwrap().0[0] ^= 1;
+    assert_eq!(load(300, &stored), Err(LoadError::Resume(ResumeError::Changed { signed: 300 })));
+}
+
+#[test]
 fn an_image_is_the_hash_that_the_description_says() {
     let hasher = RowKeyHasher::new(&[1; 32]);
     let rows = [(b"n\0k".as_slice(), Some(b"before".as_slice())), (b"n\0k", Some(b"after")), (b"n\0gone", None)];

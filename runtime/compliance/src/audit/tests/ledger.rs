@@ -138,6 +138,41 @@ fn leaves_that_wait_too_long_for_a_checkpoint_are_found() {
 }
 
 #[test]
+fn a_leaf_that_is_no_leaf_of_this_ledger_is_found_before_a_checkpoint_covers_it() {
+    let honest = Deployment::honest();
+    let misplaced = honest.0["eu-west"].leaves[0].clone();
+    let mut other = honest.clone();
+    other.at("us-east").append(LedgerEvent::Evicted { count: 1 });
+    let foreign = other.0["us-east"].leaves.last().unwrap().clone();
+    assert_eq!(other.0["us-east"].leaves.len(), honest.0["eu-west"].leaves.len(), "it stands at the right index");
+    for (leaf, rule) in [
+        (misplaced, "leaf 8: it says that it is leaf 0"),
+        (foreign, "leaf 7: it belongs to another region"),
+        (b"no leaf".to_vec(), "leaf 8: its checksum does not match"),
+    ] {
+        let mut evidence = honest.evidence();
+        let ledger = ledger_of(&mut evidence, "eu-west");
+        let at = rule[5..6].parse().unwrap();
+        ledger.leaves.truncate(at);
+        ledger.leaves.push(leaf);
+        let report = audit_of(evidence);
+        assert!(found(&report).contains(&(Check::Aud01, "eu-west", rule)), "{:#?}", found(&report));
+    }
+}
+
+#[test]
+fn a_witness_that_shows_no_head_is_named_in_the_report() {
+    let mut evidence = Deployment::honest().evidence();
+    of(&mut evidence, "us-east").witnessed.clear();
+    let report = audit_of(evidence);
+    let run = report.checks.iter().find(|run| run.check == Check::Aud01).unwrap();
+    assert_eq!(
+        run.limits,
+        ["ap-southeast: no head of it was shown by us-east", "eu-west: no head of it was shown by us-east"]
+    );
+}
+
+#[test]
 fn a_row_planted_changed_or_put_back_past_the_ledger_is_found() {
     let plant = |change: fn(&mut Region)| {
         let mut deployment = Deployment::honest();
@@ -175,6 +210,18 @@ fn images_that_are_not_those_of_the_leaf_cover_nothing() {
     assert_red(&report, "eu-west", &[Check::Aud03]);
     let rules: BTreeSet<&str> = report.findings.iter().map(|found| found.rule.as_str()).collect();
     assert!(rules.contains("the list of images of leaf 2 has 3 images of 2"), "{rules:?}");
+    assert!(rules.contains("no leaf of the ledger covers the row"), "{rules:?}");
+
+    // As many images as the leaf says, one of them another.
+    let mut deployment = Deployment::honest();
+    let eu = deployment.at("eu-west");
+    eu.rows.insert(b"notes\0b".to_vec(), planted.clone());
+    let rows = [(b"notes\0a".as_slice(), Some(b"".as_slice())), (b"notes\0b", Some(planted.as_slice()))];
+    eu.images.insert(2, codec::encode(&CommitImages::of(&hasher, rows)));
+    let report = deployment.audit();
+    assert_red(&report, "eu-west", &[Check::Aud03]);
+    let rules: BTreeSet<&str> = report.findings.iter().map(|found| found.rule.as_str()).collect();
+    assert!(rules.contains("the list of images of leaf 2 has another root than its leaf"), "{rules:?}");
     assert!(rules.contains("no leaf of the ledger covers the row"), "{rules:?}");
 
     let mut deployment = Deployment::honest();
