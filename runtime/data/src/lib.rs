@@ -10,6 +10,9 @@ pub mod plans;
 
 mod acks;
 mod plane;
+mod reading;
+mod scopes;
+mod shipping;
 mod types;
 mod writer;
 

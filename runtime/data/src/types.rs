@@ -13,7 +13,7 @@ use model::record::{Address, Basis, Content, DataClass, Labels, Purpose, Record,
 use model::replication::AckLevel;
 use model::residency::Barred;
 use model::version::CausalContext;
-use model::{Country, Millis, RegionId, UnixMillis};
+use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use store::StoreError;
 
 /// Names one state of a key: equal tags mean the same set of live writes.
@@ -181,7 +181,23 @@ pub enum DataError {
     /// The record may not be here.
     #[error(transparent)]
     Barred(#[from] Barred),
-    /// `If-Match` or `If-None-Match` did not hold.
+    /// The record lives in regions that do not include this one.
+    #[error("this record lives in other regions than {region}: {}", ask(.regions))]
+    Elsewhere {
+        /// This region.
+        region: RegionId,
+        /// What keeps it away from here.
+        rule: RuleId,
+        /// Where it lives.
+        regions: BTreeSet<RegionId>,
+    },
+    /// The context names writes that have not arrived here.
+    #[error("what the causal context names has not arrived in this region yet; without it, what is here is replaced")]
+    Behind {
+        /// When to try again.
+        retry_after: Millis,
+    },
+    /// `If-Match` or `If-None-Match` did not hold, or the context is older than what must be seen first.
     #[error("the record is not in the state that the request names")]
     PreconditionFailed,
     /// Replication lag asks writers to slow down.
@@ -218,4 +234,21 @@ pub enum DataError {
     /// The region is shutting down.
     #[error("this region is shutting down")]
     Closed,
+}
+
+impl DataError {
+    /// A record that lives in `regions`, asked for in `region`.
+    pub(crate) fn elsewhere(region: &RegionId, regions: BTreeSet<RegionId>) -> Self {
+        let rule = RuleId::new("record-moved").expect("a fixed rule name");
+        Self::Elsewhere { region: region.clone(), rule, regions }
+    }
+}
+
+fn ask(regions: &BTreeSet<RegionId>) -> String {
+    let names: Vec<&str> = regions.iter().map(RegionId::as_str).collect();
+    match names.as_slice() {
+        [] => "none of them is known here".to_owned(),
+        [one] => format!("ask {one}"),
+        several => format!("ask one of {}", several.join(", ")),
+    }
 }

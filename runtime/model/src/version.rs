@@ -31,6 +31,9 @@ pub struct Actor {
 }
 
 /// One write, named for ever. Counters begin at 1.
+///
+/// A write's counter is also the offset of its entry in its actor's log, so that a
+/// region's [`PositionVector`] tells whether the entry has come by ([`PositionVector::has_passed`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Dot {
     /// Who wrote.
@@ -74,6 +77,13 @@ impl CausalContext {
             let seen = self.0.entry(actor.clone()).or_insert(0);
             *seen = (*seen).max(counter);
         }
+    }
+
+    /// The writes that are in both.
+    #[must_use]
+    pub fn meet(&self, other: &CausalContext) -> CausalContext {
+        let both = self.0.iter().filter_map(|(actor, &seen)| Some((actor.clone(), seen.min(*other.0.get(actor)?))));
+        Self(both.collect())
     }
 
     /// Whether every write of `other` is in this context too.
@@ -174,7 +184,12 @@ impl PositionVector {
 
     /// Whether this vector is as far as `other` at every log.
     pub fn includes(&self, other: &PositionVector) -> bool {
-        other.0.iter().all(|(log, &offset)| self.0.get(log).is_some_and(|&at| at >= offset))
+        other.0.iter().all(|(log, &offset)| self.0.get(log).copied().unwrap_or(0) >= offset)
+    }
+
+    /// Whether the entries of all writes in `context` have come by.
+    pub fn has_passed(&self, context: &CausalContext) -> bool {
+        context.iter().all(|(actor, counter)| self.offset(&actor.region, actor.incarnation) >= counter)
     }
 
     /// Every log and the last offset taken over from it.

@@ -19,6 +19,8 @@ use model::{Key, Namespace, RegionId};
 
 /// Between a namespace and its key: no namespace contains it, so prefixes do not collide.
 const SEPARATOR: u8 = 0;
+/// Before the names of the facts that callers keep.
+const FACT: &str = "fact/";
 /// The fact that says which life of the log this is.
 const INCARNATION: &str = "incarnation";
 /// The fact that says that the last stop was clean.
@@ -79,8 +81,10 @@ pub struct Store {
     log: Keyspace,
     meta: Keyspace,
     incarnation: Incarnation,
-    /// How far each log reaches on disk. Also orders commits.
+    /// How far each log reaches on disk. Never held across a write to it.
     vector: Arc<Mutex<PositionVector>>,
+    /// Orders commits.
+    commits: Arc<Mutex<()>>,
 }
 
 fn row_key(address: &Address) -> Vec<u8> {
@@ -136,7 +140,7 @@ impl Store {
         batch.insert(&meta, CLEAN, [0]);
         batch.commit()?;
         let vector = Arc::new(Mutex::new(read_vector(&log)?));
-        Ok(Self { database, rows, log, meta, incarnation, vector })
+        Ok(Self { database, rows, log, meta, incarnation, vector, commits: Arc::default() })
     }
 
     /// Which life of this region's log is being written.
@@ -239,7 +243,22 @@ impl Store {
     /// # Errors
     /// Those of the disk.
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.meta.get(format!("fact/{name}"))?.map(|bytes| bytes.to_vec()))
+        Ok(self.meta.get(format!("{FACT}{name}"))?.map(|bytes| bytes.to_vec()))
+    }
+
+    /// All small facts whose names begin with `prefix`, in order of names.
+    ///
+    /// # Errors
+    /// Those of the disk, and [`StoreError::Key`] where a name cannot be read.
+    pub fn facts(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut found = Vec::new();
+        for guard in self.meta.prefix(format!("{FACT}{prefix}")) {
+            let (key, value) = guard.into_inner()?;
+            let name = std::str::from_utf8(&key).ok().and_then(|key| key.strip_prefix(FACT));
+            let name = name.ok_or_else(|| StoreError::Key { place: "the facts".into() })?;
+            found.push((name.to_owned(), value.to_vec()));
+        }
+        Ok(found)
     }
 
     /// Writes everything in `commit` and returns once it is on disk.
@@ -247,8 +266,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Gap`] where an entry is not the next of its log; nothing is written then.
     pub fn commit(&self, commit: Commit) -> Result<(), StoreError> {
-        let mut vector = self.vector.lock().expect("no commit panics");
-        let mut reached = vector.clone();
+        let _turn = self.commits.lock().expect("no commit panics");
+        let mut reached = self.vector();
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
         for shipment in commit.log {
             let position = shipment.position().clone();
@@ -263,10 +282,10 @@ impl Store {
             batch.insert(&self.rows, row_key(address), codec::encode(row));
         }
         for (name, value) in commit.meta {
-            batch.insert(&self.meta, format!("fact/{name}"), value);
+            batch.insert(&self.meta, format!("{FACT}{name}"), value);
         }
         batch.commit()?;
-        *vector = reached;
+        *self.vector.lock().expect("no commit panics") = reached;
         Ok(())
     }
 

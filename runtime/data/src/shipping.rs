@@ -1,0 +1,116 @@
+//! What leaves for the peers, and what comes in from them.
+//!
+//! The sender gives each peer what the entry's origin decided: the entry, a
+//! marker, or a skip. A region that passes on another's log knows no more than
+//! it holds, so it stops where it would have to guess. The receiver decides
+//! again from the labels alone.
+
+use model::record::{Content, Entry, Shipment};
+use model::version::PositionVector;
+use model::{RegionId, RuleId, UnixMillis};
+use tokio::sync::{oneshot, watch};
+
+use crate::plane::{DataPlane, wall_clock};
+use crate::plans::Plans;
+use crate::types::DataError;
+use crate::writer::{Arrival, Change};
+
+/// The rule by which a marker is refused that points to this very region.
+const MARKER_IN_SCOPE: &str = "marker-inside-its-scope";
+
+impl DataPlane {
+    /// Takes over what `from` shipped, up to the first gap, and says how far this region now is, durably.
+    ///
+    /// A record that this region may not hold is not stored: its position becomes a skip.
+    ///
+    /// # Errors
+    /// Those of the disk; nothing of the batch is taken over then.
+    pub async fn receive(&self, from: &RegionId, batch: Vec<Shipment>) -> Result<PositionVector, DataError> {
+        let plans = self.shared.plans.load_full();
+        if plans.generation == 0 {
+            // Without a policy everything would be refused for ever; the sender tries again.
+            return Ok(self.vector());
+        }
+        let now = wall_clock();
+        let batch = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
+        let (answer, durable) = oneshot::channel();
+        self.enqueue(Change::Receive(batch, answer)).await?;
+        durable.await.map_err(|_| DataError::Closed)?
+    }
+
+    fn gate(&self, from: &RegionId, plans: &Plans, shipment: Shipment, now: UnixMillis) -> Arrival {
+        let Shipment::Entry(entry) = shipment else { return Arrival::Take(shipment) };
+        let me = &self.shared.me;
+        let refused = match &entry.sibling.content {
+            // The writer takes it only where the key is known.
+            Content::Evicted { scope } if *scope == entry.sibling.scope && !entry.permitted.contains(me) => None,
+            Content::Evicted { .. } => Some(RuleId::new(MARKER_IN_SCOPE).expect("a fixed rule name")),
+            Content::Live(model::record::Record { labels, .. }) | Content::Tombstone { labels } => {
+                plans.residency.permit_transfer(labels, &entry.position.origin, me, now).err().map(|barred| barred.rule)
+            }
+        };
+        match refused {
+            None => Arrival::Take(Shipment::Entry(entry)),
+            Some(rule) => {
+                tracing::warn!(%from, position = %entry.position, %rule, "a record was refused on arrival");
+                metrics::counter!("repomind_shipments_refused_total", "rule" => rule.to_string()).increment(1);
+                Arrival::Refuse(entry)
+            }
+        }
+    }
+
+    /// What `peer` lacks after `has`: our own log first, then what we hold of other origins' logs.
+    ///
+    /// # Errors
+    /// [`DataError::Store`] where the log is damaged.
+    pub fn outgoing(
+        &self,
+        peer: &RegionId,
+        has: &PositionVector,
+        max_bytes: usize,
+    ) -> Result<Vec<Shipment>, DataError> {
+        let me = &self.shared.me;
+        let ours = self.shared.store.vector();
+        let mut behind: Vec<_> = ours
+            .iter()
+            .filter(|(origin, incarnation, offset)| *origin != peer && has.offset(origin, *incarnation) < *offset)
+            .collect();
+        behind.sort_by_key(|(origin, incarnation, _)| (*origin != me, *incarnation));
+        for (origin, incarnation, _) in behind {
+            let after = has.offset(origin, incarnation);
+            let found = self.shared.store.shipments(origin, incarnation, after, max_bytes)?;
+            let batch: Vec<Shipment> = found.into_iter().map_while(|shipment| outbound(peer, shipment)).collect();
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Wakes whenever something was committed here.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.shared.commits.subscribe()
+    }
+
+    /// `peer` has durably taken over everything in `vector`.
+    pub fn acked(&self, peer: &RegionId, vector: &PositionVector) {
+        self.shared.acks.acked(peer, vector);
+    }
+}
+
+/// The shipment as `peer` may see it; `None` where this region does not hold what the peer is owed.
+///
+/// A skip that is stored here says nothing about what the peer may hold: only the origin, or a
+/// region that has the entry, can say that. A marker that is stored here says who may hold the
+/// entry, and those wait for a region that has it.
+fn outbound(peer: &RegionId, shipment: Shipment) -> Option<Shipment> {
+    let Shipment::Entry(entry) = shipment else { return None };
+    if entry.permitted.contains(peer) {
+        return (!entry.sibling.is_marker()).then_some(Shipment::Entry(entry));
+    }
+    if entry.evicted.contains(peer) {
+        return Some(Shipment::Entry(Box::new(entry.marker())));
+    }
+    let Entry { position, committed_at, .. } = *entry;
+    Some(Shipment::Skip { position, committed_at })
+}

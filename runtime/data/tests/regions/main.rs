@@ -1,0 +1,5 @@
+//! Regions that exchange shipments in memory: no socket, real disks.
+
+mod harness;
+mod moves;
+mod two_regions;
