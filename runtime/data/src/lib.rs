@@ -17,4 +17,4 @@ mod types;
 mod writer;
 
 pub use plane::DataPlane;
-pub use types::{DataError, ETag, LabelClaims, Resolver, ScopeSummary, View, Write, Written};
+pub use types::{DataError, ETag, LabelClaims, Received, Resolver, ScopeSummary, View, Write, Written};

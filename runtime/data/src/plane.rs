@@ -78,7 +78,7 @@ impl DataPlane {
         digest_key: [u8; 32],
     ) -> Result<Self, DataError> {
         let store = Store::open(dir)?;
-        let acks = Arc::new(Acks::new(peers));
+        let acks = Arc::new(Acks::new(region.clone(), store.incarnation(), peers));
         let commits = watch::Sender::new(0);
         let scopes = Arc::new(Scopes::open(&store)?);
         let writer = Writer::new(region.clone(), store.clone(), acks.clone(), scopes.clone(), commits.clone())?;
@@ -183,11 +183,17 @@ impl DataPlane {
         let acks = &self.shared.acks;
         let mut changes = acks.changes();
         let waited = tokio::time::timeout(COPIES_WAIT, async {
-            while acks.copies(&durable.position, scope) < asked && changes.changed().await.is_ok() {}
+            loop {
+                let copies = acks.copies(&durable.position, scope);
+                let settled = copies.made >= asked || copies.possible < asked;
+                if settled || changes.changed().await.is_err() {
+                    return copies;
+                }
+            }
         });
-        let _ = if asked > 1 { waited.await } else { Ok(()) };
-        let copies = acks.copies(&durable.position, scope);
-        Written { etag: durable.etag, context: durable.context, copies, reached: copies >= asked }
+        let copies = waited.await.unwrap_or_else(|_| acks.copies(&durable.position, scope));
+        let Durable { etag, context, .. } = durable;
+        Written { etag, context, copies: copies.made, reached: copies.made >= asked, refused_by: copies.refused_by }
     }
 
     /// Lag and backlog towards each peer.

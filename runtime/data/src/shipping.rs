@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::plane::{DataPlane, wall_clock};
 use crate::plans::Plans;
-use crate::types::DataError;
+use crate::types::{DataError, Received};
 use crate::writer::{Arrival, Change};
 
 /// The rule by which a marker is refused that points to this very region.
@@ -21,25 +21,32 @@ const MARKER_IN_SCOPE: &str = "marker-inside-its-scope";
 impl DataPlane {
     /// Takes over what `from` shipped, up to the first gap, and says how far this region now is, durably.
     ///
-    /// A record that this region may not hold is not stored: its position becomes a skip.
+    /// A record that this region may not hold is not stored: its position becomes a durable refusal,
+    /// which the answer names.
     ///
     /// # Errors
     /// Those of the disk; nothing of the batch is taken over then.
-    pub async fn receive(&self, from: &RegionId, batch: Vec<Shipment>) -> Result<PositionVector, DataError> {
+    pub async fn receive(&self, from: &RegionId, batch: Vec<Shipment>) -> Result<Received, DataError> {
         let plans = self.shared.plans.load_full();
         if plans.generation == 0 {
             // Without a policy everything would be refused for ever; the sender tries again.
-            return Ok(self.vector());
+            return Ok(Received { vector: self.vector(), refused: Vec::new() });
         }
         let now = wall_clock();
         let batch = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
         let (answer, durable) = oneshot::channel();
-        self.enqueue(Change::Receive(batch, answer)).await?;
+        self.enqueue(Change::Receive(from.clone(), batch, answer)).await?;
         durable.await.map_err(|_| DataError::Closed)?
     }
 
     fn gate(&self, from: &RegionId, plans: &Plans, shipment: Shipment, now: UnixMillis) -> Arrival {
-        let Shipment::Entry(entry) = shipment else { return Arrival::Take(shipment) };
+        let entry = match shipment {
+            Shipment::Entry(entry) => entry,
+            // Another's refusal is no reason of ours.
+            Shipment::Skip { position, committed_at } | Shipment::Refused { position, committed_at, .. } => {
+                return Arrival::Take(Shipment::Skip { position, committed_at });
+            }
+        };
         let me = &self.shared.me;
         let refused = match &entry.sibling.content {
             // The writer takes it only where the key is known.
@@ -54,7 +61,7 @@ impl DataPlane {
             Some(rule) => {
                 tracing::warn!(%from, position = %entry.position, %rule, "a record was refused on arrival");
                 metrics::counter!("repomind_shipments_refused_total", "rule" => rule.to_string()).increment(1);
-                Arrival::Refuse(entry)
+                Arrival::Refuse(entry, rule)
             }
         }
     }
@@ -92,9 +99,21 @@ impl DataPlane {
         self.shared.commits.subscribe()
     }
 
-    /// `peer` has durably taken over everything in `vector`.
+    /// `peer` has durably taken over everything in `vector`, by its own account. This counts for lag and
+    /// backlog, and not for copies: a refusal is taken over as well.
     pub fn acked(&self, peer: &RegionId, vector: &PositionVector) {
         self.shared.acks.acked(peer, vector);
+    }
+
+    /// A connection to `peer` begins, which says how far it is. Gives where to ship from: what was taken
+    /// over while its answer got lost is shipped again, so that the answer says what was refused.
+    pub fn resume(&self, peer: &RegionId, vector: &PositionVector) -> PositionVector {
+        self.shared.acks.resume(peer, vector)
+    }
+
+    /// `peer` has answered a batch after which everything up to `upto` had been shipped to it.
+    pub fn shipped(&self, peer: &RegionId, upto: &PositionVector, answer: &Received) {
+        self.shared.acks.shipped(peer, upto, answer);
     }
 }
 

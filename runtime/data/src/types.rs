@@ -12,7 +12,7 @@ use model::question::Resolution;
 use model::record::{Address, Basis, Content, DataClass, Labels, Purpose, Record, Row, Sibling};
 use model::replication::AckLevel;
 use model::residency::Barred;
-use model::version::CausalContext;
+use model::version::{CausalContext, LogPosition, PositionVector};
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use store::StoreError;
 
@@ -120,8 +120,26 @@ pub struct Written {
     pub context: CausalContext,
     /// In how many regions it is known to be durable.
     pub copies: usize,
-    /// Whether that is as many as were asked for. If not, the further copies are *unknown*, not failed.
+    /// Whether that is as many as were asked for. If not, the further copies are *unknown*, not failed,
+    /// but for those of [`Written::refused_by`].
     pub reached: bool,
+    /// The regions that refused their copy, as far as is known.
+    pub refused_by: BTreeSet<RegionId>,
+}
+
+/// What a receiver answers to a batch.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Received {
+    /// How far it has durably taken over each log.
+    pub vector: PositionVector,
+    /// The positions of the batch, in the sender's own log, that it refused, now or earlier: taken over, and
+    /// no copies. At most [`Received::MOST_REFUSED`]; the vector ends before the first that found no room.
+    pub refused: Vec<LogPosition>,
+}
+
+impl Received {
+    /// The most refusals in one answer: some 300 KiB, and more than a batch of 256 KiB has entries.
+    pub const MOST_REFUSED: usize = 16 * 1024;
 }
 
 /// What a reader is shown of a key.
@@ -238,7 +256,9 @@ pub enum DataError {
 
 impl DataError {
     /// A record that lives in `regions`, asked for in `region`.
-    pub(crate) fn elsewhere(region: &RegionId, regions: BTreeSet<RegionId>) -> Self {
+    pub(crate) fn elsewhere(region: &RegionId, mut regions: BTreeSet<RegionId>) -> Self {
+        // A region that refused a record may stand in the scope that the record's origin gave it.
+        regions.remove(region);
         let rule = RuleId::new("record-moved").expect("a fixed rule name");
         Self::Elsewhere { region: region.clone(), rule, regions }
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use model::record::{Address, Content, Entry, LanePriority, Payload, Record, Row, Shipment, Sibling};
 use model::residency::{PermittedRegions, ScopeId};
 use model::version::{Actor, CausalContext, Dot, LogPosition, PositionVector, Version};
-use model::{Hlc, Millis, NodeId, RegionId, UnixMillis};
+use model::{Hlc, Millis, NodeId, RegionId, RuleId, UnixMillis};
 use replication::HlcClock;
 use store::{Commit, Store};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::acks::Acks;
 use crate::plane::wall_clock;
 use crate::scopes::{NewScopes, Scopes};
-use crate::types::{DataError, ETag, LabelClaims, Write};
+use crate::types::{DataError, ETag, LabelClaims, Received, Write};
 
 /// The most changes in one group: bounds how long the first of them waits.
 const GROUP: usize = 256;
@@ -45,22 +45,22 @@ pub(crate) struct Durable {
 pub(crate) enum Change {
     Write(Box<Permitted>, WriteAnswer),
     /// What a peer shipped and the receiving gate has seen.
-    Receive(Vec<Arrival>, oneshot::Sender<Result<PositionVector, DataError>>),
+    Receive(RegionId, Vec<Arrival>, ReceiveAnswer),
 }
 
 /// A shipment once the receiving gate has decided.
 pub(crate) enum Arrival {
     /// To be stored as it came.
     Take(Shipment),
-    /// A record that may not be here.
-    Refuse(Box<Entry>),
+    /// A record that may not be here, by this rule.
+    Refuse(Box<Entry>, RuleId),
 }
 
 impl Arrival {
     fn position(&self) -> &LogPosition {
         match self {
             Self::Take(shipment) => shipment.position(),
-            Self::Refuse(entry) => &entry.position,
+            Self::Refuse(entry, _) => &entry.position,
         }
     }
 }
@@ -78,6 +78,25 @@ pub(crate) struct Writer {
 
 /// Where the outcome of a write goes.
 type WriteAnswer = oneshot::Sender<Result<Durable, DataError>>;
+/// Where the outcome of a batch goes.
+type ReceiveAnswer = oneshot::Sender<Result<Received, DataError>>;
+
+/// What is to be said of a batch, apart from how far the logs reach.
+#[derive(Default)]
+struct Taken {
+    refused: Vec<LogPosition>,
+    /// A refusal that found no room in the answer.
+    untold: Option<LogPosition>,
+}
+
+impl Taken {
+    fn answer(self, mut vector: PositionVector) -> Received {
+        if let Some(LogPosition { origin, incarnation, offset }) = &self.untold {
+            vector.limit(origin, *incarnation, offset - 1);
+        }
+        Received { vector, refused: self.refused }
+    }
+}
 
 /// A group under way: rows as they will be, and whom to answer.
 struct Group {
@@ -86,7 +105,7 @@ struct Group {
     vector: PositionVector,
     scopes: NewScopes,
     written: Vec<(WriteAnswer, Durable, UnixMillis)>,
-    received: Vec<oneshot::Sender<Result<PositionVector, DataError>>>,
+    received: Vec<(ReceiveAnswer, Taken)>,
 }
 
 impl Writer {
@@ -132,8 +151,8 @@ impl Writer {
                     }
                     Err(error) => drop(answer.send(Err(error))),
                 },
-                Change::Receive(shipments, answer) => match self.receive(&mut group, shipments) {
-                    Ok(()) => group.received.push(answer),
+                Change::Receive(from, arrivals, answer) => match self.receive(&mut group, &from, arrivals) {
+                    Ok(taken) => group.received.push((answer, taken)),
                     Err(error) => drop(answer.send(Err(error))),
                 },
             }
@@ -155,7 +174,7 @@ impl Writer {
                 // The engine takes no commit after one that failed; the next start begins a new incarnation,
                 // so the counters of the failed group are never used again.
                 written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(DataError::Closed))));
-                received.into_iter().for_each(|answer| drop(answer.send(Err(DataError::Closed))));
+                received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(DataError::Closed))));
                 return;
             }
             self.scopes.learned(scopes);
@@ -167,7 +186,7 @@ impl Writer {
         metrics::counter!("repomind_writes_total").increment(written.len() as u64);
         self.commits.send_modify(|count| *count += 1);
         written.into_iter().for_each(|(answer, durable, _)| drop(answer.send(Ok(durable))));
-        received.into_iter().for_each(|answer| drop(answer.send(Ok(vector.clone()))));
+        received.into_iter().for_each(|(answer, taken)| drop(answer.send(Ok(taken.answer(vector.clone())))));
     }
 
     fn row(&self, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
@@ -275,28 +294,52 @@ impl Writer {
     }
 
     /// Takes over what arrived up to the first gap; what was taken over before is passed over.
-    fn receive(&mut self, group: &mut Group, arrivals: Vec<Arrival>) -> Result<(), DataError> {
+    fn receive(&mut self, group: &mut Group, from: &RegionId, arrivals: Vec<Arrival>) -> Result<Taken, DataError> {
+        let mut taken = Taken::default();
         for arrival in arrivals {
             let position = arrival.position().clone();
-            if group.vector.covers(&position) {
-                continue;
-            }
-            if !group.vector.is_next(&position) {
+            let known = group.vector.covers(&position);
+            if !known && !group.vector.is_next(&position) {
                 break;
             }
-            let shipment = match arrival {
-                Arrival::Take(Shipment::Entry(entry)) => self.take(group, entry)?,
-                Arrival::Take(other) => other,
-                Arrival::Refuse(entry) => {
-                    let committed_at = entry.committed_at;
-                    self.supersede(group, &entry)?;
-                    Shipment::Skip { position: position.clone(), committed_at }
-                }
+            // What is refused now may have been taken earlier, and the other way round: the log knows.
+            let refused = match &arrival {
+                _ if known => position.origin == *from && self.was_refused(group, &position)?,
+                Arrival::Refuse(..) => position.origin == *from,
+                Arrival::Take(_) => false,
             };
-            group.vector.advance(&position);
-            group.log.push(shipment);
+            if refused && taken.refused.len() >= Received::MOST_REFUSED {
+                taken.untold = Some(position);
+                break;
+            }
+            if !known {
+                let shipment = self.settle_arrival(group, arrival)?;
+                group.vector.advance(&position);
+                group.log.push(shipment);
+            }
+            if refused {
+                taken.refused.push(position);
+            }
         }
-        Ok(())
+        Ok(taken)
+    }
+
+    fn was_refused(&self, group: &Group, position: &LogPosition) -> Result<bool, DataError> {
+        let stored = self.store.shipment(position)?;
+        let shipment = stored.as_ref().or_else(|| group.log.iter().find(|shipment| shipment.position() == position));
+        Ok(matches!(shipment, Some(Shipment::Refused { .. })))
+    }
+
+    /// What is to be logged for an arrival that is the next of its log.
+    fn settle_arrival(&mut self, group: &mut Group, arrival: Arrival) -> Result<Shipment, DataError> {
+        match arrival {
+            Arrival::Take(Shipment::Entry(entry)) => self.take(group, entry),
+            Arrival::Take(other) => Ok(other),
+            Arrival::Refuse(entry, rule) => {
+                self.supersede(group, &entry)?;
+                Ok(Shipment::Refused { position: entry.position, committed_at: entry.committed_at, rule })
+            }
+        }
     }
 
     /// The value of a refused record stays out, and its key too where it is not known;

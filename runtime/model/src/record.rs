@@ -13,7 +13,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Country, Key, Namespace, RegionId, Subject};
+use crate::names::{Country, Key, Namespace, RegionId, RuleId, Subject};
 use crate::residency::ScopeId;
 use crate::units::UnixMillis;
 use crate::version::{CausalContext, LogPosition, Version};
@@ -363,6 +363,16 @@ pub enum Shipment {
         /// When the origin committed what was passed over.
         committed_at: UnixMillis,
     },
+    /// What the receiver keeps in place of an entry that it may not hold. It is never sent on:
+    /// it says something about the region that stored it and about no other.
+    Refused {
+        /// The position refused.
+        position: LogPosition,
+        /// When the origin committed what was refused.
+        committed_at: UnixMillis,
+        /// The rule that decided.
+        rule: RuleId,
+    },
 }
 
 impl Shipment {
@@ -370,14 +380,14 @@ impl Shipment {
     pub fn position(&self) -> &LogPosition {
         match self {
             Self::Entry(entry) => &entry.position,
-            Self::Skip { position, .. } => position,
+            Self::Skip { position, .. } | Self::Refused { position, .. } => position,
         }
     }
     /// When its origin committed it.
     pub fn committed_at(&self) -> UnixMillis {
         match self {
             Self::Entry(entry) => entry.committed_at,
-            Self::Skip { committed_at, .. } => *committed_at,
+            Self::Skip { committed_at, .. } | Self::Refused { committed_at, .. } => *committed_at,
         }
     }
 }

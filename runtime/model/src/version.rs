@@ -174,6 +174,13 @@ impl PositionVector {
         *at = (*at).max(position.offset);
     }
 
+    /// Goes back to `offset` at one log, if it is further.
+    pub fn limit(&mut self, origin: &RegionId, incarnation: Incarnation, offset: u64) {
+        if let Some(at) = self.0.get_mut(&(origin.clone(), incarnation)) {
+            *at = (*at).min(offset);
+        }
+    }
+
     /// Takes the further of both at every log.
     pub fn join(&mut self, other: &PositionVector) {
         for (log, &offset) in &other.0 {

@@ -238,6 +238,17 @@ impl Store {
         Ok(found)
     }
 
+    /// What is stored at a position of a log.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where its bytes are damaged.
+    pub fn shipment(&self, position: &LogPosition) -> Result<Option<Shipment>, StoreError> {
+        let Some(bytes) = self.log.get(log_key(position))? else { return Ok(None) };
+        let mut batch: Vec<Shipment> =
+            codec::decode(&bytes).map_err(|reason| StoreError::Corrupt { place: position.to_string(), reason })?;
+        Ok(batch.pop())
+    }
+
     /// A small fact.
     ///
     /// # Errors

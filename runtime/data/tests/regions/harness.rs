@@ -9,10 +9,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use data::plans::Plans;
-use data::{DataPlane, LabelClaims, Resolver, Write};
+use data::{DataPlane, LabelClaims, Received, Resolver, Write};
 use model::question::Resolution;
 use model::record::{Address, Basis, DataClass, Purpose, Row, Sibling};
 use model::residency::{CaseRuling, Law, RegionPolicy, ResidencyCase, ResidencyPlan, Verdict};
+use model::version::PositionVector;
 use model::{Country, Key, Namespace, RegionId, RuleId, UnixMillis};
 use tempfile::TempDir;
 
@@ -177,4 +178,18 @@ pub fn rows_contain(data: &DataPlane, needle: &str) -> bool {
     })
     .unwrap();
     found
+}
+
+/// Ships one batch as a link does, and gives the answer.
+pub async fn deliver(from: (&DataPlane, &str), to: (&DataPlane, &str), sent: &mut PositionVector) -> Received {
+    let batch = from.0.outgoing(&region(to.1), sent, 100_000).unwrap();
+    batch.iter().for_each(|shipment| sent.advance(shipment.position()));
+    let answer = to.0.receive(&region(from.1), batch).await.unwrap();
+    from.0.shipped(&region(to.1), sent, &answer);
+    answer
+}
+
+/// Returns once this region has committed something after `from` commits.
+pub async fn committed(data: &DataPlane, from: u64) {
+    data.commits().wait_for(|count| *count > from).await.unwrap();
 }

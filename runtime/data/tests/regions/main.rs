@@ -1,5 +1,6 @@
 //! Regions that exchange shipments in memory: no socket, real disks.
 
+mod copies;
 mod harness;
 mod moves;
 mod two_regions;

@@ -5,7 +5,10 @@ use model::RegionId;
 use model::record::{Content, DataClass, Shipment};
 use model::version::PositionVector;
 
-use crate::harness::{AP, EU, Site, US, address, carry, delete, open_among, region, row, rows_contain, value, write};
+use crate::harness::{
+    AP, EU, Site, US, address, carry, delete, open_among, open_with, plans, region, row, rows_contain, ship, value,
+    write,
+};
 
 /// The regions that the error names, where it says that the record lives elsewhere.
 fn lives_in<T: std::fmt::Debug>(outcome: Result<T, DataError>) -> Vec<String> {
@@ -182,10 +185,28 @@ async fn a_scope_is_remembered_over_a_restart_whatever_the_plan_says_then() {
     let copy = tempfile::tempdir().unwrap();
     crate::two_regions::copy_files(eu.dir.path(), copy.path());
     // The plan now knows of eu-west alone; the record of before was written when there were three.
-    let again = crate::harness::open_with(EU, &[EU, US, AP], copy.path(), crate::harness::plans(&[EU]));
+    let again = open_with(EU, &[EU, US, AP], copy.path(), plans(&[EU]));
     again.write(write("k", "canary", DataClass::Personal)).await.unwrap();
     for away in [us, ap] {
-        crate::harness::ship((&again, EU), (&away.data, away.id)).await;
+        ship((&again, EU), (&away.data, away.id)).await;
         assert_eq!(lives_in(away.data.read(&address("k")).await), [EU]);
     }
+}
+
+#[tokio::test]
+async fn a_record_refused_on_arrival_does_not_leave_the_older_one_to_be_read() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let eu = open_among(EU, &[EU, US], dirs[0].path());
+    let us = open_among(US, &[EU, US], dirs[1].path());
+    eu.write(write("k", "older", DataClass::Public)).await.unwrap();
+    ship((&eu, EU), (&us, US)).await;
+    us.close().await;
+    drop(us);
+    // From now on us-east may hold nothing, and eu-west has not heard of it.
+    let us = open_with(US, &[EU, US], dirs[1].path(), plans(&[EU]));
+    eu.write(write("k", "newer", DataClass::Public)).await.unwrap();
+    eu.write(write("jane-doe", "newer", DataClass::Public)).await.unwrap();
+    ship((&eu, EU), (&us, US)).await;
+    assert_eq!(lives_in(us.read(&address("k")).await), [EU]);
+    assert!(["older", "newer", "jane-doe"].iter().all(|text| !rows_contain(&us, text)));
 }

@@ -76,10 +76,17 @@ impl Gateway {
         if written.reached {
             return Ok(written);
         }
-        let detail = "the write is durable here and still on its way: the level that was asked for was not \
-                      confirmed in time; write again with If-Match, or read it back later";
+        let detail = if written.refused_by.is_empty() {
+            "the write is durable here and still on its way: the level that was asked for was not \
+             confirmed in time; write again with If-Match, or read it back later"
+        } else {
+            "the write is durable here, and the level that was asked for was not confirmed, because \
+             regions refused their copy; their logs name the rule"
+        };
+        let refused_by: Vec<&str> = written.refused_by.iter().map(|region| region.as_str()).collect();
         Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "ack-unknown", detail)
             .with("copies", written.copies)
+            .with("refused_by", refused_by)
             .with("etag", quoted(&written.etag)))
     }
 
