@@ -65,7 +65,7 @@ pub struct DataPlane {
 }
 
 impl DataPlane {
-    /// Opens the data in `dir` and starts its writer.
+    /// Opens the data in `dir` and starts its writer, in a new incarnation.
     ///
     /// # Errors
     /// [`DataError::Store`] where the directory cannot be used.
@@ -77,7 +77,23 @@ impl DataPlane {
         resolver: Arc<dyn Resolver>,
         digest_key: [u8; 32],
     ) -> Result<Self, DataError> {
-        let store = Store::open(dir)?;
+        Self::open_at(wall_clock(), region, peers, dir, plans, resolver, digest_key)
+    }
+
+    /// [`DataPlane::open`] with the time from which the incarnation is taken; see [`Store::open`].
+    ///
+    /// # Errors
+    /// Those of [`DataPlane::open`].
+    pub fn open_at(
+        now: UnixMillis,
+        region: RegionId,
+        peers: BTreeSet<RegionId>,
+        dir: &Path,
+        plans: Arc<ArcSwap<Plans>>,
+        resolver: Arc<dyn Resolver>,
+        digest_key: [u8; 32],
+    ) -> Result<Self, DataError> {
+        let store = Store::open(dir, now)?;
         let acks = Arc::new(Acks::new(region.clone(), store.incarnation(), peers));
         let commits = watch::Sender::new(0);
         let scopes = Arc::new(Scopes::open(&store)?);
@@ -206,9 +222,12 @@ impl DataPlane {
         self.links().into_iter().find(|link| link.peer == *peer).map_or(0, |link| link.backlog)
     }
 
-    /// How far every log reaches on this disk.
+    /// How far every log reaches on this disk. The log that is being written is among them from the
+    /// start, so that peers can tell it from the lives before.
     pub fn vector(&self) -> PositionVector {
-        self.shared.store.vector()
+        let mut vector = self.shared.store.vector();
+        vector.begin(&self.shared.me, self.shared.store.incarnation());
+        vector
     }
 
     /// What the lag asks for, by `replication-lag.scm`.
@@ -216,7 +235,7 @@ impl DataPlane {
         self.shared.acks.action(&self.shared.plans.load().lag, wall_clock())
     }
 
-    /// Takes no more writes, finishes those that were taken, and marks the store as cleanly closed.
+    /// Takes no more writes, finishes those that were taken, and closes the store.
     pub async fn close(&self) {
         self.shared.queue.lock().expect("nothing panics while it holds the lock").take();
         let writer = self.shared.writer.lock().expect("nothing panics while it holds the lock").take();

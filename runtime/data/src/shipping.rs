@@ -6,7 +6,7 @@
 //! again from the labels alone.
 
 use model::record::{Content, Entry, Shipment};
-use model::version::PositionVector;
+use model::version::{LogPosition, PositionVector};
 use model::{RegionId, RuleId, UnixMillis};
 use tokio::sync::{oneshot, watch};
 
@@ -24,13 +24,22 @@ impl DataPlane {
     /// A record that this region may not hold is not stored: its position becomes a durable refusal,
     /// which the answer names.
     ///
+    /// Entries of this region's own earlier lives are taken like any others: that is how a replaced disk
+    /// gets them back.
+    ///
     /// # Errors
-    /// Those of the disk; nothing of the batch is taken over then.
+    /// Those of the disk, and [`DataError::OwnLog`]; nothing of the batch is taken over then.
     pub async fn receive(&self, from: &RegionId, batch: Vec<Shipment>) -> Result<Received, DataError> {
         let plans = self.shared.plans.load_full();
         if plans.generation == 0 {
             // Without a policy everything would be refused for ever; the sender tries again.
             return Ok(Received { vector: self.vector(), refused: Vec::new() });
+        }
+        let (me, present) = (&self.shared.me, self.shared.store.incarnation());
+        let forged = |position: &&LogPosition| position.origin == *me && position.incarnation >= present;
+        if let Some(position) = batch.iter().map(Shipment::position).find(forged) {
+            tracing::error!(%from, %position, "a peer ships an entry of the log that this region is writing");
+            return Err(DataError::OwnLog { from: from.clone(), position: position.clone() });
         }
         let now = wall_clock();
         let batch = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
@@ -68,6 +77,8 @@ impl DataPlane {
 
     /// What `peer` lacks after `has`: our own log first, then what we hold of other origins' logs.
     ///
+    /// Its own earlier lives are among them, which it may have lost; the present one it knows best.
+    ///
     /// # Errors
     /// [`DataError::Store`] where the log is damaged.
     pub fn outgoing(
@@ -80,7 +91,10 @@ impl DataPlane {
         let ours = self.shared.store.vector();
         let mut behind: Vec<_> = ours
             .iter()
-            .filter(|(origin, incarnation, offset)| *origin != peer && has.offset(origin, *incarnation) < *offset)
+            .filter(|(origin, incarnation, _)| {
+                *origin != peer || has.newest(peer).is_some_and(|now| *incarnation < now)
+            })
+            .filter(|(origin, incarnation, offset)| has.offset(origin, *incarnation) < *offset)
             .collect();
         behind.sort_by_key(|(origin, incarnation, _)| (*origin != me, *incarnation));
         for (origin, incarnation, _) in behind {

@@ -246,6 +246,14 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A peer shipped what it takes for an entry of the log that this region is writing itself.
+    #[error("{from} shipped {position}, which only this region can write: two disks claim the same incarnation")]
+    OwnLog {
+        /// The peer.
+        from: RegionId,
+        /// The position.
+        position: LogPosition,
+    },
     /// The disk.
     #[error(transparent)]
     Store(#[from] StoreError),

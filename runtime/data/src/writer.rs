@@ -127,9 +127,6 @@ impl Writer {
         while queue.blocking_recv_many(&mut changes, GROUP) > 0 {
             self.group(&mut changes);
         }
-        if let Err(error) = self.store.close() {
-            tracing::error!(%error, "the store could not be marked as cleanly closed");
-        }
     }
 
     fn group(&mut self, changes: &mut Vec<Change>) {

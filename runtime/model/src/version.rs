@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::hlc::Hlc;
 use crate::names::{NodeId, RegionId};
 
-/// How often a node's log has been begun anew: grows on every restore and unclean start.
+/// Which life of a node's log it is: greater at every opening of its store, whatever came before.
+///
+/// A store takes at least the unix time in seconds, so that one that has lost its memory does not
+/// begin at an old number; that is a floor and not the time of anything. It holds until 2106.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Incarnation(pub u32);
@@ -172,6 +175,16 @@ impl PositionVector {
     pub fn advance(&mut self, position: &LogPosition) {
         let at = self.0.entry((position.origin.clone(), position.incarnation)).or_insert(0);
         *at = (*at).max(position.offset);
+    }
+
+    /// Notes that there is this log, of which nothing has been taken over yet.
+    pub fn begin(&mut self, origin: &RegionId, incarnation: Incarnation) {
+        self.0.entry((origin.clone(), incarnation)).or_insert(0);
+    }
+
+    /// The newest incarnation of a region's log that is known.
+    pub fn newest(&self, origin: &RegionId) -> Option<Incarnation> {
+        self.0.keys().filter(|(region, _)| region == origin).map(|(_, incarnation)| *incarnation).max()
     }
 
     /// Goes back to `offset` at one log, if it is further.

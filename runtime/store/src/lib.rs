@@ -15,7 +15,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use model::codec::{self, CodecError};
 use model::record::{Address, Row, Shipment};
 use model::version::{Incarnation, LogPosition, PositionVector};
-use model::{Key, Namespace, RegionId};
+use model::{Key, Namespace, RegionId, UnixMillis};
 
 /// Between a namespace and its key: no namespace contains it, so prefixes do not collide.
 const SEPARATOR: u8 = 0;
@@ -23,8 +23,6 @@ const SEPARATOR: u8 = 0;
 const FACT: &str = "fact/";
 /// The fact that says which life of the log this is.
 const INCARNATION: &str = "incarnation";
-/// The fact that says that the last stop was clean.
-const CLEAN: &str = "clean";
 
 /// Why the store could not do what was asked. Nothing is half done.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +51,14 @@ pub enum StoreError {
         found: LogPosition,
         /// The last offset of that log.
         last: u64,
+    },
+    /// The incarnations are used up, or the clock says so.
+    #[error("no incarnation follows {before} at {now} ms since 1970: a log has at most 2^32 lives, the last in 2106")]
+    Lives {
+        /// The incarnation stored.
+        before: u32,
+        /// What the caller's clock said.
+        now: UnixMillis,
     },
     /// Whoever visits the rows asked to stop.
     #[error("the visit was stopped: {0}")]
@@ -121,23 +127,32 @@ fn decode_row(address: &Address, bytes: &[u8]) -> Result<Row, StoreError> {
 }
 
 impl Store {
-    /// Opens the store in `dir`, making it if need be. After an unclean stop the incarnation grows.
+    /// Opens the store in `dir`, making it if need be. Every opening begins a new incarnation.
+    ///
+    /// It is greater than the stored one and at least `now` in seconds. So neither an empty disk nor a
+    /// backup that is put back writes again under an incarnation that peers know, as long as the clock
+    /// does not stand before the last opening, and no restore follows within a second of it. `now` is a
+    /// floor and is not read as a time later.
     ///
     /// # Errors
-    /// [`StoreError::Engine`] where the disk or another process is in the way.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// [`StoreError::Engine`] where the disk or another process is in the way, [`StoreError::Lives`]
+    /// where `now` is past 2106.
+    pub fn open(dir: &Path, now: UnixMillis) -> Result<Self, StoreError> {
         let database = Database::builder(dir).open()?;
         let keyspace = |name: &str| database.keyspace(name, KeyspaceCreateOptions::default);
         let (rows, log, meta) = (keyspace("rows")?, keyspace("log")?, keyspace("meta")?);
         let before = match meta.get(INCARNATION)? {
-            Some(bytes) => bytes.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(0),
+            Some(bytes) => {
+                let number = bytes.as_ref().try_into().map_err(|_| StoreError::Key { place: INCARNATION.into() })?;
+                u32::from_be_bytes(number)
+            }
             None => 0,
         };
-        let clean = meta.get(CLEAN)?.is_some_and(|mark| mark.as_ref() == [1]);
-        let incarnation = Incarnation(if clean && before > 0 { before } else { before + 1 });
+        let floor = u32::try_from(now.0 / 1000).ok();
+        let next = before.checked_add(1).zip(floor).map(|(next, floor)| next.max(floor));
+        let incarnation = next.map(Incarnation).ok_or(StoreError::Lives { before, now })?;
         let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&meta, INCARNATION, incarnation.0.to_be_bytes());
-        batch.insert(&meta, CLEAN, [0]);
         batch.commit()?;
         let vector = Arc::new(Mutex::new(read_vector(&log)?));
         Ok(Self { database, rows, log, meta, incarnation, vector, commits: Arc::default() })
@@ -299,16 +314,6 @@ impl Store {
         *self.vector.lock().expect("no commit panics") = reached;
         Ok(())
     }
-
-    /// Marks the stop as clean. Nothing may be committed afterwards.
-    ///
-    /// # Errors
-    /// Those of the disk; the next start then counts as unclean, which is safe.
-    pub fn close(&self) -> Result<(), StoreError> {
-        self.meta.insert(CLEAN, [1])?;
-        self.database.persist(PersistMode::SyncAll)?;
-        Ok(())
-    }
 }
 
 /// The last offset of each log, found by one backward look per log.
@@ -334,7 +339,6 @@ fn read_vector(log: &Keyspace) -> Result<PositionVector, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::UnixMillis;
 
     fn skip(offset: u64) -> Shipment {
         let origin = RegionId::new("us-east").unwrap();
@@ -342,26 +346,36 @@ mod tests {
         Shipment::Skip { position, committed_at: UnixMillis(5) }
     }
 
+    /// Some time in 2026.
+    const NOW: UnixMillis = UnixMillis(1_770_000_000_999);
+
     #[test]
-    fn an_unclean_stop_begins_a_new_incarnation_and_loses_nothing() {
+    fn no_two_openings_write_under_the_same_incarnation() {
         let dir = tempfile::tempdir().unwrap();
+        let opened = |dir: &Path, now| {
+            let store = Store::open(dir, now).unwrap();
+            (store.incarnation().0, store.vector())
+        };
         {
-            let store = Store::open(dir.path()).unwrap();
-            assert_eq!(store.incarnation(), Incarnation(1));
+            let store = Store::open(dir.path(), NOW).unwrap();
+            assert_eq!(store.incarnation(), Incarnation(1_770_000_000));
             store.commit(Commit { log: vec![skip(1), skip(2)], ..Commit::default() }).unwrap();
         }
-        let store = Store::open(dir.path()).unwrap();
-        assert_eq!(store.incarnation(), Incarnation(2));
-        assert!(store.vector().covers(skip(2).position()));
-        store.close().unwrap();
-        drop(store);
-        assert_eq!(Store::open(dir.path()).unwrap().incarnation(), Incarnation(2));
+        // Within the same second, by a clock that went back, and later.
+        let (again, vector) = opened(dir.path(), NOW);
+        assert_eq!(again, 1_770_000_001);
+        assert!(vector.covers(skip(2).position()));
+        assert_eq!(opened(dir.path(), UnixMillis(0)).0, 1_770_000_002);
+        assert_eq!(opened(dir.path(), UnixMillis(1_780_000_000_000)).0, 1_780_000_000);
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(opened(empty.path(), UnixMillis(1_790_000_000_000)).0, 1_790_000_000);
+        assert!(matches!(Store::open(empty.path(), UnixMillis::MAX), Err(StoreError::Lives { .. })));
     }
 
     #[test]
     fn a_gap_in_a_log_is_refused_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = Store::open(dir.path(), NOW).unwrap();
         let refused = store.commit(Commit { log: vec![skip(1), skip(3)], ..Commit::default() });
         assert!(matches!(refused, Err(StoreError::Gap { last: 1, .. })));
         assert_eq!(store.vector(), PositionVector::new());
@@ -372,7 +386,7 @@ mod tests {
     #[test]
     fn damaged_bytes_are_an_error_and_never_data() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = Store::open(dir.path(), NOW).unwrap();
         let address = Address { namespace: Namespace::new("notes").unwrap(), key: Key::new("a").unwrap() };
         store.rows.insert(row_key(&address), b"\x01\x01 not what was written").unwrap();
         assert!(matches!(store.row(&address), Err(StoreError::Corrupt { .. })));

@@ -14,7 +14,7 @@ use model::question::Resolution;
 use model::record::{Address, Basis, DataClass, Purpose, Row, Sibling};
 use model::residency::{CaseRuling, Law, RegionPolicy, ResidencyCase, ResidencyPlan, Verdict};
 use model::version::PositionVector;
-use model::{Country, Key, Namespace, RegionId, RuleId, UnixMillis};
+use model::{Country, Key, Millis, Namespace, RegionId, RuleId, UnixMillis};
 use tempfile::TempDir;
 
 pub const EU: &str = "eu-west";
@@ -92,9 +92,23 @@ pub fn open_among(id: &str, among: &[&str], dir: &Path) -> DataPlane {
 }
 
 pub fn open_with(id: &str, among: &[&str], dir: &Path, plans: Plans) -> DataPlane {
+    open_at(wall_clock(), id, among, dir, plans)
+}
+
+/// Opens it `later` than now, by the clock from which incarnations are taken.
+pub fn open_later(later: Millis, id: &str, among: &[&str], dir: &Path) -> DataPlane {
+    open_at(wall_clock() + later, id, among, dir, plans(among))
+}
+
+fn wall_clock() -> UnixMillis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    UnixMillis(since.as_millis() as u64)
+}
+
+fn open_at(now: UnixMillis, id: &str, among: &[&str], dir: &Path, plans: Plans) -> DataPlane {
     let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
     let plans = Arc::new(ArcSwap::from_pointee(plans));
-    DataPlane::open(region(id), peers, dir, plans, Arc::new(NoResolver), [7; 32]).unwrap()
+    DataPlane::open_at(now, region(id), peers, dir, plans, Arc::new(NoResolver), [7; 32]).unwrap()
 }
 
 /// A region with its disk.

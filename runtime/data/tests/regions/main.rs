@@ -2,5 +2,6 @@
 
 mod copies;
 mod harness;
+mod lives;
 mod moves;
 mod two_regions;

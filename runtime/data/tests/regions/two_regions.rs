@@ -68,22 +68,23 @@ async fn a_record_barred_from_a_region_is_neither_taken_nor_sent_there() {
 async fn what_was_acknowledged_is_there_after_a_stop_without_warning() {
     let here = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
-    {
+    let first = {
         let eu = open("eu-west", here.path());
+        let first = eu.vector().newest(&region(EU)).unwrap();
         for number in 0..50 {
             eu.write(write(&format!("key-{number}"), "kept", DataClass::Public)).await.unwrap();
         }
         // What a power cut would leave: the files as they are now, while the store is open.
         copy_files(here.path(), copy.path());
         eu.close().await;
-    }
+        first
+    };
     let again = open("eu-west", copy.path());
     for number in 0..50 {
         assert_eq!(value(&again, &format!("key-{number}")).await.as_deref(), Some("kept"), "key-{number}");
     }
     let after = again.write(write("after", "x", DataClass::Public)).await.unwrap();
-    let incarnations: BTreeSet<_> = after.context.iter().map(|(actor, _)| actor.incarnation.0).collect();
-    assert_eq!(incarnations, BTreeSet::from([2]), "a counter of the life before could be used twice");
+    assert!(after.context.iter().all(|(actor, _)| actor.incarnation > first), "a counter could be used twice");
 }
 
 pub fn copy_files(from: &std::path::Path, to: &std::path::Path) {

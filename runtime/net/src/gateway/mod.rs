@@ -142,6 +142,7 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
             Problem::field("Repomind-Ack", detail).with("asked", *asked).with("in_scope", *in_scope)
         }
         DataError::BadLabel { field, .. } => Problem::field(field, detail),
+        DataError::OwnLog { .. } => Problem::new(StatusCode::CONFLICT, "own-log", detail),
         DataError::Closed => Problem::unavailable("closing", detail).retry_after(Duration::from_secs(5)),
         _ => {
             tracing::error!(%error, "the data plane failed");
