@@ -9,6 +9,7 @@
 pub mod plans;
 
 mod acks;
+mod context;
 mod plane;
 mod reading;
 mod scopes;
@@ -16,5 +17,6 @@ mod shipping;
 mod types;
 mod writer;
 
+pub use context::ContextKey;
 pub use plane::DataPlane;
 pub use types::{DataError, ETag, LabelClaims, Received, Resolver, ScopeSummary, View, Write, Written};

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::acks::Acks;
+use crate::context::ContextKey;
 use crate::plans::Plans;
 use crate::scopes::Scopes;
 use crate::types::{DataError, Resolver, Write, Written};
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     /// Which regions each scope consists of.
     pub(crate) scopes: Arc<Scopes>,
     pub(crate) digest_key: [u8; 32],
+    context_key: ContextKey,
 }
 
 /// A handle on one region's data; clones share it.
@@ -115,6 +117,7 @@ impl DataPlane {
             settled: Mutex::default(),
             scopes,
             digest_key,
+            context_key: ContextKey::derive(&digest_key),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -220,6 +223,11 @@ impl DataPlane {
     /// Own entries since this start that `peer` has not durably taken over.
     pub fn backlog(&self, peer: &RegionId) -> u64 {
         self.links().into_iter().find(|link| link.peer == *peer).map_or(0, |link| link.backlog)
+    }
+
+    /// What contexts that clients carry are authenticated with, the same in every region of the deployment.
+    pub fn context_key(&self) -> &ContextKey {
+        &self.shared.context_key
     }
 
     /// How far every log reaches on this disk. The log that is being written is among them from the
