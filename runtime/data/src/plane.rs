@@ -96,7 +96,7 @@ impl DataPlane {
         digest_key: [u8; 32],
     ) -> Result<Self, DataError> {
         let store = Store::open(dir, now)?;
-        let acks = Arc::new(Acks::new(region.clone(), store.incarnation(), peers));
+        let acks = Arc::new(Acks::open(region.clone(), peers, store.clone())?);
         let commits = watch::Sender::new(0);
         let scopes = Arc::new(Scopes::open(&store)?);
         let writer = Writer::new(region.clone(), store.clone(), acks.clone(), scopes.clone(), commits.clone())?;
@@ -220,7 +220,7 @@ impl DataPlane {
         self.shared.acks.links(wall_clock())
     }
 
-    /// Own entries since this start that `peer` has not durably taken over.
+    /// Own entries, of this life and earlier ones, that `peer` has not durably taken over.
     pub fn backlog(&self, peer: &RegionId) -> u64 {
         self.links().into_iter().find(|link| link.peer == *peer).map_or(0, |link| link.backlog)
     }

@@ -20,6 +20,12 @@ use crate::types::{DataError, ETag, LabelClaims, Received, Write};
 /// The most changes in one group: bounds how long the first of them waits.
 const GROUP: usize = 256;
 
+/// No clock runs while the process is down; a wall clock that stands this much further at the first write
+/// afterwards is believed, and one beyond it counts as a jump.
+const LONGEST_STOP: Millis = Millis::from_secs(24 * 3600);
+/// The fact that says where the clock of stamps stands.
+const CLOCK: &str = "hlc";
+
 /// A write that the residency plan has passed.
 pub(crate) struct Permitted {
     pub(crate) write: Write,
@@ -73,7 +79,8 @@ pub(crate) struct Writer {
     pub(crate) scopes: Arc<Scopes>,
     pub(crate) commits: watch::Sender<u64>,
     clock: HlcClock,
-    stamped: Instant,
+    /// When the clock was last read; never, at first.
+    stamped: Option<Instant>,
 }
 
 /// Where the outcome of a write goes.
@@ -104,7 +111,7 @@ struct Group {
     log: Vec<Shipment>,
     vector: PositionVector,
     scopes: NewScopes,
-    written: Vec<(WriteAnswer, Durable, UnixMillis)>,
+    written: Vec<(WriteAnswer, Durable)>,
     received: Vec<(ReceiveAnswer, Taken)>,
 }
 
@@ -116,9 +123,10 @@ impl Writer {
         scopes: Arc<Scopes>,
         commits: watch::Sender<u64>,
     ) -> Result<Self, DataError> {
-        let last = store.meta("hlc")?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let clock = HlcClock::resume(Hlc::from_bits(last).min(Hlc::new(wall_clock(), u16::MAX)));
-        Ok(Self { me, store, acks, scopes, commits, clock, stamped: Instant::now() })
+        let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
+        let clock = HlcClock::resume(Hlc::from_bits(last));
+        Ok(Self { me, store, acks, scopes, commits, clock, stamped: None })
     }
 
     /// Runs until every sender is gone.
@@ -126,6 +134,10 @@ impl Writer {
         let mut changes = Vec::with_capacity(GROUP);
         while queue.blocking_recv_many(&mut changes, GROUP) > 0 {
             self.group(&mut changes);
+        }
+        let commit = Commit { meta: self.acks.facts(), ..Commit::default() };
+        if let Err(error) = self.store.commit(commit) {
+            tracing::warn!(%error, "how far the peers are was not kept; it is learned again from them");
         }
     }
 
@@ -138,14 +150,10 @@ impl Writer {
             written: Vec::new(),
             received: Vec::new(),
         };
-        let mut last = Hlc::ZERO;
         for change in changes.drain(..) {
             match change {
                 Change::Write(permitted, answer) => match self.write(&mut group, *permitted) {
-                    Ok((durable, at, hlc)) => {
-                        last = last.max(hlc);
-                        group.written.push((answer, durable, at));
-                    }
+                    Ok(durable) => group.written.push((answer, durable)),
                     Err(error) => drop(answer.send(Err(error))),
                 },
                 Change::Receive(from, arrivals, answer) => match self.receive(&mut group, &from, arrivals) {
@@ -154,16 +162,19 @@ impl Writer {
                 },
             }
         }
-        self.settle(group, last);
+        self.settle(group);
     }
 
-    fn settle(&mut self, group: Group, last: Hlc) {
+    fn settle(&mut self, group: Group) {
         let Group { rows, log, vector, scopes, written, received } = group;
         if !log.is_empty() {
             let mut meta: Vec<_> = Scopes::facts(&scopes).collect();
-            if last > Hlc::ZERO {
-                meta.push(("hlc".to_owned(), last.bits().to_le_bytes().to_vec()));
+            meta.extend(self.acks.facts());
+            if !written.is_empty() {
+                meta.push((CLOCK.to_owned(), self.clock.last().bits().to_le_bytes().to_vec()));
             }
+            let own = log.iter().filter(|shipment| shipment.position().origin == self.me);
+            let own: Vec<_> = own.map(|shipment| (shipment.position().clone(), shipment.committed_at())).collect();
             let began = Instant::now();
             let commit = Commit { rows: rows.into_iter().collect(), log, meta };
             if let Err(error) = self.store.commit(commit) {
@@ -175,14 +186,12 @@ impl Writer {
                 return;
             }
             self.scopes.learned(scopes);
+            own.iter().for_each(|(position, at)| self.acks.committed(position, *at));
             metrics::histogram!("repomind_commit_seconds").record(began.elapsed().as_secs_f64());
-        }
-        for (_, durable, at) in &written {
-            self.acks.committed(durable.position.clone(), *at);
         }
         metrics::counter!("repomind_writes_total").increment(written.len() as u64);
         self.commits.send_modify(|count| *count += 1);
-        written.into_iter().for_each(|(answer, durable, _)| drop(answer.send(Ok(durable))));
+        written.into_iter().for_each(|(answer, durable)| drop(answer.send(Ok(durable))));
         received.into_iter().for_each(|(answer, taken)| drop(answer.send(Ok(taken.answer(vector.clone())))));
     }
 
@@ -193,7 +202,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, group: &mut Group, permitted: Permitted) -> Result<(Durable, UnixMillis, Hlc), DataError> {
+    fn write(&mut self, group: &mut Group, permitted: Permitted) -> Result<Durable, DataError> {
         let Permitted { write, content, regions } = permitted;
         let row = self.row(group, &write.address)?;
         let context = self.context_of(group, &write, row.as_ref(), &regions)?;
@@ -201,8 +210,10 @@ impl Writer {
         let evicted = self.evicted(group, row.as_ref(), &context, &regions);
         let above = row.iter().flat_map(|row| &row.siblings).map(|sibling| sibling.version.hlc).max();
         let now = wall_clock();
-        let elapsed = Millis(u64::try_from(self.stamped.elapsed().as_millis()).unwrap_or(u64::MAX));
-        self.stamped = Instant::now();
+        let elapsed = match self.stamped.replace(Instant::now()) {
+            Some(before) => Millis(u64::try_from(before.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            None => LONGEST_STOP,
+        };
         let hlc = self.clock.stamp(now, elapsed, above.unwrap_or(Hlc::ZERO));
         let incarnation = self.store.incarnation();
         let offset = group.vector.offset(&self.me, incarnation) + 1;
@@ -230,7 +241,7 @@ impl Writer {
         let merged = replication::merge(row, sibling);
         let durable = Durable { position, etag: ETag::of(&merged), context: merged.context() };
         group.rows.insert(write.address, merged);
-        Ok((durable, now, hlc))
+        Ok(durable)
     }
 
     /// What the write replaces: what its client has seen of what is here. What lives elsewhere cannot be

@@ -100,7 +100,7 @@ pub fn open_later(later: Millis, id: &str, among: &[&str], dir: &Path) -> DataPl
     open_at(wall_clock() + later, id, among, dir, plans(among))
 }
 
-fn wall_clock() -> UnixMillis {
+pub fn wall_clock() -> UnixMillis {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     UnixMillis(since.as_millis() as u64)
 }

@@ -3,9 +3,10 @@
 use data::{DataError, DataPlane};
 use model::record::{DataClass, Shipment};
 use model::version::PositionVector;
-use model::{Millis, RegionId};
+use model::{Hlc, Millis, RegionId, UnixMillis};
+use store::{Commit, Store};
 
-use crate::harness::{EU, US, open_among, open_later, region, ship, value, write};
+use crate::harness::{EU, US, open_among, open_later, region, row, ship, value, wall_clock, write};
 use crate::two_regions::copy_files;
 
 const BOTH: [&str; 2] = [EU, US];
@@ -87,4 +88,50 @@ async fn nobody_else_writes_into_the_log_of_this_life() {
     let sent: Vec<RegionId> =
         us.outgoing(&region(EU), &behind, 100_000).unwrap().iter().map(|s| s.position().origin.clone()).collect();
     assert!(sent.is_empty(), "{sent:?}");
+}
+
+/// Where the clock of stamps stood, as a restart finds it, and the stamp of the first write afterwards.
+async fn stamps_around_a_restart(ahead_of_the_wall_clock: i64) -> (Hlc, Hlc) {
+    let dir = tempfile::tempdir().unwrap();
+    let stood = wall_clock().0.checked_add_signed(ahead_of_the_wall_clock).unwrap();
+    let before = Hlc::new(UnixMillis(stood), 7);
+    {
+        let store = Store::open(dir.path(), wall_clock()).unwrap();
+        let meta = vec![("hlc".to_owned(), before.bits().to_le_bytes().to_vec())];
+        store.commit(Commit { meta, ..Commit::default() }).unwrap();
+    }
+    let eu = open_among(EU, &BOTH, dir.path());
+    put(&eu, "k").await;
+    (before, row(&eu, "k").unwrap().siblings[0].version.hlc)
+}
+
+#[tokio::test]
+async fn no_stamp_after_a_restart_lies_before_one_of_before() {
+    const HOUR: i64 = 3_600_000;
+    let (before, after) = stamps_around_a_restart(HOUR).await;
+    assert_eq!(after, before.next(), "the wall clock went back by an hour, and the stamps with it");
+    // A stop of some hours does not hold the stamps back; a clock that went ahead by a month does not take them along.
+    let (before, after) = stamps_around_a_restart(-5 * HOUR).await;
+    assert!(after.wall() - before.wall() >= Millis(5 * HOUR as u64));
+    let (before, after) = stamps_around_a_restart(-30 * 24 * HOUR).await;
+    assert!(after > before && after.wall() - before.wall() < Millis(25 * HOUR as u64));
+}
+
+#[tokio::test]
+async fn what_peers_lack_is_known_after_a_restart() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let us = open_among(US, &BOTH, dirs[1].path());
+    let eu = open_among(EU, &BOTH, dirs[0].path());
+    put(&eu, "a").await;
+    ship((&eu, EU), (&us, US)).await;
+    put(&eu, "b").await;
+    put(&eu, "c").await;
+    eu.close().await;
+    drop(eu);
+    let eu = open_among(EU, &BOTH, dirs[0].path());
+    assert_eq!(eu.backlog(&region(US)), 2);
+    put(&eu, "d").await;
+    assert_eq!(eu.backlog(&region(US)), 3);
+    ship((&eu, EU), (&us, US)).await;
+    assert_eq!((eu.backlog(&region(US)), eu.links()[0].lag_ms), (0, 0));
 }
