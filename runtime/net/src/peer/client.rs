@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use data::Received;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -13,7 +14,6 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::bundle::SignedBundle;
 use model::record::Shipment;
-use model::version::PositionVector;
 use model::{Micros, RegionId};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -156,11 +156,11 @@ impl PeerClient {
         Ok((self.read(&bytes)?, round_trip))
     }
 
-    /// Ships a batch and waits until the peer has made it durable.
+    /// Ships a batch and waits until the peer has made it durable. The answer says what it refused.
     ///
     /// # Errors
     /// [`PeerError`]; the batch may or may not have arrived, and shipping it again is harmless.
-    pub async fn ship(&self, batch: Vec<Shipment>) -> Result<PositionVector, PeerError> {
+    pub async fn ship(&self, batch: Vec<Shipment>) -> Result<Received, PeerError> {
         self.ship_soon(batch).await?.await
     }
 
@@ -168,7 +168,7 @@ impl PeerClient {
     pub(super) async fn ship_soon(
         &self,
         batch: Vec<Shipment>,
-    ) -> Result<impl Future<Output = Result<PositionVector, PeerError>> + use<>, PeerError> {
+    ) -> Result<impl Future<Output = Result<Received, PeerError>> + use<>, PeerError> {
         let body = pack(&batch).map_err(|error| self.answer(error.to_string()))?;
         metrics::counter!("repomind_ship_bytes_total", "peer" => self.peer.to_string()).increment(body.len() as u64);
         let answer = self.send(&self.shipping, Method::POST, SHIP, body.into(), limits::SHIP_TIME).await?;

@@ -1,0 +1,7 @@
+//! Regions that exchange shipments in memory: no socket, real disks.
+
+mod copies;
+mod harness;
+mod lives;
+mod moves;
+mod two_regions;
