@@ -200,8 +200,8 @@ fn three_machines_with_nothing_but_their_key_bundles_serve_as_one() {
         return;
     }
     let mut machines = Machines::new();
-    for at in 0..3 {
-        until(&format!("{} sees the others ready", REGIONS[at]), SOON, || {
+    for (at, region) in REGIONS.iter().enumerate() {
+        until(&format!("{region} sees the others ready"), SOON, || {
             let status = machines.status(at)?;
             let sees = status["sees"].as_object()?;
             (sees.len() == 2 && sees.values().all(|state| state == "ready")).then_some(())
