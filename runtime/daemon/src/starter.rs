@@ -71,7 +71,7 @@ region:
   # What this region offers. A WebSocket goes only to regions with websockets, /batch only to batch-processing;
   # any other word can be asked for with the header Repomind-Needs.
   features: {features}
-  # Where it listens: gateway 8080, admin 9090, peers 7443, DNS 5353. On a machine of its own, its address there.
+  # Where it listens: gateway 8080, admin 9090, peers 7443, DNS 5300. On a machine of its own, its address there.
   addresses:
     host: {host}
 ";
