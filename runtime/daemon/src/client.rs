@@ -196,6 +196,38 @@ impl Client {
     }
 }
 
+/// Asks the service behind a gateway whether it lives.
+pub struct ServiceProbe {
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    uri: http::Uri,
+}
+
+impl ServiceProbe {
+    /// A probe of `GET /healthz` at the service's base address.
+    ///
+    /// # Errors
+    /// Where the address cannot be joined with the path.
+    pub fn new(base: &http::Uri) -> anyhow::Result<Self> {
+        let uri = format!("{}/healthz", base.to_string().trim_end_matches('/')).parse()?;
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Ok(Self { pool: Pool::builder(TokioExecutor::new()).build(connector), uri })
+    }
+
+    /// Whether it answers within `deadline` with anything but a server's error. A service that knows no
+    /// `/healthz` answers 404 and lives.
+    pub async fn answers(&self, deadline: Duration) -> bool {
+        let exchange = async {
+            let response = self.pool.get(self.uri.clone()).await.ok()?;
+            let status = response.status();
+            // Read to the end, so that the connection can be used again.
+            Limited::new(response.into_body(), BODY).collect().await.ok()?;
+            (!status.is_server_error()).then_some(())
+        };
+        matches!(tokio::time::timeout(deadline, exchange).await, Ok(Some(())))
+    }
+}
+
 /// One scope's content in one region, as `/digests` gives it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 pub struct ScopeDigest {

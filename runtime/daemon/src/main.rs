@@ -6,11 +6,14 @@
 
 #![allow(unreachable_pub)]
 
+mod check;
 mod cli;
 mod client;
 mod deploy;
 mod destroy;
 mod embedded;
+mod pki;
+mod repl;
 mod report;
 mod sample_service;
 mod start;

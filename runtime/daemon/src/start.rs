@@ -9,6 +9,7 @@ pub mod generations;
 pub mod probes;
 pub mod repl;
 pub mod running;
+mod snapshot;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cli::{ApiOf, StartArgs};
+use crate::cli::{ApiOf, LogForm, StartArgs, WanProfile};
 use generations::Generations;
 use running::RunningRegion;
 
@@ -47,7 +48,12 @@ const BAD_CONFIGURATION: u8 = 64;
 struct PolicyResolver(arc_swap::ArcSwapOption<RunningRegion>);
 
 impl Resolver for PolicyResolver {
-    fn resolve(&self, resolver: &str, address: &Address, siblings: &[Sibling]) -> BoxFuture<'static, Option<Resolution>> {
+    fn resolve(
+        &self,
+        resolver: &str,
+        address: &Address,
+        siblings: &[Sibling],
+    ) -> BoxFuture<'static, Option<Resolution>> {
         let child = self.0.load().as_ref().and_then(|region| region.generations.child());
         let question =
             Question::Resolve { resolver: resolver.into(), address: address.clone(), siblings: siblings.to_vec() };
@@ -75,13 +81,22 @@ impl Resolver for PolicyResolver {
 /// configuration is printed and gives exit code 64 instead.
 pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
+    log(args.log);
     let regions = match config::load(&args.tree) {
-        Ok(regions) => Arc::new(regions),
+        Ok(regions) => regions,
         Err(findings) => return Ok(refuse(&findings)),
     };
+    let regions = Arc::new(match args.first_port {
+        Some(port) => config::on_one_address(&regions, port)?,
+        None => regions,
+    });
     let Some(me) = regions.by_id.get(&args.region).cloned() else {
         let known = regions.by_id.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        eprintln!("error: no region is called {}; {} has {known}", args.region, args.tree.join("region-config").display());
+        eprintln!(
+            "error: no region is called {}; {} has {known}",
+            args.region,
+            args.tree.join("region-config").display()
+        );
         return Ok(ExitCode::from(BAD_CONFIGURATION));
     };
     let secrets = net::pki::load(&args.state.join("pki"), &me.id)
@@ -101,10 +116,17 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let plans = Arc::new(ArcSwap::from_pointee(Plans::deny_all()));
     let resolver = Arc::new(PolicyResolver::default());
     let region_dir = args.state.join(me.id.as_str());
-    let data_dir = region_dir.join(&me.data_dir);
+    // Relative ones lie in the state directory, absolute ones where they say.
+    let data_dir = args.state.join(&me.data_dir).join("data");
     std::fs::create_dir_all(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
-    let data =
-        DataPlane::open(me.id.clone(), me.peers.clone(), &data_dir, plans.clone(), resolver.clone(), secrets.digest_key)?;
+    let data = DataPlane::open(
+        me.id.clone(),
+        me.peers.clone(),
+        &data_dir,
+        plans.clone(),
+        resolver.clone(),
+        secrets.digest_key,
+    )?;
     let generations = Generations::new(
         me.id.clone(),
         regions.clone(),
@@ -117,7 +139,11 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let region = Arc::new(RunningRegion {
         classes: routing::classes(),
         health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
-        wan: Wan::new(me.id.clone(), &regions, args.wan),
+        wan: match args.wan {
+            WanProfile::Realistic => Wan::realistic(&me.id, &regions),
+            WanProfile::Lan => Wan::emulated(),
+            WanProfile::None => Wan::none(),
+        },
         me: me.id.clone(),
         new_generation: tokio::sync::Notify::new(),
         states: ArcSwap::from_pointee(BTreeMap::new()),
@@ -153,6 +179,20 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Begins to log to standard error. `REPOMIND_LOG` says what, as in `info,net=debug`.
+fn log(form: LogForm) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("REPOMIND_LOG").unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let begun = match form {
+        LogForm::Pretty => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogForm::Json => lines.json().try_init(),
+    };
+    if let Err(error) = begun {
+        eprintln!("warning: nothing is logged: {error}");
+    }
+}
+
 fn refuse(findings: &[Finding]) -> ExitCode {
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     for finding in findings {
@@ -172,7 +212,9 @@ struct Listeners {
 impl Listeners {
     async fn bind(region: &model::region::Region) -> anyhow::Result<Self> {
         let bind = async |what: &str, address: std::net::SocketAddr| {
-            TcpListener::bind(address).await.with_context(|| format!("the {what} address {address} of {} cannot be bound", region.id))
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("the {what} address {address} of {} cannot be bound", region.id))
         };
         Ok(Self {
             gateway: bind("gateway", region.addresses.gateway).await?,
@@ -192,7 +234,7 @@ impl Listeners {
         let served: Arc<dyn net::Region> = region.clone();
         tasks.spawn(net::serve_gateway(self.gateway, served.clone(), verifier.clone(), stop.clone()));
         tasks.spawn(net::serve_admin(self.admin, served.clone(), verifier, metrics, stop.clone()));
-        tasks.spawn(net::serve_peer(self.peer, served, identity.clone(), stop.clone()));
+        tasks.spawn(net::serve_peer(self.peer, identity.clone(), served, stop.clone()));
     }
 }
 
@@ -204,7 +246,7 @@ fn start_tasks(
 ) -> anyhow::Result<()> {
     for peer in region.peers() {
         let address = region.regions.by_id[&peer].addresses.peer;
-        let connect = || PeerClient::new(region.me.clone(), peer.clone(), address, identity, region.wan.clone());
+        let connect = || PeerClient::new(peer.clone(), address, identity, region.wan.clone());
         tasks.spawn(probes::probe_peer(region.clone(), peer.clone(), Arc::new(connect()?), stop.clone()));
         tasks.spawn(net::run_link(region.data.clone(), Arc::new(connect()?), stop.clone()));
     }

@@ -80,7 +80,7 @@ impl net::Region for Fixture {
             sees: BTreeMap::new(),
             rtt_ms: BTreeMap::new(),
             replication: Vec::new(),
-            emulated_delay_ms: self.wan.delays_ms(),
+            emulated: self.wan.status(),
         }
     }
     fn country(&self, _: IpAddr) -> Option<Country> {
@@ -270,7 +270,7 @@ async fn records_are_not_read_without_a_token_and_large_bodies_are_refused() {
     let (address, dir, _) = gateway(BTreeMap::new()).await;
     let refused = ask(address, "GET /v1/data/answers/k HTTP/1.1", "").await;
     assert!(refused.starts_with("http/1.1 401") && refused.contains("application/problem+json"), "{refused}");
-    let reader = pki::issue_token(dir.path(), "reader", "data:read", 1).unwrap();
+    let reader = pki::issue_token(dir.path(), "reader", "data:read", Duration::from_secs(60)).unwrap();
     let bearer = format!("authorization: Bearer {reader}");
     let written = ask(address, &format!("PUT /v1/data/answers/k HTTP/1.1\r\n{bearer}"), "x").await;
     assert!(written.starts_with("http/1.1 403") && written.contains("data:write"), "{written}");
@@ -306,6 +306,21 @@ async fn operators_need_a_token_for_records_and_links_and_none_for_health() {
     let answer = ask(address, &format!("PUT /wan HTTP/1.1\r\n{bearer}"), change).await;
     assert!(answer.starts_with("http/1.1 200"), "{answer}");
     assert_eq!(served.wan.delays_ms()[&id("eu-west")], 35.0);
+    let change = r#"{"peer":"eu-west","loss":0.02,"cut":"out"}"#;
+    let answer = ask(address, &format!("PUT /wan HTTP/1.1\r\n{bearer}"), change).await;
+    assert!(
+        answer.ends_with(r#"{"peer":"eu-west","delay_ms":35.0,"jitter_ms":0.0,"loss":0.02,"cut":"out"}"#),
+        "{answer}"
+    );
+    let status = ask(address, "GET /status HTTP/1.1", "").await;
+    assert!(status.contains(r#""emulated_loss":{"eu-west":0.02}"#), "{status}");
+    assert!(status.contains(r#""emulated_cut":{"eu-west":"out"}"#), "{status}");
+    for (member, field) in [(r#""loss":1.5"#, "loss"), (r#""cut":"up""#, "cut"), (r#""delay":1"#, "delay")] {
+        let change = format!(r#"{{"peer":"eu-west",{member}}}"#);
+        let answer = ask(address, &format!("PUT /wan HTTP/1.1\r\n{bearer}"), &change).await;
+        assert!(answer.starts_with("http/1.1 422"), "{answer}");
+        assert!(answer.contains(&format!(r#""field":"{field}""#)), "{answer}");
+    }
     let rows = ask(address, &format!("GET /rows HTTP/1.1\r\n{bearer}"), "").await;
     assert!(rows.starts_with("http/1.1 200"), "{rows}");
     shutdown.cancel();
@@ -323,8 +338,8 @@ async fn a_probe_pays_the_emulated_distance_and_a_stranger_gets_no_answer() {
     let identity = Identity::load(dir.path(), &id("us-east")).unwrap();
     let wan = Wan::emulated();
     let client = PeerClient::new(id("eu-west"), address, &identity, wan.clone()).unwrap();
-    assert_eq!(client.probe().await.unwrap().generation, 7);
-    let change = net::wan::WanChange { peer: id("eu-west"), delay_ms: Some(40.0), cut: None };
+    assert_eq!(client.probe().await.unwrap().0.generation, 7);
+    let change = net::wan::WanChange { delay_ms: Some(40.0), ..net::wan::WanChange::to(id("eu-west")) };
     wan.set(&change).unwrap();
     let begun = Instant::now();
     client.probe().await.unwrap();
@@ -341,4 +356,25 @@ async fn a_probe_pays_the_emulated_distance_and_a_stranger_gets_no_answer() {
     // A region must not pass for the one that it speaks with.
     let same = Identity::load(dir.path(), &id("eu-west")).unwrap();
     assert!(PeerClient::new(id("eu-west"), address, &same, Wan::none()).unwrap().probe().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_with_a_rotated_certificate_still_speaks_with_those_that_run_with_the_old_one() {
+    let dir = keys();
+    let identity = |region: &str| Identity::load(dir.path(), &id(region)).unwrap();
+    let old = [identity("us-east"), identity("eu-west")];
+    for region in ["us-east", "eu-west"] {
+        pki::rotate_node(dir.path(), &id(region)).unwrap();
+    }
+    let new = [identity("us-east"), identity("eu-west")];
+    assert_ne!(old[1].key, new[1].key);
+    let served = fixture(dir.path(), "eu-west", BTreeMap::new());
+    for [east, west] in [[&old[0], &new[1]], [&new[0], &old[1]], [&new[0], &new[1]]] {
+        let (listener, address) = bind().await;
+        let shutdown = CancellationToken::new();
+        tokio::spawn(net::serve_peer(listener, west.clone(), served.clone(), shutdown.clone()));
+        let client = PeerClient::new(id("eu-west"), address, east, Wan::none()).unwrap();
+        assert_eq!(client.probe().await.unwrap().0.generation, 7);
+        shutdown.cancel();
+    }
 }

@@ -46,7 +46,8 @@ async fn check(folder: &Path, expression: Option<&String>) -> Result<(), Vec<Fin
     }
     let limits = HostLimits { load: Millis(10_000), question: Millis(5_000), memory: ByteCount(512 << 20) };
     println!("cage lacks: {:?}", policy::cage_report());
-    let host = PolicyHost::start(&std::env::current_exe().expect("this file"), library, limits).map_err(|error| told(&error))?;
+    let host = PolicyHost::start(&std::env::current_exe().expect("this file"), library, limits)
+        .map_err(|error| told(&error))?;
     if let Some(expression) = expression {
         println!("{}", host.scratch_eval(tree, facts(), expression.clone()).await?);
         return Ok(());
@@ -63,7 +64,9 @@ async fn check(folder: &Path, expression: Option<&String>) -> Result<(), Vec<Fin
     println!("residency of {} cases in {:?}", cases.len(), began.elapsed());
     match rulings {
         Answer::Residency(rulings) => {
-            for (case, ruling) in cases.iter().zip(rulings).filter(|(case, _)| case.basis == Basis::Contract).step_by(37) {
+            for (case, ruling) in
+                cases.iter().zip(rulings).filter(|(case, _)| case.basis == Basis::Contract).step_by(37)
+            {
                 println!("{case:?}: {:?}", ruling.hold);
             }
         }
@@ -100,7 +103,10 @@ fn facts() -> Facts {
         primary: id == "us-east",
         max_instances: 50,
         state: RegionState::Ready,
-        round_trips: trips.iter().map(|(to, ms)| (RegionId::new(to).expect("a name"), Micros::from_millis(*ms))).collect(),
+        round_trips: trips
+            .iter()
+            .map(|(to, ms)| (RegionId::new(to).expect("a name"), Micros::from_millis(*ms)))
+            .collect(),
     };
     let client = |code, continent: &str, coordinates| ClientFacts {
         class: ClientClass { country: Some(country(code)) },
@@ -124,7 +130,9 @@ fn facts() -> Facts {
 fn cases() -> Vec<ResidencyCase> {
     let mut cases = BTreeSet::new();
     for (&class, law) in DataClass::ALL.iter().flat_map(|class| Law::all().into_iter().map(move |law| (class, law))) {
-        for (&basis, &purpose) in Basis::ALL.iter().flat_map(|basis| Purpose::ALL.iter().map(move |purpose| (basis, purpose))) {
+        for (&basis, &purpose) in
+            Basis::ALL.iter().flat_map(|basis| Purpose::ALL.iter().map(move |purpose| (basis, purpose)))
+        {
             cases.insert(ResidencyCase { class, law, basis, purpose });
         }
     }

@@ -90,8 +90,7 @@ impl PolicyHost {
         // Children run in `/`, so that a relative path would lead elsewhere.
         let executable = std::path::absolute(executable)
             .map_err(|source| HostError::Start { executable: executable.to_owned(), source })?;
-        let inner =
-            Inner { executable, library, limits, spare: Mutex::new(None), closed: AtomicBool::new(false) };
+        let inner = Inner { executable, library, limits, spare: Mutex::new(None), closed: AtomicBool::new(false) };
         let host = Self { inner: Arc::new(inner) };
         *host.spare() = Some(host.spawn()?);
         Ok(host)

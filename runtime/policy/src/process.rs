@@ -77,7 +77,12 @@ impl Process {
     }
 
     /// Puts a question. `at` hears which file the child is working on.
-    pub async fn ask(&mut self, question: Question, limit: Millis, at: &mut dyn FnMut(String)) -> Result<Answer, HostError> {
+    pub async fn ask(
+        &mut self,
+        question: Question,
+        limit: Millis,
+        at: &mut (dyn FnMut(String) + Send),
+    ) -> Result<Answer, HostError> {
         let limit_duration = limit.duration();
         let deadline = Instant::now() + limit_duration;
         let order = Order::Ask { question, processor: Millis(limit.0.saturating_add(GRACE.0)) };

@@ -24,30 +24,96 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         INNER,
         &[
-            "require-builtin", "eval", "eval!", "eval-string", "eval-file!", "load", "load-expanded", "expand!", "read!",
-            "run!", "set-test-mode!", "breakpoint!", "inspect", "memory-address", "current-function-span",
-            "emit-expanded-file", "deserialize-value", "serialize-value", "begin-for-syntax", "defmacro",
+            "require-builtin",
+            "eval",
+            "eval!",
+            "eval-string",
+            "eval-file!",
+            "load",
+            "load-expanded",
+            "expand!",
+            "read!",
+            "run!",
+            "set-test-mode!",
+            "breakpoint!",
+            "inspect",
+            "memory-address",
+            "current-function-span",
+            "emit-expanded-file",
+            "deserialize-value",
+            "serialize-value",
+            "begin-for-syntax",
+            "defmacro",
         ],
     ),
     (
         OUTSIDE,
         &[
-            "spawn-native-thread", "spawn-thread!", "thread-join!", "thread-suspend", "thread-resume", "thread-interrupt",
-            "make-channels", "channels/new", "channel/send", "channel/recv", "lock-acquire!", "lock-release!", "make-tls",
-            "block-on", "local-executor/block-on", "command", "spawn-process", "wait->stdout", "set-piped-stdout!",
-            "with-env-var", "with-current-dir", "env-var", "maybe-get-env-var", "set-env-var!", "open-input-file",
-            "open-output-file", "call-with-input-file", "call-with-output-file", "with-output-to-file", "delete-file!",
-            "create-directory!", "delete-directory!", "rename-file-or-directory!", "copy-directory-recursively!", "read-dir",
-            "read-dir-iter", "current-directory", "change-current-directory!", "path-exists?", "is-file?", "is-dir?",
-            "canonicalize-path", "file-metadata", "glob", "stdin", "read-line-from-port", "tcp-connect", "tcp-listen",
+            "spawn-native-thread",
+            "spawn-thread!",
+            "thread-join!",
+            "thread-suspend",
+            "thread-resume",
+            "thread-interrupt",
+            "make-channels",
+            "channels/new",
+            "channel/send",
+            "channel/recv",
+            "lock-acquire!",
+            "lock-release!",
+            "make-tls",
+            "block-on",
+            "local-executor/block-on",
+            "command",
+            "spawn-process",
+            "wait->stdout",
+            "set-piped-stdout!",
+            "with-env-var",
+            "with-current-dir",
+            "env-var",
+            "maybe-get-env-var",
+            "set-env-var!",
+            "open-input-file",
+            "open-output-file",
+            "call-with-input-file",
+            "call-with-output-file",
+            "with-output-to-file",
+            "delete-file!",
+            "create-directory!",
+            "delete-directory!",
+            "rename-file-or-directory!",
+            "copy-directory-recursively!",
+            "read-dir",
+            "read-dir-iter",
+            "current-directory",
+            "change-current-directory!",
+            "path-exists?",
+            "is-file?",
+            "is-dir?",
+            "canonicalize-path",
+            "file-metadata",
+            "glob",
+            "stdin",
+            "read-line-from-port",
+            "tcp-connect",
+            "tcp-listen",
             "download-file!",
         ],
     ),
     (
         IMPURE,
         &[
-            "current-milliseconds", "current-second", "current-inexact-milliseconds", "instant/now", "system-time/now",
-            "local-time/now!", "naive-current-date-local", "time/sleep-ms", "thread-rng!", "rng->gen-usize", "rng->gen-range",
+            "current-milliseconds",
+            "current-second",
+            "current-inexact-milliseconds",
+            "instant/now",
+            "system-time/now",
+            "local-time/now!",
+            "naive-current-date-local",
+            "time/sleep-ms",
+            "thread-rng!",
+            "rng->gen-usize",
+            "rng->gen-range",
             "random",
         ],
     ),
@@ -69,7 +135,8 @@ pub fn scan(file: &str, text: &str, known: impl Fn(&str) -> bool, modules: &str)
         let finding = Finding::error(file, text, (0, 0), message, "split it, or move tables into the region files");
         return Scan { requires: Vec::new(), findings: vec![finding] };
     }
-    let mut scanner = Scanner { file, text, chars: text.chars().peekable(), at: (1, 1), open: Vec::new(), out: Scan::default() };
+    let mut scanner =
+        Scanner { file, text, chars: text.chars().peekable(), at: (1, 1), open: Vec::new(), out: Scan::default() };
     scanner.run(&known, modules);
     scanner.out
 }
@@ -180,7 +247,12 @@ impl Scanner<'_> {
                 self.out.requires.push(value);
             } else {
                 let width = value.chars().count() + 2;
-                self.finding(place, width, format!("there is no module \"{value}\""), &format!("the modules are {modules}"));
+                self.finding(
+                    place,
+                    width,
+                    format!("there is no module \"{value}\""),
+                    &format!("the modules are {modules}"),
+                );
             }
         }
     }
@@ -215,10 +287,13 @@ impl Scanner<'_> {
             Some(open) if open.closes_with == c => {}
             Some(open) => {
                 let (line, column) = open.place;
-                let message = format!("`{c}` closes the bracket opened at {line}:{column}, which wants `{}`", open.closes_with);
+                let message =
+                    format!("`{c}` closes the bracket opened at {line}:{column}, which wants `{}`", open.closes_with);
                 self.finding(place, 1, message, "let each bracket close with its own kind");
             }
-            None => self.finding(place, 1, format!("`{c}` closes nothing"), "remove it, or add the bracket that it closes"),
+            None => {
+                self.finding(place, 1, format!("`{c}` closes nothing"), "remove it, or add the bracket that it closes")
+            }
         }
     }
 

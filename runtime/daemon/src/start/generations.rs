@@ -15,7 +15,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use data::plans::Plans;
 use model::bundle::{Bundle, PolicyTree, SignedBundle, TreeHash};
-use model::question::{Answer, Declarations, Question};
+use model::question::{Answer, Question};
 use model::region::Regions;
 use model::routing::{Facts, RoutingPlan};
 use model::{Finding, RegionId, UnixMillis, codec};
@@ -25,7 +25,6 @@ use policy::{Generation, PolicyHost};
 /// A generation in force: its child process, and what it was made from.
 struct Live {
     child: Generation,
-    declarations: Declarations,
     bundle: Bundle,
     hash: TreeHash,
 }
@@ -124,12 +123,20 @@ impl Generations {
         self.live.load().as_ref().map(|live| live.child.clone())
     }
 
-    /// Evaluates `source` beside the files in force, in a child that dies afterwards.
+    /// Evaluates `source` beside the files in force and one module more, in a child that dies afterwards.
     ///
     /// # Errors
     /// The findings, placed in the source.
-    pub async fn evaluate(&self, source: String, facts: Facts) -> Result<String, Vec<Finding>> {
-        let tree = self.live.load().as_ref().map(|live| live.bundle.tree.clone()).unwrap_or_default();
+    pub async fn evaluate(
+        &self,
+        source: String,
+        (file, text): (&str, String),
+        facts: Facts,
+    ) -> Result<String, Vec<Finding>> {
+        let mut tree = self.live.load().as_ref().map(|live| live.bundle.tree.clone()).unwrap_or_default();
+        if !tree.0.is_empty() {
+            tree.0.insert(file.to_owned(), text);
+        }
         self.host.scratch_eval(tree, facts, source).await
     }
 
@@ -155,7 +162,12 @@ impl Generations {
     ///
     /// # Errors
     /// [`RefusedGeneration`]; the generation in force stays, and [`Generations::findings`] says why.
-    pub async fn propose(&self, tree: PolicyTree, facts: Facts, now: UnixMillis) -> Result<Proposed, RefusedGeneration> {
+    pub async fn propose(
+        &self,
+        tree: PolicyTree,
+        facts: Facts,
+        now: UnixMillis,
+    ) -> Result<Proposed, RefusedGeneration> {
         let _one = self.changing.lock().await;
         let (number, parent) =
             self.live.load().as_ref().map_or((1, None), |live| (live.bundle.generation + 1, Some(live.hash)));
@@ -199,10 +211,10 @@ impl Generations {
     async fn take(&self, bundle: Bundle, signed: SignedBundle, facts: Facts) -> Result<u64, RefusedGeneration> {
         let number = bundle.generation;
         match self.compile(&bundle, facts).await {
-            Ok((child, declarations, plans)) => {
+            Ok((child, plans)) => {
                 self.keep(&signed);
                 let hash = bundle.tree.hash();
-                let old = self.live.swap(Some(Arc::new(Live { child, declarations, bundle, hash })));
+                let old = self.live.swap(Some(Arc::new(Live { child, bundle, hash })));
                 self.plans.store(Arc::new(plans));
                 self.signed.store(Some(Arc::new(signed)));
                 self.findings.store(Arc::default());
@@ -231,7 +243,7 @@ impl Generations {
         self.findings.store(Arc::new(findings.to_vec()));
     }
 
-    async fn compile(&self, bundle: &Bundle, facts: Facts) -> Result<(Generation, Declarations, Plans), RefusedGeneration> {
+    async fn compile(&self, bundle: &Bundle, facts: Facts) -> Result<(Generation, Plans), RefusedGeneration> {
         let (child, declarations) =
             self.host.load(bundle.tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
         let cases = compliance::cases();
@@ -255,7 +267,7 @@ impl Generations {
             routing,
             edge: declarations.edge.clone(),
         };
-        Ok((child, declarations, plans))
+        Ok((child, plans))
     }
 
     /// Ranks the regions anew by fresh facts; everything else stays as it is.
@@ -272,11 +284,6 @@ impl Generations {
             metrics::counter!("repomind_routing_tables_total").increment(1);
         }
         Ok(())
-    }
-
-    /// How many of the files' own tests passed when the generation in force was loaded.
-    pub fn tests_passed(&self) -> u32 {
-        self.live.load().as_ref().map_or(0, |live| live.declarations.tests_passed)
     }
 
     fn keep(&self, signed: &SignedBundle) {

@@ -131,7 +131,7 @@ impl net::Region for RunningRegion {
                 .filter_map(|peer| Some((peer.clone(), health.round_trip(peer)?.as_millis_f64())))
                 .collect(),
             replication: self.data.links(),
-            emulated_delay_ms: self.wan.delays_ms(),
+            emulated: self.wan.status(),
         }
     }
 
@@ -143,7 +143,11 @@ impl net::Region for RunningRegion {
         self.apis.get(region).cloned()
     }
 
-    fn receive_bundle(self: Arc<Self>, from: RegionId, bundle: SignedBundle) -> BoxFuture<'static, Result<u64, String>> {
+    fn receive_bundle(
+        self: Arc<Self>,
+        from: RegionId,
+        bundle: SignedBundle,
+    ) -> BoxFuture<'static, Result<u64, String>> {
         Box::pin(async move {
             let facts = self.facts();
             let taken = self.generations.receive(&from, bundle, facts).await;

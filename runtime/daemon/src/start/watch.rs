@@ -10,7 +10,7 @@ use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::generations::RefusedGeneration;
+use super::generations::{Proposed, RefusedGeneration};
 use super::running::RunningRegion;
 
 /// Editors save in several steps (write, rename, chmod); the tree is read once they are quiet this long.
@@ -28,13 +28,17 @@ pub fn read_tree(root: &Path) -> Result<PolicyTree, Vec<Finding>> {
         let Ok(entries) = std::fs::read_dir(root.join(folder)) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let Some(name) = name.to_str().filter(|name| name.ends_with(".scm") && !name.starts_with('.')) else { continue };
+            let Some(name) = name.to_str().filter(|name| name.ends_with(".scm") && !name.starts_with('.')) else {
+                continue;
+            };
             let path = format!("{folder}/{name}");
             match read_file(&entry.path()) {
                 Ok(text) => {
                     tree.0.insert(path, text);
                 }
-                Err(reason) => findings.push(Finding::error(path, "", (0, 0), reason, "restore the file from version control")),
+                Err(reason) => {
+                    findings.push(Finding::error(path, "", (0, 0), reason, "restore the file from version control"))
+                }
             }
         }
     }
@@ -89,7 +93,11 @@ async fn propose(region: &RunningRegion, root: &Path) {
         Err(findings) => return region.generations.report(&findings),
     };
     match region.generations.propose(tree, region.facts(), region.wall_clock()).await {
-        Ok(_) => region.new_generation.notify_waiters(),
+        Ok(Proposed::Unchanged) => {}
+        Ok(Proposed::InForce(generation)) => {
+            tracing::info!(generation, "the edited policy files are in force here");
+            region.new_generation.notify_waiters();
+        }
         // Findings were reported where they arose.
         Err(RefusedGeneration::Findings(_)) => {}
         Err(error) => tracing::error!(%error, "the edited policy files were not taken"),

@@ -13,8 +13,7 @@ use serde_json::Value;
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
 /// Folders of a tree.
-const TREE: &[&str] =
-    &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
+const TREE: &[&str] = &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
 /// Each cluster of this process takes the next 127.N.0.0/16, beginning here.
 static NEXT: AtomicU8 = AtomicU8::new(40);
 
@@ -54,7 +53,7 @@ impl Cluster {
     /// Three regions that serve and see each other.
     pub fn deployed() -> Self {
         let cluster = Self::tree();
-        let output = cluster.run(&["deploy", "--wan", "none"]);
+        let output = cluster.run(&["deploy", "--wan", "lan"]);
         assert!(output.status.success(), "deploy failed:\n{}\n{}", text(&output), cluster.logs());
         cluster
     }
@@ -101,7 +100,14 @@ impl Cluster {
     }
 
     /// Asks a region's gateway, with the development token.
-    pub fn ask(&self, region: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
+    pub fn ask(
+        &self,
+        region: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> std::io::Result<Answer> {
         let token = std::fs::read_to_string(self.state("pki/token")).unwrap_or_default();
         let authorization = format!("Bearer {}", token.trim());
         let mut all = vec![("authorization", authorization.as_str())];
@@ -129,18 +135,26 @@ impl Cluster {
     pub fn processes(&self, region: &str) -> Vec<i32> {
         let record = std::fs::read_to_string(self.state("deploy.json")).expect("a deployment record");
         let record: Value = serde_json::from_str(&record).expect("JSON");
-        let all = record["processes"].as_array().expect("processes");
+        let all = record["started"].as_array().expect("processes");
         all.iter()
             .filter(|process| process["region"] == region)
             .map(|process| i32::try_from(process["pid"].as_i64().expect("a pid")).expect("a pid"))
             .collect()
     }
 
-    /// SIGKILLs a region's processes.
+    /// SIGKILLs a region's processes and waits until nothing of them is left.
     pub fn kill(&self, region: &str) {
-        for pid in self.processes(region) {
-            let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+        let processes = self.processes(region);
+        for pid in &processes {
+            let pid = rustix::process::Pid::from_raw(*pid).expect("a process id");
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the process was there");
+        }
+        for pid in processes {
+            until("a killed process ends", Duration::from_secs(10), || {
+                let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                (threads <= 1 && words.is_empty()).then_some(())
+            });
         }
     }
 }
@@ -171,11 +185,19 @@ pub fn until<T>(what: &str, patience: Duration, mut seen: impl FnMut() -> Option
     }
 }
 
-fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> std::io::Result<Answer> {
+fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(15)))?;
-    let mut request =
-        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
     }
@@ -192,7 +214,11 @@ fn exchange(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &st
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let body = if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") { unchunk(body) } else { body.to_owned() };
+    let body = if headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+        unchunk(body)
+    } else {
+        body.to_owned()
+    };
     Ok(Answer { status: status.ok_or(std::io::ErrorKind::InvalidData)?, headers, body })
 }
 

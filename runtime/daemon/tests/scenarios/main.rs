@@ -12,8 +12,11 @@ const SOON: Duration = Duration::from_secs(20);
 #[test]
 fn a_write_crosses_to_every_region_and_outlives_a_kill() {
     let cluster = Cluster::deployed();
-    let written = cluster.ask("us-east", "PUT", "/v1/data/notes/hello", &[("repomind-ack", "regions:2")], "world").unwrap();
+    let written =
+        cluster.ask("us-east", "PUT", "/v1/data/notes/hello", &[("repomind-ack", "regions:2")], "world").unwrap();
     assert_eq!(written.status / 100, 2, "{}", written.body);
+    let copies: usize = written.headers["repomind-copies"].parse().unwrap();
+    assert!(copies >= 2, "acknowledged with {copies} copies");
     for region in REGIONS {
         until(&format!("the note in {region}"), SOON, || {
             let read = cluster.ask(region, "GET", "/v1/data/notes/hello", &[], "").ok()?;
@@ -32,7 +35,7 @@ fn a_write_crosses_to_every_region_and_outlives_a_kill() {
     }
     assert_eq!(acknowledged.len(), 200, "writes to a healthy region were refused");
     cluster.kill("eu-west");
-    let again = cluster.run(&["deploy", "--wan", "none"]);
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
     assert!(again.status.success(), "{}", text(&again));
     for (path, value) in &acknowledged {
         for region in REGIONS {
@@ -77,9 +80,7 @@ fn a_saved_policy_takes_effect_everywhere_and_a_bad_one_nowhere() {
 
     std::fs::write(&file, format!("{good}\n;; A comment is a new generation too.\n")).unwrap();
     for region in REGIONS {
-        until(&format!("the new generation in {region}"), SOON, || {
-            (generation(region)? > before).then_some(())
-        });
+        until(&format!("the new generation in {region}"), SOON, || (generation(region)? > before).then_some(()));
     }
 }
 
@@ -95,7 +96,8 @@ fn personal_data_of_the_eea_is_never_stored_outside_it() {
     let kept = cluster.ask("eu-west", "PUT", "/v1/data/profiles/p1", &labels, secret).unwrap();
     assert_eq!(kept.status / 100, 2, "{}", kept.body);
     // A public record written afterwards shows that replication has passed that place in the log.
-    let after = cluster.ask("eu-west", "PUT", "/v1/data/notes/after", &[("repomind-ack", "regions:3")], "public").unwrap();
+    let after =
+        cluster.ask("eu-west", "PUT", "/v1/data/notes/after", &[("repomind-ack", "regions:3")], "public").unwrap();
     assert_eq!(after.status / 100, 2, "{}", after.body);
     for region in ["us-east", "ap-southeast"] {
         until("the public record", SOON, || {
@@ -132,7 +134,9 @@ fn a_killed_region_is_routed_around_and_comes_back() {
     let german = [("x-forwarded-for", "217.0.0.1")];
     let serving = || {
         let answer = cluster.ask("us-east", "GET", "/hello", &german, "").ok()?;
-        (answer.status == 200).then(|| serde_json::from_str::<serde_json::Value>(&answer.body).ok()?["region"].as_str().map(str::to_owned))?
+        (answer.status == 200).then(|| {
+            serde_json::from_str::<serde_json::Value>(&answer.body).ok()?["region"].as_str().map(str::to_owned)
+        })?
     };
     until("a German request answered from eu-west", SOON, || (serving()? == "eu-west").then_some(()));
     cluster.kill("eu-west");
@@ -140,10 +144,8 @@ fn a_killed_region_is_routed_around_and_comes_back() {
     for _ in 0..100 {
         assert!(serving().is_some_and(|region| region != "eu-west"), "a request failed while eu-west was down");
     }
-    until("eu-west seen as down", SOON, || {
-        (cluster.status("us-east")?["sees"]["eu-west"] == "down").then_some(())
-    });
-    let again = cluster.run(&["deploy", "--wan", "none"]);
+    until("eu-west seen as down", SOON, || (cluster.status("us-east")?["sees"]["eu-west"] == "down").then_some(()));
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
     assert!(again.status.success(), "{}", text(&again));
     until("German requests back in eu-west", SOON, || (serving()? == "eu-west").then_some(()));
 }
@@ -165,7 +167,8 @@ fn a_cut_link_heals_to_equal_digests() {
     until("equal digests", SOON, || {
         let digests: Vec<_> =
             REGIONS.iter().filter_map(|region| Some(cluster.admin(region, "GET", "/digests", "").ok()?.body)).collect();
-        (digests.len() == 3 && digests[0].len() > 10 && digests.iter().all(|digest| *digest == digests[0])).then_some(())
+        (digests.len() == 3 && digests[0].len() > 10 && digests.iter().all(|digest| *digest == digests[0]))
+            .then_some(())
     });
     let values: Vec<_> =
         REGIONS.iter().map(|region| cluster.ask(region, "GET", "/v1/data/notes/both", &[], "").unwrap().body).collect();
@@ -178,7 +181,7 @@ fn a_bad_region_file_is_refused_before_anything_starts() {
     let file = cluster.file("region-config/eu-west.yml");
     let bad = std::fs::read_to_string(&file).unwrap().replace("capacity:", "capacty:");
     std::fs::write(&file, bad).unwrap();
-    let output = cluster.run(&["deploy", "--wan", "none"]);
+    let output = cluster.run(&["deploy", "--wan", "lan"]);
     assert_eq!(output.status.code(), Some(64), "{}", text(&output));
     let said = text(&output);
     assert!(said.contains("eu-west.yml:") && said.contains("capacty") && said.contains("help"), "{said}");
@@ -189,7 +192,7 @@ fn a_bad_region_file_is_refused_before_anything_starts() {
 fn a_second_deploy_changes_nothing_and_destroy_leaves_nothing_running() {
     let cluster = Cluster::deployed();
     let before = cluster.processes("us-east");
-    let again = cluster.run(&["deploy", "--wan", "none"]);
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
     assert!(again.status.success(), "{}", text(&again));
     assert_eq!(cluster.processes("us-east"), before, "{}", text(&again));
     let everyone: Vec<_> = REGIONS.iter().flat_map(|region| cluster.processes(region)).collect();

@@ -85,12 +85,7 @@ pub fn drain(printed: &mut File) -> String {
 /// the engine start every thread that it will ever have.
 pub fn shut(memory: u64, collect: impl FnOnce()) -> Vec<String> {
     let mut missing = Vec::new();
-    let limits = [
-        (Resource::As, memory),
-        (Resource::Core, 0),
-        (Resource::Fsize, 0),
-        (Resource::Nofile, DESCRIPTORS),
-    ];
+    let limits = [(Resource::As, memory), (Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, DESCRIPTORS)];
     for (resource, limit) in limits {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
         if let Err(error) = setrlimit(resource, limit) {

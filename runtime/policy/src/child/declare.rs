@@ -9,8 +9,8 @@ use model::record::DataClass;
 use model::replication::{AckLevel, ConflictResolution, ReplicationPlan, Strategy};
 use model::residency::RegionPolicy;
 use model::{Country, Millis, RegionId};
-use steel::rvals::SteelVal;
 use steel::RootedSteelVal;
+use steel::rvals::SteelVal;
 
 use super::natives::Natives;
 use super::values::{Alist, Scheme, count, fault, items, name, region_id, rule, shown};
@@ -120,8 +120,9 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
                 _ => return Err(error),
             },
         },
-        default_class: keys
-            .one("default-class", |value| name(value)?.parse().map_err(|error: model::record::UnknownWord| fault(error.to_string())))?,
+        default_class: keys.one("default-class", |value| {
+            name(value)?.parse().map_err(|error: model::record::UnknownWord| fault(error.to_string()))
+        })?,
     };
     if ledger.strategies.contains_key(&namespace) || ledger.strategies.len() == MOST {
         return Err(fault(match namespace {
@@ -185,7 +186,8 @@ fn cache_rule(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
         u32::try_from(whole).map_err(|_| fault(format!("`{key}`: {whole} seconds is too long")))
     };
     let path_prefix = keys.one("path", |value| name(value).map(str::to_owned))?;
-    let path_prefix = path_prefix.filter(|path| path.starts_with('/')).ok_or_else(|| fault("`path` must begin with /"))?;
+    let path_prefix =
+        path_prefix.filter(|path| path.starts_with('/')).ok_or_else(|| fault("`path` must begin with /"))?;
     if ledger.edge.rules.iter().any(|rule| rule.name == called) || ledger.edge.rules.len() == MOST {
         return Err(fault(format!("the cache rule `{called}` is already defined")));
     }
@@ -204,9 +206,7 @@ fn region_policy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
     let keys = Alist::read(&given[1], &["jurisdiction", "accepts", "requires"])?;
     let jurisdiction =
         keys.one("jurisdiction", |value| Country::new(name(value)?).map_err(|error| fault(error.to_string())))?;
-    let class = |value: &SteelVal| {
-        name(value)?.parse::<DataClass>().map_err(|error| fault(error.to_string()))
-    };
+    let class = |value: &SteelVal| name(value)?.parse::<DataClass>().map_err(|error| fault(error.to_string()));
     let policy = RegionPolicy {
         region: region.clone(),
         jurisdiction: jurisdiction.ok_or_else(|| fault("`jurisdiction` is missing"))?,
@@ -279,8 +279,12 @@ impl Ledger {
             && !self.resolvers.contains_key(called)
         {
             let known = self.resolvers.keys().map(String::as_str);
-            let all = ["last-write-wins", "priority-regions", "keep-siblings"].into_iter().chain(known).collect::<Vec<_>>();
-            misfits.push(misfit(format!("no conflict resolver is called `{called}`"), format!("use one of {}", all.join(", "))));
+            let all =
+                ["last-write-wins", "priority-regions", "keep-siblings"].into_iter().chain(known).collect::<Vec<_>>();
+            misfits.push(misfit(
+                format!("no conflict resolver is called `{called}`"),
+                format!("use one of {}", all.join(", ")),
+            ));
         }
         for region in partial.priority_regions.iter().flatten().filter(|region| !regions.contains(*region)) {
             misfits.push(misfit(format!("there is no region `{region}`"), known_regions(regions)));
@@ -292,7 +296,10 @@ impl Ledger {
     ///
     /// # Errors
     /// Policies of regions that do not exist.
-    pub fn region_policies(&self, regions: &BTreeSet<RegionId>) -> Result<BTreeMap<RegionId, RegionPolicy>, Vec<Misfit>> {
+    pub fn region_policies(
+        &self,
+        regions: &BTreeSet<RegionId>,
+    ) -> Result<BTreeMap<RegionId, RegionPolicy>, Vec<Misfit>> {
         let strangers = self.region_policies.iter().filter(|(region, _)| !regions.contains(*region));
         let misfits: Vec<Misfit> = strangers
             .map(|(region, (file, _))| Misfit {
@@ -318,7 +325,10 @@ impl Partial {
     fn over(&self, default: &Strategy) -> Strategy {
         Strategy {
             lag_target: self.lag_target.unwrap_or(default.lag_target),
-            conflict_resolution: self.conflict_resolution.clone().unwrap_or_else(|| default.conflict_resolution.clone()),
+            conflict_resolution: self
+                .conflict_resolution
+                .clone()
+                .unwrap_or_else(|| default.conflict_resolution.clone()),
             priority_regions: self.priority_regions.clone().unwrap_or_else(|| default.priority_regions.clone()),
             ack: self.ack.unwrap_or(default.ack),
             default_class: self.default_class.unwrap_or(default.default_class),

@@ -76,20 +76,34 @@ fn help(kind: ErrorKind, message: &str) -> &'static str {
     match kind {
         ErrorKind::FreeIdentifier => "define it, or require the module that provides it; mind the spelling",
         ErrorKind::ArityMismatch => "give as many arguments as the function takes",
-        ErrorKind::Parse | ErrorKind::BadSyntax | ErrorKind::UnexpectedToken => "look for a bracket or quote that is missing or too many",
+        ErrorKind::Parse | ErrorKind::BadSyntax | ErrorKind::UnexpectedToken => {
+            "look for a bracket or quote that is missing or too many"
+        }
         ErrorKind::TypeMismatch => "look at what kind of value each part gives",
-        ErrorKind::Generic if message.contains("free identifier") => "define it, or require the module that provides it",
+        ErrorKind::Generic if message.contains("free identifier") => {
+            "define it, or require the module that provides it"
+        }
         _ => "",
     }
 }
 
 /// The finding for something wrong with what `function` of `file` is or gives.
-pub fn in_function(files: &BTreeMap<String, String>, file: &str, function: &str, message: String, help: &str) -> Finding {
+pub fn in_function(
+    files: &BTreeMap<String, String>,
+    file: &str,
+    function: &str,
+    message: String,
+    help: &str,
+) -> Finding {
     let text = files.get(file).map_or("", String::as_str);
     let heads = [format!("(define ({function} "), format!("(define ({function})"), format!("(define {function} ")];
-    let at = heads.iter().find_map(|head| text.find(head.as_str())).and_then(|offset| position(text, offset + "(define ".len()));
+    let at = heads
+        .iter()
+        .find_map(|head| text.find(head.as_str()))
+        .and_then(|offset| position(text, offset + "(define ".len()));
     let at = at.map(|(line, column)| {
-        let bracket = text.lines().nth(line as usize - 1).and_then(|text| text.chars().nth(column as usize - 1)) == Some('(');
+        let bracket =
+            text.lines().nth(line as usize - 1).and_then(|text| text.chars().nth(column as usize - 1)) == Some('(');
         (line, column + u32::from(bracket))
     });
     Finding::error(file, text, at.unwrap_or((0, 0)), message, help).spanning(function.chars().count() as u32)

@@ -103,7 +103,12 @@ impl Interpreter {
     ///
     /// # Errors
     /// Everything found, so that one save shows all mistakes.
-    pub fn load(&mut self, tree: PolicyTree, facts: &Facts, at: &mut dyn FnMut(&str)) -> Result<Declarations, Vec<Finding>> {
+    pub fn load(
+        &mut self,
+        tree: PolicyTree,
+        facts: &Facts,
+        at: &mut dyn FnMut(&str),
+    ) -> Result<Declarations, Vec<Finding>> {
         self.files = tree.0;
         self.set_facts(facts);
         let order = self.scan()?;
@@ -135,7 +140,8 @@ impl Interpreter {
         let mut findings = Vec::new();
         let mut requires = BTreeMap::new();
         for (file, text) in &self.files {
-            let known = |module: &str| self.library.contains(module) || (module != file && self.files.contains_key(module));
+            let known =
+                |module: &str| self.library.contains(module) || (module != file && self.files.contains_key(module));
             let scan = scan::scan(file, text, known, &names);
             findings.extend(scan.findings);
             requires.insert(file.as_str(), scan.requires);
@@ -155,7 +161,8 @@ impl Interpreter {
             });
             let Some((file, _)) = ready else {
                 let circle = self.files.keys().find(|file| !order.contains(file)).map_or("", String::as_str);
-                let finding = Finding::error(circle, "", (0, 0), "this file requires itself in a circle", "break the circle");
+                let finding =
+                    Finding::error(circle, "", (0, 0), "this file requires itself in a circle", "break the circle");
                 return Err(vec![finding]);
             };
             order.push((*file).to_owned());
@@ -262,7 +269,9 @@ impl Interpreter {
             let _ = self.engine.compile_and_run_raw_program(format!("(require {module:?})"));
         }
         match self.engine.compile_and_run_raw_program(source.to_owned()) {
-            Ok(values) => Ok(values.last().filter(|value| !matches!(value, SteelVal::Void)).map_or_else(String::new, shown)),
+            Ok(values) => {
+                Ok(values.last().filter(|value| !matches!(value, SteelVal::Void)).map_or_else(String::new, shown))
+            }
             Err(error) => {
                 let typed = BTreeMap::from([(TYPED.to_owned(), source.to_owned())]);
                 let mut finding = faults::finding(&self.engine, &self.files, TYPED, &error);

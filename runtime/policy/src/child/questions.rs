@@ -17,8 +17,8 @@ use super::faults;
 use super::interpreter::Interpreter;
 use super::memo::Memo;
 use super::values::{
-    Alist, ClientObject, LinkObject, ObservationObject, RecordObject, Scheme, SiblingObject, bare, count,
-    duties, fault, items, list, name, object, region_ids, rule, shown, text, wrap,
+    Alist, ClientObject, LinkObject, ObservationObject, RecordObject, Scheme, SiblingObject, bare, count, duties,
+    fault, items, list, name, object, region_ids, rule, shown, text, wrap,
 };
 
 /// The lag up to which `lag-action` is sampled; beyond it, its last answer holds.
@@ -45,7 +45,8 @@ impl Interpreter {
                 ledger.passed,
             )
         };
-        let place = |misfits: Vec<_>| misfits.into_iter().map(|misfit| faults::misfit(&self.files, misfit)).collect::<Vec<_>>();
+        let place =
+            |misfits: Vec<_>| misfits.into_iter().map(|misfit| faults::misfit(&self.files, misfit)).collect::<Vec<_>>();
         let replication = replication.map_err(|misfits| findings.extend(place(misfits))).ok();
         let region_policies = region_policies.map_err(|misfits| findings.extend(place(misfits))).ok();
         at(self.file_of("lag-action"));
@@ -123,7 +124,14 @@ impl Interpreter {
             }
             if ids.is_empty() && !known.is_empty() { Err(fault("no region is named")) } else { Ok(ids) }
         });
-        ids.map_err(|error| self.misshapen(function, answer, &error, &format!("return a list of region ids, best first; {}", known_regions(&known))))
+        ids.map_err(|error| {
+            self.misshapen(
+                function,
+                answer,
+                &error,
+                &format!("return a list of region ids, best first; {}", known_regions(&known)),
+            )
+        })
     }
 
     fn misshapen(&self, function: &str, answer: &SteelVal, error: &steel::SteelErr, help: &str) -> Finding {
@@ -171,7 +179,10 @@ impl Interpreter {
     pub fn rule_on(&mut self, cases: &[ResidencyCase]) -> Answered<Vec<CaseAnswer>> {
         let mut holds = Memo::default();
         let mut travels: HashMap<(usize, usize), Memo<Verdict>> = HashMap::new();
-        cases.iter().map(|case| self.rule_on_one(case, &mut holds, &mut travels).map_err(|finding| vec![finding])).collect()
+        cases
+            .iter()
+            .map(|case| self.rule_on_one(case, &mut holds, &mut travels).map_err(|finding| vec![finding]))
+            .collect()
     }
 
     fn rule_on_one(
@@ -204,7 +215,8 @@ impl Interpreter {
                 None => {
                     let record = RecordObject::new(*case);
                     let values = self.region_values();
-                    let answer = self.call("transfer", vec![wrap(record.clone()), values[from].clone(), values[to].clone()])?;
+                    let answer =
+                        self.call("transfer", vec![wrap(record.clone()), values[from].clone(), values[to].clone()])?;
                     let verdict = travel_verdict(&answer).map_err(|error| {
                         let help = "return (allow 'rule duties) or (deny 'rule)";
                         self.misshapen("transfer", &answer, &error, help)
@@ -243,7 +255,8 @@ impl Interpreter {
 
     /// Settles concurrent writes by a resolver that was defined.
     pub fn resolve(&mut self, resolver: &str, address: &Address, siblings: &[Sibling]) -> Answered<Resolution> {
-        let found = lock(&self.ledger).resolvers.get(resolver).map(|(file, function)| (file.clone(), function.value().clone()));
+        let found =
+            lock(&self.ledger).resolvers.get(resolver).map(|(file, function)| (file.clone(), function.value().clone()));
         let Some((file, function)) = found else {
             let message = format!("no conflict resolver is called `{resolver}`");
             return Err(vec![Finding::error("", "", (0, 0), message, "define it with define-conflict-resolver")]);
@@ -253,7 +266,8 @@ impl Interpreter {
         let answer = self.engine.call_function_with_args(function, arguments);
         let answer = answer.map_err(|error| vec![self.fault(&file, &error)])?;
         settlement(&answer, siblings).map_err(|error| {
-            let message = format!("the resolver `{resolver}` returned {}: {}", shown(&answer), bare(&error.to_string()));
+            let message =
+                format!("the resolver `{resolver}` returned {}: {}", shown(&answer), bare(&error.to_string()));
             let misfit = super::declare::Misfit {
                 file,
                 form: "define-conflict-resolver",
@@ -277,7 +291,13 @@ impl Interpreter {
                 Some(last) if action < last => {
                     let message = format!("`lag-action` is {action:?} at {lag} ms of lag and {last:?} at {before} ms");
                     let help = "a larger lag must never call for less: 'ok, 'alert, 'throttle, 'unready";
-                    return Err(faults::in_function(&self.files, self.file_of("lag-action"), "lag-action", message, help));
+                    return Err(faults::in_function(
+                        &self.files,
+                        self.file_of("lag-action"),
+                        "lag-action",
+                        message,
+                        help,
+                    ));
                 }
                 Some(last) => self.bisect(&mut bands, (before, last), (lag, action))?,
             }
@@ -318,7 +338,8 @@ impl Interpreter {
             "unready" => Ok(LagAction::Unready),
             _ => Err(fault("this is no action")),
         });
-        action.map_err(|error| self.misshapen("lag-action", &answer, &error, "return 'ok, 'alert, 'throttle or 'unready"))
+        action
+            .map_err(|error| self.misshapen("lag-action", &answer, &error, "return 'ok, 'alert, 'throttle or 'unready"))
     }
 }
 
@@ -340,9 +361,10 @@ fn travel_verdict(answer: &SteelVal) -> Scheme<Verdict> {
 }
 
 fn sibling_object(at: usize, sibling: &Sibling) -> SiblingObject {
-    let value = sibling.content.record().map_or_else(String::new, |record| {
-        String::from_utf8_lossy(record.payload.bytes()).into_owned()
-    });
+    let value = sibling
+        .content
+        .record()
+        .map_or_else(String::new, |record| String::from_utf8_lossy(record.payload.bytes()).into_owned());
     SiblingObject {
         region: sibling.version.dot.actor.region.as_str().to_owned(),
         time: sibling.version.hlc.wall().0,

@@ -16,8 +16,8 @@ use steel::SteelVal;
 
 use super::natives::Natives;
 use super::values::{
-    ClientObject, LinkObject, ObservationObject, RecordObject, RegionObject, Scheme, SiblingObject, count, fault, items,
-    law, name, number, region_id, shown, wrap,
+    ClientObject, LinkObject, ObservationObject, RecordObject, RegionObject, Scheme, SiblingObject, count, fault,
+    items, law, name, number, region_id, shown, wrap,
 };
 
 /// Defines the sample makers.

@@ -186,7 +186,9 @@ pub fn number(value: &SteelVal) -> Scheme<f64> {
 pub fn items(value: &SteelVal) -> Scheme<Vec<SteelVal>> {
     match value {
         SteelVal::ListV(items) if items.len() <= LONGEST_LIST => Ok(items.iter().cloned().collect()),
-        SteelVal::ListV(items) => Err(fault(format!("a list of {} items; at most {LONGEST_LIST} are taken", items.len()))),
+        SteelVal::ListV(items) => {
+            Err(fault(format!("a list of {} items; at most {LONGEST_LIST} are taken", items.len())))
+        }
         other => Err(fault(format!("expected a list, found {}", shown(other)))),
     }
 }
