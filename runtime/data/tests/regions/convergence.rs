@@ -232,7 +232,7 @@ impl World {
     /// Every region holds, of every key, exactly the writes that it may hold and that nobody has superseded.
     fn check_rows(&self) {
         for (at, site) in self.sites.iter().enumerate() {
-            for key in 0..KEYS.len() {
+            for (key, name) in KEYS.iter().enumerate() {
                 let siblings = self.siblings(at, key);
                 let here: BTreeMap<&Dot, Option<String>> = siblings
                     .iter()
@@ -247,7 +247,7 @@ impl World {
                 });
                 let alive: BTreeMap<&Dot, Option<String>> =
                     alive.map(|(dot, acked)| (dot, acked.value.clone())).collect();
-                assert_eq!(here, alive, "{} of key {}", site.id, KEYS[key]);
+                assert_eq!(here, alive, "{} of key {name}", site.id);
                 for marker in siblings.iter().filter(|sibling| sibling.is_marker()) {
                     assert!(!self.acked[&marker.version.dot].home.contains(site.id), "{} evicted its own", site.id);
                 }
