@@ -1,9 +1,16 @@
-//! Where data may be: the questions put to the residency policies and the plan
-//! made from their answers.
+//! Where data may be, a ledger of what was done with it, and an audit that
+//! believes neither.
 //!
-//! What was not answered is denied. Start with [`cases`] and [`plan_from`].
+//! - [`cases`] and [`plan_from`]: the questions put to the residency policies and
+//!   the plan made from their answers. What was not answered is denied.
+//! - [`ledger`]: one append-only Merkle log a region, cosigned by the others.
+//! - [`audit`]: reads stored bytes, ledgers and signatures with code of its own
+//!   and says what is wrong, and what it did not check.
 
 pub mod audit;
+pub mod ledger;
 mod plan;
+#[cfg(test)]
+mod testing;
 
 pub use plan::{cases, plan_from};

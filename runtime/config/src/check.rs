@@ -108,7 +108,8 @@ fn turns(drafts: &[Draft], primary: Option<usize>) -> Vec<u8> {
     let mut order: Vec<usize> = (0..drafts.len()).collect();
     order.sort_by_key(|&i| (Some(i) != primary, drafts[i].id.clone()));
     let mut turns = vec![0; drafts.len()];
-    for (turn, i) in (1..).zip(order) {
+    // The order first: it ends before a turn past 255 is asked for.
+    for (i, turn) in order.into_iter().zip(1..) {
         turns[i] = turn;
     }
     turns

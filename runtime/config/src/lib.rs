@@ -11,6 +11,7 @@
 mod check;
 mod cloud;
 mod file;
+mod one_address;
 mod url;
 mod yaml;
 
@@ -21,6 +22,8 @@ use model::Finding;
 use model::region::Regions;
 
 use crate::yaml::Source;
+
+pub use one_address::{BLOCK, FIRST_PORT, NoRoom, on_one_address};
 
 /// The folder of the region files, below the tree's root.
 pub const FOLDER: &str = "region-config";

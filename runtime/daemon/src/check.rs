@@ -5,16 +5,16 @@ use std::process::ExitCode;
 use model::{ByteCount, Finding, Millis};
 use policy::{HostLimits, PolicyHost};
 
-use crate::cli::{FINDING, Place};
+use crate::cli::{CheckArgs, FINDING, USAGE};
 
 /// Checks regions and policies of the tree, the policies' own tests included.
 ///
 /// # Errors
 /// Where the policy host cannot be started.
-pub async fn run(place: &Place) -> anyhow::Result<ExitCode> {
+pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut findings = Vec::new();
-    let regions = config::load(&place.tree).map_err(|found| findings.extend(found)).ok();
-    let tree = crate::start::watch::read_tree(&place.tree).map_err(|found| findings.extend(found)).ok();
+    let regions = config::load(&args.tree).map_err(|found| findings.extend(found)).ok();
+    let tree = crate::start::watch::read_tree(&args.tree).map_err(|found| findings.extend(found)).ok();
     let mut tests = 0;
     if let (Some(regions), Some(tree)) = (&regions, tree) {
         let host = PolicyHost::start(
@@ -30,19 +30,31 @@ pub async fn run(place: &Place) -> anyhow::Result<ExitCode> {
         }
         host.shutdown();
     }
-    Ok(report(&findings, regions.map_or(0, |regions| regions.by_id.len()), tests))
+    let regions = regions.map_or(0, |regions| regions.by_id.len());
+    if args.json {
+        let report = serde_json::json!({
+            "good": findings.is_empty(), "regions": regions, "policy_tests_passed": tests, "findings": findings,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        say(&findings, regions, tests);
+    }
+    Ok(match (findings.is_empty(), regions) {
+        (true, _) => ExitCode::SUCCESS,
+        // The region files themselves are bad: what `start` would refuse with the same code.
+        (false, 0) => ExitCode::from(USAGE),
+        (false, _) => ExitCode::from(FINDING),
+    })
 }
 
-fn report(findings: &[Finding], regions: usize, tests: u32) -> ExitCode {
+fn say(findings: &[Finding], regions: usize, tests: u32) {
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     for finding in findings {
         eprintln!("{}\n", finding.render(colour));
     }
     if findings.is_empty() {
         println!("good: {regions} regions, {tests} policy tests passed");
-        ExitCode::SUCCESS
     } else {
         eprintln!("{} finding(s)", findings.len());
-        ExitCode::from(FINDING)
     }
 }

@@ -40,13 +40,16 @@ enum Command {
     /// Show every region: health, round trips, lag, policy generation.
     Status(StatusArgs),
     /// Check regions and policies of a tree, their own tests included, without starting anything.
-    Check(Place),
+    Check(CheckArgs),
     /// Ask a running region Scheme questions about its facts.
     Repl(ReplFlags),
     /// Write a starter tree: regions, policies and a Makefile.
     New(NewArgs),
     /// A small HTTP service to stand behind a gateway.
     SampleService(SampleServiceArgs),
+    /// Keys and certificates for regions on machines of their own.
+    #[command(subcommand)]
+    Pki(crate::pki::Pki),
     /// Break something on purpose and measure what follows.
     #[command(subcommand)]
     Drill(Drill),
@@ -57,6 +60,8 @@ enum Command {
     Audit(AuditArgs),
     /// Send a steady rate of requests and measure latency from the intended start of each.
     LoadTest(LoadArgs),
+    /// Measure throughput, latency, lag and saves on three regions of its own, beside floors from the same run.
+    Bench(BenchArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -81,7 +86,9 @@ enum Verify {
 pub enum WanProfile {
     /// Round trips as measured between the real places.
     Realistic,
-    /// None.
+    /// None, but links can be cut, slowed and made lossy while they run.
+    Lan,
+    /// None; nothing can be set later.
     None,
 }
 
@@ -90,6 +97,7 @@ impl WanProfile {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Realistic => "realistic",
+            Self::Lan => "lan",
             Self::None => "none",
         }
     }
@@ -137,6 +145,21 @@ pub struct StartArgs {
     /// Delay added to links between regions.
     #[arg(long, value_enum, default_value = "none")]
     pub wan: WanProfile,
+    /// Put all regions on 127.0.0.1, each in its block of ports, beginning at this one.
+    #[arg(long, value_name = "PORT")]
+    pub first_port: Option<u16>,
+    /// How the log is written.
+    #[arg(long, value_enum, default_value = "pretty")]
+    pub log: LogForm,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogForm {
+    /// For a person.
+    Pretty,
+    /// A JSON object a line.
+    Json,
 }
 
 /// Where a deployment is, for every command that looks at one.
@@ -169,9 +192,16 @@ pub struct DeployArgs {
     /// Delay added to links between regions.
     #[arg(long, value_enum, default_value = "realistic")]
     pub wan: WanProfile,
+    /// Put all regions on 127.0.0.1, each in its block of ports, beginning at this one. Done without being asked,
+    /// from port 8080, where the system has no other loopback address.
+    #[arg(long, value_name = "PORT")]
+    pub first_port: Option<u16>,
     /// Say what would be started, and start nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
     /// Seconds until all regions must serve.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
@@ -197,6 +227,17 @@ pub struct StatusArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// The tree with region-config/ and the policies.
+    #[arg(long, default_value = ".", env = "REPOMIND_TREE")]
+    pub tree: PathBuf,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -315,6 +356,20 @@ pub struct LoadArgs {
     pub json: bool,
 }
 
+/// Flags of `bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Seconds for each figure that is a rate.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Reads the command line and runs what it asks for.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -350,7 +405,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Deploy(args) => crate::deploy::run(args).await,
         Command::Destroy(args) => crate::destroy::run(args).await,
         Command::Status(args) => crate::status::run(args).await,
-        Command::Check(place) => crate::check::run(&place).await,
+        Command::Check(args) => crate::check::run(&args).await,
         Command::Repl(ReplFlags { place, region, eval }) => {
             let region = match region {
                 Some(region) => region,
@@ -365,6 +420,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,
         Command::LoadTest(args) => crate::report::load::run(args).await,
+        Command::Pki(step) => crate::pki::run(step),
+        Command::Bench(args) => crate::report::bench::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -50,9 +50,13 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
         return dry_run(&args);
     }
     let began = Instant::now();
-    let outcome = deploy(&args.place, args.wan, Duration::from_secs(args.timeout)).await?;
+    let outcome = deploy(&args.place, args.wan, args.first_port, Duration::from_secs(args.timeout)).await?;
     let client = Client::new(&args.place.state)?;
     let status = crate::status::gather(&client, &outcome.deployment.admins(), &outcome.deployment.primary).await;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     println!("{}", crate::status::table(&status));
     match outcome.fresh.len() {
         0 => println!("everything was running already: nothing was changed"),
@@ -63,13 +67,20 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Starts what does not run, waits until all regions serve; undoes its own work when that fails.
-pub async fn deploy(place: &Place, wan: WanProfile, timeout: Duration) -> anyhow::Result<Outcome> {
-    let regions = config::load(&place.tree).map_err(BadConfiguration)?;
+pub async fn deploy(
+    place: &Place,
+    wan: WanProfile,
+    first_port: Option<u16>,
+    timeout: Duration,
+) -> anyhow::Result<Outcome> {
+    let (regions, first_port) = regions(&place.tree, first_port)?;
     std::fs::create_dir_all(&place.state).with_context(|| format!("cannot make {}", place.state.display()))?;
     let place = Place { tree: absolute(&place.tree)?, state: absolute(&place.state)? };
     let mut deployment = Deployment::new(place.tree.clone(), &regions);
     if let Some(earlier) = Deployment::read(&place.state)? {
-        let still: Vec<Started> = earlier.started.into_iter().filter(Started::runs).collect();
+        let (still, ended): (Vec<Started>, Vec<Started>) = earlier.started.into_iter().partition(Started::runs);
+        // One that was killed a moment ago still holds its ports.
+        processes::gone(&ended, PATIENCE).await;
         if !still.is_empty() && (earlier.tree != place.tree || earlier.regions != deployment.regions) {
             bail!(
                 "{} holds a running deployment of other regions or another tree ({}); run `repomind-run destroy` first",
@@ -79,7 +90,7 @@ pub async fn deploy(place: &Place, wan: WanProfile, timeout: Duration) -> anyhow
         }
         deployment.started = still;
     }
-    let wanted: Vec<(Role, &Region, Vec<String>)> = plan(&place, &regions, wan)?
+    let wanted: Vec<(Role, &Region, Vec<String>)> = plan(&place, &regions, wan, first_port)?
         .into_iter()
         .filter(|(role, region, _)| deployment.running(*role, &region.id).is_none())
         .collect();
@@ -186,6 +197,7 @@ fn plan<'a>(
     place: &Place,
     regions: &'a Regions,
     wan: WanProfile,
+    first_port: Option<u16>,
 ) -> anyhow::Result<Vec<(Role, &'a Region, Vec<String>)>> {
     let executable = std::env::current_exe().context("cannot find this program's own file")?;
     let executable = text(&executable)?;
@@ -212,24 +224,48 @@ fn plan<'a>(
             wan.as_str(),
         ];
         let mut command = words.map(str::to_owned).to_vec();
+        if let Some(port) = first_port {
+            command.extend(["--first-port".to_owned(), port.to_string()]);
+        }
         command.extend(apis.iter().cloned());
         all.push((Role::Daemon, region, command));
     }
     Ok(all)
 }
 
-/// Where each region's sample service listens: beside its gateway, on ports of their own where regions share an address.
-fn services(regions: &Regions) -> BTreeMap<&RegionId, SocketAddr> {
-    let mut taken = BTreeSet::new();
-    let mut all = BTreeMap::new();
-    for region in regions.by_id.values() {
-        let mut at = SocketAddr::new(region.addresses.gateway.ip(), SERVICE_PORT);
-        while !taken.insert(at) {
-            at.set_port(at.port() + 1);
-        }
-        all.insert(&region.id, at);
+/// The regions of a tree at the addresses where they will listen. Where the system has none of their loopback
+/// addresses but 127.0.0.1 (macOS), or where a first port was asked for, all move there, each to its block of ports.
+fn regions(tree: &Path, first_port: Option<u16>) -> anyhow::Result<(Regions, Option<u16>)> {
+    let regions = config::load(tree).map_err(BadConfiguration)?;
+    let absent = |region: &Region| {
+        let host = region.addresses.gateway.ip();
+        let refused = TcpListener::bind((host, 0)).map_err(|error| error.kind());
+        host.is_loopback() && refused.is_err_and(|kind| kind == std::io::ErrorKind::AddrNotAvailable)
+    };
+    let first_port = first_port.or_else(|| regions.by_id.values().any(absent).then_some(config::FIRST_PORT));
+    match first_port {
+        Some(port) => Ok((config::on_one_address(&regions, port)?, Some(port))),
+        None => Ok((regions, None)),
     }
-    all
+}
+
+/// Where each region's sample service listens: beside its gateway.
+fn services(regions: &Regions) -> BTreeMap<&RegionId, SocketAddr> {
+    let hosts: BTreeSet<_> = regions.by_id.values().map(|region| region.addresses.gateway.ip()).collect();
+    let alone = hosts.len() == regions.by_id.len();
+    let service = |region: &Region| {
+        let gateway = region.addresses.gateway;
+        // The next port is left free in the block of a region that shares its address.
+        SocketAddr::new(gateway.ip(), if alone { SERVICE_PORT } else { gateway.port().saturating_add(1) })
+    };
+    regions.by_id.values().map(|region| (&region.id, service(region))).collect()
+}
+
+/// Where the sample service of a region listens, as it was started.
+pub fn service_of(deployment: &Deployment, region: &RegionId) -> Option<SocketAddr> {
+    let service = deployment.running(Role::Service, region)?;
+    let at = service.command.iter().position(|word| word == "--listen")?;
+    service.command.get(at + 1)?.parse().ok()
 }
 
 fn ports_free(regions: &Regions, wanted: &[(Role, &Region, Vec<String>)]) -> anyhow::Result<()> {
@@ -265,10 +301,10 @@ fn ports_free(regions: &Regions, wanted: &[(Role, &Region, Vec<String>)]) -> any
 }
 
 fn dry_run(args: &DeployArgs) -> anyhow::Result<ExitCode> {
-    let regions = config::load(&args.place.tree).map_err(BadConfiguration)?;
+    let (regions, first_port) = regions(&args.place.tree, args.first_port)?;
     let place = Place { tree: absolute(&args.place.tree)?, state: absolute(&args.place.state)? };
     let earlier = Deployment::read(&place.state)?;
-    for (role, region, command) in plan(&place, &regions, args.wan)? {
+    for (role, region, command) in plan(&place, &regions, args.wan, first_port)? {
         let runs = earlier.as_ref().is_some_and(|deployment| deployment.running(role, &region.id).is_some());
         println!("{} {}", if runs { "runs already:" } else { "would start: " }, command.join(" "));
     }

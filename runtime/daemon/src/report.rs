@@ -5,6 +5,8 @@
 //! one does not. A report that could not measure says so and is 2, never 0.
 
 pub mod audit;
+pub mod bench;
+mod bench_policy;
 pub mod failover;
 pub mod load;
 pub mod replication;
@@ -90,23 +92,24 @@ impl Stage {
     /// Takes the deployment of `place` if all its regions run, else deploys into a private state directory.
     pub async fn enter(place: &Place) -> anyhow::Result<Self> {
         let timeout = Duration::from_secs(60);
-        let (place, ours) = match Deployment::read(&place.state)? {
-            Some(deployment) if deployment.complete() => (place.clone(), None),
-            _ => {
-                let folder = tempfile::Builder::new().prefix("repomind-").tempdir()?;
-                let place = Place { tree: place.tree.clone(), state: folder.path().join("state") };
-                eprintln!("no running deployment: starting one in {}", place.state.display());
-                (place, Some(folder))
+        match Deployment::read(&place.state)? {
+            Some(deployment) if deployment.complete() => {
+                crate::deploy::serving(&place.state, &deployment, timeout).await?;
+                Ok(Self { client: Client::new(&place.state)?, place: place.clone(), deployment, ours: None })
             }
-        };
-        let deployment = if ours.is_some() {
-            crate::deploy::deploy(&place, WanProfile::Realistic, timeout).await?.deployment
-        } else {
-            let deployment = crate::status::at(&place)?;
-            crate::deploy::serving(&place.state, &deployment, timeout).await?;
-            deployment
-        };
-        Ok(Self { client: Client::new(&place.state)?, place, deployment, ours })
+            _ => {
+                eprintln!("no running deployment: starting one of its own");
+                Self::own(&place.tree, WanProfile::Realistic).await
+            }
+        }
+    }
+
+    /// Deploys `tree` into a private state directory, whatever else runs.
+    pub async fn own(tree: &std::path::Path, wan: WanProfile) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("repomind-").tempdir()?;
+        let place = Place { tree: tree.to_owned(), state: folder.path().join("state") };
+        let deployment = crate::deploy::deploy(&place, wan, None, Duration::from_secs(60)).await?.deployment;
+        Ok(Self { client: Client::new(&place.state)?, place, deployment, ours: Some(folder) })
     }
 
     /// Runs `test` until it ends or is interrupted. Then takes our own deployment away, keeping its

@@ -9,6 +9,7 @@ pub mod generations;
 pub mod probes;
 pub mod repl;
 pub mod running;
+mod snapshot;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cli::{ApiOf, StartArgs, WanProfile};
+use crate::cli::{ApiOf, LogForm, StartArgs, WanProfile};
 use generations::Generations;
 use running::RunningRegion;
 
@@ -80,10 +81,15 @@ impl Resolver for PolicyResolver {
 /// configuration is printed and gives exit code 64 instead.
 pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
+    log(args.log);
     let regions = match config::load(&args.tree) {
-        Ok(regions) => Arc::new(regions),
+        Ok(regions) => regions,
         Err(findings) => return Ok(refuse(&findings)),
     };
+    let regions = Arc::new(match args.first_port {
+        Some(port) => config::on_one_address(&regions, port)?,
+        None => regions,
+    });
     let Some(me) = regions.by_id.get(&args.region).cloned() else {
         let known = regions.by_id.keys().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         eprintln!(
@@ -138,6 +144,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
         wan: match args.wan {
             WanProfile::Realistic => Wan::realistic(&me.id, &regions),
+            WanProfile::Lan => Wan::emulated(),
             WanProfile::None => Wan::none(),
         },
         me: me.id.clone(),
@@ -174,6 +181,21 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     host.shutdown();
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Begins to log to standard error. `REPOMIND_LOG` says what, as in `info,net=debug`.
+fn log(form: LogForm) {
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_from_env("REPOMIND_LOG").unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let begun = match form {
+        LogForm::Pretty => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogForm::Json => lines.json().try_init(),
+    };
+    if let Err(error) = begun {
+        eprintln!("warning: nothing is logged: {error}");
+    }
 }
 
 fn refuse(findings: &[Finding]) -> ExitCode {

@@ -1,76 +1,189 @@
 //! Who has durably taken over what, and how far behind the peers are.
+//!
+//! A peer's backlog is the distance between the ends of this region's logs and
+//! the peer's vector; its lag is the age of the first entry in between, looked
+//! up in the log when it is first asked for. Both are 0 when nothing is owed.
+//! The vectors are kept as facts, written with the next commit, so that a
+//! restart does not forget who lacks what. A vector that is kept may be older
+//! than the truth: then the backlog reads too high until the peer is heard.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
+use model::codec;
 use model::replication::{LagAction, LagBands};
 use model::status::LinkStatus;
-use model::version::{LogPosition, PositionVector};
+use model::version::{Incarnation, LogPosition, PositionVector};
 use model::{Millis, RegionId, UnixMillis};
+use store::{Store, StoreError};
 use tokio::sync::watch;
 
-/// Own entries remembered for the measurement of lag; older ones count as old as the oldest remembered.
-const REMEMBERED: usize = 100_000;
+use crate::types::Received;
 
-struct Sent {
-    position: LogPosition,
-    committed_at: UnixMillis,
+/// Before the names of the facts that keep the peers' vectors.
+const FACT: &str = "peer/";
+
+/// Refusals remembered of each peer, for the writes that wait; it is sure of no copy before the oldest.
+const REFUSALS: usize = 4096;
+
+/// What is known of a peer. Offsets are those of this region's log in its present incarnation.
+#[derive(Default)]
+struct Peer {
+    /// Its durable vector, as it last said. A position in it was taken over or refused.
+    reached: PositionVector,
+    /// Up to here its answers said what was refused.
+    answered: u64,
+    /// What was refused.
+    refused: BTreeSet<u64>,
+    /// Up to here refusals have been forgotten.
+    forgotten: u64,
+    /// Nothing is owed of lives before this one: spares the look at each.
+    owed_from: Incarnation,
+    /// The oldest entry owed, and when it was committed.
+    oldest: Option<(LogPosition, UnixMillis)>,
+    /// Whether `reached` has changed since it was last handed out to be kept.
+    changed: bool,
+}
+
+impl Peer {
+    fn holds(&self, offset: u64) -> bool {
+        self.forgotten < offset && offset <= self.answered && !self.refused.contains(&offset)
+    }
 }
 
 #[derive(Default)]
 struct State {
-    /// The durable vector of each peer, as it last said.
-    peers: BTreeMap<RegionId, PositionVector>,
-    /// Own entries that not every peer has taken over, oldest first.
-    waiting: VecDeque<Sent>,
+    peers: BTreeMap<RegionId, Peer>,
+    /// The end of this region's log in each of its lives.
+    own: BTreeMap<Incarnation, u64>,
+}
+
+/// The copies of one entry, this region's included.
+pub(crate) struct Copies {
+    /// How many there are for sure.
+    pub(crate) made: usize,
+    /// How many there can be.
+    pub(crate) possible: usize,
+    /// The regions that refused theirs.
+    pub(crate) refused_by: BTreeSet<RegionId>,
 }
 
 /// Bookkeeping of acknowledgements.
 pub(crate) struct Acks {
-    peers: BTreeSet<RegionId>,
+    me: RegionId,
+    incarnation: Incarnation,
+    store: Store,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
 }
 
 impl Acks {
-    pub(crate) fn new(peers: BTreeSet<RegionId>) -> Self {
-        let state = State {
-            peers: peers.iter().map(|peer| (peer.clone(), PositionVector::new())).collect(),
-            ..State::default()
-        };
-        Self { peers, state: Mutex::new(state), changed: watch::Sender::new(0) }
+    /// Begins with what the store has kept of `peers`.
+    pub(crate) fn open(me: RegionId, peers: BTreeSet<RegionId>, store: Store) -> Result<Self, StoreError> {
+        let mut state = State::default();
+        for peer in peers {
+            let reached = match store.meta(&format!("{FACT}{peer}"))? {
+                Some(bytes) => codec::decode(&bytes)
+                    .map_err(|reason| StoreError::Corrupt { place: format!("fact {FACT}{peer}"), reason })?,
+                None => PositionVector::new(),
+            };
+            state.peers.insert(peer, Peer { reached, ..Peer::default() });
+        }
+        let ends = store.vector();
+        let own = ends.iter().filter(|(origin, ..)| **origin == me);
+        state.own = own.map(|(_, incarnation, offset)| (incarnation, offset)).collect();
+        let incarnation = store.incarnation();
+        Ok(Self { me, incarnation, store, state: Mutex::new(state), changed: watch::Sender::new(0) })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the lock")
     }
 
-    /// An own entry is durable here.
-    pub(crate) fn committed(&self, position: LogPosition, committed_at: UnixMillis) {
+    /// An entry of this region, of this life or an earlier one, is durable here.
+    pub(crate) fn committed(&self, position: &LogPosition, committed_at: UnixMillis) {
         let mut state = self.state();
-        if state.waiting.len() < REMEMBERED {
-            state.waiting.push_back(Sent { position, committed_at });
+        let State { peers, own } = &mut *state;
+        let end = own.entry(position.incarnation).or_insert(0);
+        *end = (*end).max(position.offset);
+        for known in peers.values_mut().filter(|known| !known.reached.covers(position)) {
+            known.owed_from = known.owed_from.min(position.incarnation);
+            // Spares the look-up where nothing was owed before.
+            if known.oldest.is_none() && known.reached.is_next(position) {
+                known.oldest = Some((position.clone(), committed_at));
+            }
         }
+    }
+
+    /// The peers' vectors that have changed since the last call, as facts to be kept.
+    pub(crate) fn facts(&self) -> Vec<(String, Vec<u8>)> {
+        let mut state = self.state();
+        let fact = |(peer, known): (&RegionId, &mut Peer)| {
+            let changed = std::mem::take(&mut known.changed);
+            changed.then(|| (format!("{FACT}{peer}"), codec::encode(&known.reached)))
+        };
+        state.peers.iter_mut().filter_map(fact).collect()
     }
 
     /// A peer has said how far it is.
     pub(crate) fn acked(&self, peer: &RegionId, vector: &PositionVector) {
+        self.update(peer, |known| {
+            known.changed |= !known.reached.includes(vector);
+            known.reached.join(vector);
+        });
+    }
+
+    /// A connection to a peer begins; gives where to ship from.
+    pub(crate) fn resume(&self, peer: &RegionId, vector: &PositionVector) -> PositionVector {
+        let mut from = vector.clone();
+        self.update(peer, |known| {
+            // A peer that lost its disk is behind what it once had.
+            known.changed |= known.reached != *vector;
+            known.reached = vector.clone();
+            known.owed_from = Incarnation::default();
+            known.oldest = None;
+            known.answered = known.answered.min(vector.offset(&self.me, self.incarnation));
+            known.refused.split_off(&(known.answered + 1));
+            from.limit(&self.me, self.incarnation, known.answered);
+        });
+        from
+    }
+
+    /// A peer has answered a batch.
+    pub(crate) fn shipped(&self, peer: &RegionId, upto: &PositionVector, answer: &Received) {
+        let own = |vector: &PositionVector| vector.offset(&self.me, self.incarnation);
+        self.update(peer, |known| {
+            known.changed |= !known.reached.includes(&answer.vector);
+            known.reached.join(&answer.vector);
+            // What reached the peer over other regions was answered to them.
+            known.answered = known.answered.max(own(&answer.vector).min(own(upto)));
+            let ours = |position: &&LogPosition| position.origin == self.me && position.incarnation == self.incarnation;
+            known.refused.extend(answer.refused.iter().filter(ours).map(|position| position.offset));
+            while known.refused.len() > REFUSALS {
+                known.forgotten = known.refused.pop_first().unwrap_or(known.forgotten);
+            }
+        });
+    }
+
+    fn update(&self, peer: &RegionId, change: impl FnOnce(&mut Peer)) {
         {
             let mut state = self.state();
             let Some(known) = state.peers.get_mut(peer) else { return };
-            known.join(vector);
-            let State { peers, waiting } = &mut *state;
-            while waiting.front().is_some_and(|sent| peers.values().all(|vector| vector.covers(&sent.position))) {
-                waiting.pop_front();
-            }
+            change(known);
         }
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Whether a peer has durably taken over `position`.
-    pub(crate) fn copies(&self, position: &LogPosition, among: &BTreeSet<RegionId>) -> usize {
+    /// What is known of the copies of an own entry that was written since this start.
+    pub(crate) fn copies(&self, position: &LogPosition, among: &BTreeSet<RegionId>) -> Copies {
         let state = self.state();
-        1 + state.peers.iter().filter(|(peer, vector)| among.contains(*peer) && vector.covers(position)).count()
+        let peers = || state.peers.iter().filter(|(peer, _)| among.contains(*peer));
+        let refused_by: BTreeSet<RegionId> = peers()
+            .filter(|(_, known)| known.refused.contains(&position.offset))
+            .map(|(peer, _)| peer.clone())
+            .collect();
+        let made = 1 + peers().filter(|(_, known)| known.holds(position.offset)).count();
+        Copies { made, possible: 1 + peers().count() - refused_by.len(), refused_by }
     }
 
     /// Wakes whenever a peer acknowledges.
@@ -80,23 +193,135 @@ impl Acks {
 
     /// Lag and backlog towards each peer.
     pub(crate) fn links(&self, now: UnixMillis) -> Vec<LinkStatus> {
-        let state = self.state();
-        let link = |peer: &RegionId| {
-            let vector = &state.peers[peer];
-            let mut behind = state.waiting.iter().filter(|sent| !vector.covers(&sent.position));
-            let oldest = behind.next();
-            LinkStatus {
-                peer: peer.clone(),
-                lag_ms: oldest.map_or(0, |sent| (now - sent.committed_at).0),
-                backlog: oldest.map_or(0, |_| 1 + behind.count() as u64),
+        let mut state = self.state();
+        let State { peers, own } = &mut *state;
+        let links = peers.iter_mut().map(|(peer, known)| {
+            let (backlog, oldest) = self.owed(known, own);
+            let committed_at = oldest.map(|oldest| self.committed_at(known, oldest, now));
+            LinkStatus { peer: peer.clone(), lag_ms: committed_at.map_or(0, |at| (now - at).0), backlog }
+        });
+        links.collect()
+    }
+
+    /// How many entries a peer is owed, and which is the oldest.
+    fn owed(&self, known: &mut Peer, own: &BTreeMap<Incarnation, u64>) -> (u64, Option<LogPosition>) {
+        let (mut backlog, mut oldest) = (0, None);
+        for (&incarnation, &end) in own.range(known.owed_from..) {
+            let has = known.reached.offset(&self.me, incarnation);
+            backlog += end.saturating_sub(has);
+            if has < end && oldest.is_none() {
+                oldest = Some(LogPosition { origin: self.me.clone(), incarnation, offset: has + 1 });
+                known.owed_from = incarnation;
+            }
+        }
+        if oldest.is_none() {
+            known.oldest = None;
+            known.owed_from = own.keys().next_back().copied().unwrap_or_default();
+        }
+        (backlog, oldest)
+    }
+
+    /// When the oldest entry owed was committed: looked up once.
+    fn committed_at(&self, known: &mut Peer, oldest: LogPosition, now: UnixMillis) -> UnixMillis {
+        if let Some((position, at)) = &known.oldest
+            && *position == oldest
+        {
+            return *at;
+        }
+        let at = match self.store.shipment(&oldest) {
+            Ok(Some(shipment)) => shipment.committed_at(),
+            // Its age counts from here on, so that the lag grows all the same.
+            Ok(None) => now,
+            Err(error) => {
+                tracing::error!(%error, position = %oldest, "the age of an entry that a peer lacks cannot be read");
+                now
             }
         };
-        self.peers.iter().map(link).collect()
+        known.oldest = Some((oldest, at));
+        at
     }
 
     /// What the nearest peer's lag asks for. One peer that keeps up is enough to go on:
     /// a region that is down must not stop the writes of the others.
     pub(crate) fn action(&self, bands: &LagBands, now: UnixMillis) -> LagAction {
         self.links(now).iter().map(|link| bands.at(Millis(link.lag_ms))).min().unwrap_or(LagAction::Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use model::record::Shipment;
+    use store::Commit;
+
+    use super::*;
+
+    fn region(id: &str) -> RegionId {
+        RegionId::new(id).unwrap()
+    }
+
+    /// The store of `eu-west` and what it knows of its only peer, `us-east`.
+    fn open(dir: &Path) -> (Store, Acks) {
+        let store = Store::open(dir, UnixMillis(0)).unwrap();
+        let acks = Acks::open(region("eu-west"), BTreeSet::from([region("us-east")]), store.clone()).unwrap();
+        (store, acks)
+    }
+
+    /// Commits the entry at `offset` of the present life at `offset` seconds, and gives its position.
+    fn commit(store: &Store, acks: &Acks, offset: u64) -> LogPosition {
+        let position = LogPosition { origin: region("eu-west"), incarnation: store.incarnation(), offset };
+        let committed_at = UnixMillis(offset * 1000);
+        let log = vec![Shipment::Skip { position: position.clone(), committed_at }];
+        store.commit(Commit { log, meta: acks.facts(), ..Commit::default() }).unwrap();
+        acks.committed(&position, committed_at);
+        position
+    }
+
+    fn upto(position: &LogPosition) -> PositionVector {
+        let mut vector = PositionVector::new();
+        vector.advance(position);
+        vector
+    }
+
+    /// Lag and backlog at 10 seconds.
+    fn owed(acks: &Acks) -> (u64, u64) {
+        let link = &acks.links(UnixMillis(10_000))[0];
+        (link.lag_ms, link.backlog)
+    }
+
+    #[test]
+    fn a_restart_does_not_forget_what_a_peer_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        let last = {
+            let (store, acks) = open(dir.path());
+            assert_eq!(owed(&acks), (0, 0));
+            let positions: Vec<_> = (1..=5).map(|offset| commit(&store, &acks, offset)).collect();
+            assert_eq!(owed(&acks), (9000, 5));
+            acks.acked(&region("us-east"), &upto(&positions[1]));
+            assert_eq!(owed(&acks), (7000, 3));
+            store.commit(Commit { meta: acks.facts(), ..Commit::default() }).unwrap();
+            positions[4].clone()
+        };
+        let (store, acks) = open(dir.path());
+        assert_eq!(owed(&acks), (7000, 3));
+        commit(&store, &acks, 1);
+        assert_eq!(owed(&acks), (7000, 4));
+        acks.acked(&region("us-east"), &upto(&last));
+        assert_eq!(owed(&acks), (9000, 1));
+    }
+
+    #[test]
+    fn nothing_is_owed_to_a_peer_that_has_everything_and_all_to_one_that_lost_its_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, acks) = open(dir.path());
+        let last = (1..=4).map(|offset| commit(&store, &acks, offset)).last().unwrap();
+        acks.acked(&region("us-east"), &upto(&last));
+        assert_eq!(owed(&acks), (0, 0));
+        // What it said earlier and is heard late changes nothing.
+        acks.acked(&region("us-east"), &PositionVector::new());
+        assert_eq!(owed(&acks), (0, 0));
+        acks.resume(&region("us-east"), &PositionVector::new());
+        assert_eq!(owed(&acks), (9000, 4));
     }
 }

@@ -9,9 +9,14 @@
 pub mod plans;
 
 mod acks;
+mod context;
 mod plane;
+mod reading;
+mod scopes;
+mod shipping;
 mod types;
 mod writer;
 
+pub use context::ContextKey;
 pub use plane::DataPlane;
-pub use types::{DataError, ETag, LabelClaims, Resolver, ScopeSummary, View, Write, Written};
+pub use types::{DataError, ETag, LabelClaims, Received, Resolver, ScopeSummary, View, Write, Written};

@@ -12,8 +12,8 @@ use model::question::Resolution;
 use model::record::{Address, Basis, Content, DataClass, Labels, Purpose, Record, Row, Sibling};
 use model::replication::AckLevel;
 use model::residency::Barred;
-use model::version::CausalContext;
-use model::{Country, Millis, RegionId, UnixMillis};
+use model::version::{CausalContext, LogPosition, PositionVector};
+use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use store::StoreError;
 
 /// Names one state of a key: equal tags mean the same set of live writes.
@@ -120,8 +120,26 @@ pub struct Written {
     pub context: CausalContext,
     /// In how many regions it is known to be durable.
     pub copies: usize,
-    /// Whether that is as many as were asked for. If not, the further copies are *unknown*, not failed.
+    /// Whether that is as many as were asked for. If not, the further copies are *unknown*, not failed,
+    /// but for those of [`Written::refused_by`].
     pub reached: bool,
+    /// The regions that refused their copy, as far as is known.
+    pub refused_by: BTreeSet<RegionId>,
+}
+
+/// What a receiver answers to a batch.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Received {
+    /// How far it has durably taken over each log.
+    pub vector: PositionVector,
+    /// The positions of the batch, in the sender's own log, that it refused, now or earlier: taken over, and
+    /// no copies. At most [`Received::MOST_REFUSED`]; the vector ends before the first that found no room.
+    pub refused: Vec<LogPosition>,
+}
+
+impl Received {
+    /// The most refusals in one answer: some 300 KiB, and more than a batch of 256 KiB has entries.
+    pub const MOST_REFUSED: usize = 16 * 1024;
 }
 
 /// What a reader is shown of a key.
@@ -181,7 +199,23 @@ pub enum DataError {
     /// The record may not be here.
     #[error(transparent)]
     Barred(#[from] Barred),
-    /// `If-Match` or `If-None-Match` did not hold.
+    /// The record lives in regions that do not include this one.
+    #[error("this record lives in other regions than {region}: {}", ask(.regions))]
+    Elsewhere {
+        /// This region.
+        region: RegionId,
+        /// What keeps it away from here.
+        rule: RuleId,
+        /// Where it lives.
+        regions: BTreeSet<RegionId>,
+    },
+    /// The context names writes that have not arrived here.
+    #[error("what the causal context names has not arrived in this region yet; without it, what is here is replaced")]
+    Behind {
+        /// When to try again.
+        retry_after: Millis,
+    },
+    /// `If-Match` or `If-None-Match` did not hold, or the context is older than what must be seen first.
     #[error("the record is not in the state that the request names")]
     PreconditionFailed,
     /// Replication lag asks writers to slow down.
@@ -212,10 +246,37 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A peer shipped what it takes for an entry of the log that this region is writing itself.
+    #[error("{from} shipped {position}, which only this region can write: two disks claim the same incarnation")]
+    OwnLog {
+        /// The peer.
+        from: RegionId,
+        /// The position.
+        position: LogPosition,
+    },
     /// The disk.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The region is shutting down.
     #[error("this region is shutting down")]
     Closed,
+}
+
+impl DataError {
+    /// A record that lives in `regions`, asked for in `region`.
+    pub(crate) fn elsewhere(region: &RegionId, mut regions: BTreeSet<RegionId>) -> Self {
+        // A region that refused a record may stand in the scope that the record's origin gave it.
+        regions.remove(region);
+        let rule = RuleId::new("record-moved").expect("a fixed rule name");
+        Self::Elsewhere { region: region.clone(), rule, regions }
+    }
+}
+
+fn ask(regions: &BTreeSet<RegionId>) -> String {
+    let names: Vec<&str> = regions.iter().map(RegionId::as_str).collect();
+    match names.as_slice() {
+        [] => "none of them is known here".to_owned(),
+        [one] => format!("ask {one}"),
+        several => format!("ask one of {}", several.join(", ")),
+    }
 }

@@ -1,23 +1,30 @@
 //! The one thread that changes the store: it merges and logs in groups that share an fsync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use model::record::{Address, Content, Entry, LanePriority, Payload, Record, Row, Shipment, Sibling};
-use model::residency::PermittedRegions;
+use model::residency::{PermittedRegions, ScopeId};
 use model::version::{Actor, CausalContext, Dot, LogPosition, PositionVector, Version};
-use model::{Hlc, Millis, NodeId, RegionId, UnixMillis};
+use model::{Hlc, Millis, NodeId, RegionId, RuleId, UnixMillis};
 use replication::HlcClock;
 use store::{Commit, Store};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::acks::Acks;
 use crate::plane::wall_clock;
-use crate::types::{DataError, ETag, LabelClaims, Write};
+use crate::scopes::{NewScopes, Scopes};
+use crate::types::{DataError, ETag, LabelClaims, Received, Write};
 
 /// The most changes in one group: bounds how long the first of them waits.
 const GROUP: usize = 256;
+
+/// No clock runs while the process is down; a wall clock that stands this much further at the first write
+/// afterwards is believed, and one beyond it counts as a jump.
+const LONGEST_STOP: Millis = Millis::from_secs(24 * 3600);
+/// The fact that says where the clock of stamps stands.
+const CLOCK: &str = "hlc";
 
 /// A write that the residency plan has passed.
 pub(crate) struct Permitted {
@@ -43,8 +50,25 @@ pub(crate) struct Durable {
 /// One change in the queue.
 pub(crate) enum Change {
     Write(Box<Permitted>, WriteAnswer),
-    /// Shipments that the receiving gate has passed, as they are to be stored.
-    Receive(Vec<Shipment>, oneshot::Sender<Result<PositionVector, DataError>>),
+    /// What a peer shipped and the receiving gate has seen.
+    Receive(RegionId, Vec<Arrival>, ReceiveAnswer),
+}
+
+/// A shipment once the receiving gate has decided.
+pub(crate) enum Arrival {
+    /// To be stored as it came.
+    Take(Shipment),
+    /// A record that may not be here, by this rule.
+    Refuse(Box<Entry>, RuleId),
+}
+
+impl Arrival {
+    fn position(&self) -> &LogPosition {
+        match self {
+            Self::Take(shipment) => shipment.position(),
+            Self::Refuse(entry, _) => &entry.position,
+        }
+    }
 }
 
 /// The thread's state.
@@ -52,22 +76,43 @@ pub(crate) struct Writer {
     pub(crate) me: RegionId,
     pub(crate) store: Store,
     pub(crate) acks: Arc<Acks>,
+    pub(crate) scopes: Arc<Scopes>,
     pub(crate) commits: watch::Sender<u64>,
     clock: HlcClock,
-    stamped: Instant,
-    counter: u64,
+    /// When the clock was last read; never, at first.
+    stamped: Option<Instant>,
 }
 
 /// Where the outcome of a write goes.
 type WriteAnswer = oneshot::Sender<Result<Durable, DataError>>;
+/// Where the outcome of a batch goes.
+type ReceiveAnswer = oneshot::Sender<Result<Received, DataError>>;
+
+/// What is to be said of a batch, apart from how far the logs reach.
+#[derive(Default)]
+struct Taken {
+    refused: Vec<LogPosition>,
+    /// A refusal that found no room in the answer.
+    untold: Option<LogPosition>,
+}
+
+impl Taken {
+    fn answer(self, mut vector: PositionVector) -> Received {
+        if let Some(LogPosition { origin, incarnation, offset }) = &self.untold {
+            vector.limit(origin, *incarnation, offset - 1);
+        }
+        Received { vector, refused: self.refused }
+    }
+}
 
 /// A group under way: rows as they will be, and whom to answer.
 struct Group {
     rows: BTreeMap<Address, Row>,
     log: Vec<Shipment>,
     vector: PositionVector,
-    written: Vec<(WriteAnswer, Durable, UnixMillis)>,
-    received: Vec<oneshot::Sender<Result<PositionVector, DataError>>>,
+    scopes: NewScopes,
+    written: Vec<(WriteAnswer, Durable)>,
+    received: Vec<(ReceiveAnswer, Taken)>,
 }
 
 impl Writer {
@@ -75,12 +120,13 @@ impl Writer {
         me: RegionId,
         store: Store,
         acks: Arc<Acks>,
+        scopes: Arc<Scopes>,
         commits: watch::Sender<u64>,
     ) -> Result<Self, DataError> {
-        let last = store.meta("hlc")?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
-        let counter = store.vector().offset(&me, store.incarnation());
-        let clock = HlcClock::resume(Hlc::from_bits(last).min(Hlc::new(wall_clock(), u16::MAX)));
-        Ok(Self { me, store, acks, commits, clock, stamped: Instant::now(), counter })
+        let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
+        let clock = HlcClock::resume(Hlc::from_bits(last));
+        Ok(Self { me, store, acks, scopes, commits, clock, stamped: None })
     }
 
     /// Runs until every sender is gone.
@@ -89,8 +135,9 @@ impl Writer {
         while queue.blocking_recv_many(&mut changes, GROUP) > 0 {
             self.group(&mut changes);
         }
-        if let Err(error) = self.store.close() {
-            tracing::error!(%error, "the store could not be marked as cleanly closed");
+        let commit = Commit { meta: self.acks.facts(), ..Commit::default() };
+        if let Err(error) = self.store.commit(commit) {
+            tracing::warn!(%error, "how far the peers are was not kept; it is learned again from them");
         }
     }
 
@@ -99,51 +146,53 @@ impl Writer {
             rows: BTreeMap::new(),
             log: Vec::new(),
             vector: self.store.vector(),
+            scopes: NewScopes::new(),
             written: Vec::new(),
             received: Vec::new(),
         };
-        let mut last = Hlc::ZERO;
         for change in changes.drain(..) {
             match change {
                 Change::Write(permitted, answer) => match self.write(&mut group, *permitted) {
-                    Ok((durable, at, hlc)) => {
-                        last = last.max(hlc);
-                        group.written.push((answer, durable, at));
-                    }
+                    Ok(durable) => group.written.push((answer, durable)),
                     Err(error) => drop(answer.send(Err(error))),
                 },
-                Change::Receive(shipments, answer) => match self.receive(&mut group, shipments) {
-                    Ok(()) => group.received.push(answer),
+                Change::Receive(from, arrivals, answer) => match self.receive(&mut group, &from, arrivals) {
+                    Ok(taken) => group.received.push((answer, taken)),
                     Err(error) => drop(answer.send(Err(error))),
                 },
             }
         }
-        self.settle(group, last);
+        self.settle(group);
     }
 
-    fn settle(&mut self, group: Group, last: Hlc) {
-        let Group { rows, log, vector, written, received } = group;
+    fn settle(&mut self, group: Group) {
+        let Group { rows, log, vector, scopes, written, received } = group;
         if !log.is_empty() {
-            let meta =
-                if last > Hlc::ZERO { vec![("hlc".to_owned(), last.bits().to_le_bytes().to_vec())] } else { vec![] };
+            let mut meta: Vec<_> = Scopes::facts(&scopes).collect();
+            meta.extend(self.acks.facts());
+            if !written.is_empty() {
+                meta.push((CLOCK.to_owned(), self.clock.last().bits().to_le_bytes().to_vec()));
+            }
+            let own = log.iter().filter(|shipment| shipment.position().origin == self.me);
+            let own: Vec<_> = own.map(|shipment| (shipment.position().clone(), shipment.committed_at())).collect();
             let began = Instant::now();
             let commit = Commit { rows: rows.into_iter().collect(), log, meta };
             if let Err(error) = self.store.commit(commit) {
                 tracing::error!(%error, "a group of writes could not be made durable; none of it is acknowledged");
-                // Counters of the failed group are not used again within this incarnation.
+                // The engine takes no commit after one that failed; the next start begins a new incarnation,
+                // so the counters of the failed group are never used again.
                 written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(DataError::Closed))));
-                received.into_iter().for_each(|answer| drop(answer.send(Err(DataError::Closed))));
+                received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(DataError::Closed))));
                 return;
             }
+            self.scopes.learned(scopes);
+            own.iter().for_each(|(position, at)| self.acks.committed(position, *at));
             metrics::histogram!("repomind_commit_seconds").record(began.elapsed().as_secs_f64());
-        }
-        for (_, durable, at) in &written {
-            self.acks.committed(durable.position.clone(), *at);
         }
         metrics::counter!("repomind_writes_total").increment(written.len() as u64);
         self.commits.send_modify(|count| *count += 1);
-        written.into_iter().for_each(|(answer, durable, _)| drop(answer.send(Ok(durable))));
-        received.into_iter().for_each(|answer| drop(answer.send(Ok(vector.clone()))));
+        written.into_iter().for_each(|(answer, durable)| drop(answer.send(Ok(durable))));
+        received.into_iter().for_each(|(answer, taken)| drop(answer.send(Ok(taken.answer(vector.clone())))));
     }
 
     fn row(&self, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
@@ -153,24 +202,23 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, group: &mut Group, permitted: Permitted) -> Result<(Durable, UnixMillis, Hlc), DataError> {
+    fn write(&mut self, group: &mut Group, permitted: Permitted) -> Result<Durable, DataError> {
         let Permitted { write, content, regions } = permitted;
         let row = self.row(group, &write.address)?;
+        let context = self.context_of(group, &write, row.as_ref(), &regions)?;
         check_preconditions(&write, row.as_ref())?;
-        let seen = row.as_ref().map(Row::context).unwrap_or_default();
-        let context = match write.context {
-            None => seen,
-            Some(context) => context,
-        };
+        let evicted = self.evicted(group, row.as_ref(), &context, &regions);
         let above = row.iter().flat_map(|row| &row.siblings).map(|sibling| sibling.version.hlc).max();
         let now = wall_clock();
-        let elapsed = Millis(u64::try_from(self.stamped.elapsed().as_millis()).unwrap_or(u64::MAX));
-        self.stamped = Instant::now();
+        let elapsed = match self.stamped.replace(Instant::now()) {
+            Some(before) => Millis(u64::try_from(before.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            None => LONGEST_STOP,
+        };
         let hlc = self.clock.stamp(now, elapsed, above.unwrap_or(Hlc::ZERO));
-        self.counter += 1;
         let incarnation = self.store.incarnation();
+        let offset = group.vector.offset(&self.me, incarnation) + 1;
         let actor = Actor { region: self.me.clone(), node: NodeId(0), incarnation };
-        let version = Version { dot: Dot { actor, counter: self.counter }, hlc, context };
+        let version = Version { dot: Dot { actor, counter: offset }, hlc, context };
         let content = match content {
             NewContent::Live { payload, content_type, labels, generation } => {
                 Content::Live(Record { payload, content_type, labels, generation })
@@ -178,41 +226,150 @@ impl Writer {
             NewContent::Tombstone { labels } => Content::Tombstone { labels },
         };
         let sibling = Sibling { version, scope: regions.scope(), content };
-        let offset = group.vector.offset(&self.me, incarnation) + 1;
         let position = LogPosition { origin: self.me.clone(), incarnation, offset };
         group.vector.advance(&position);
+        self.learn(group, sibling.scope, regions.regions());
         group.log.push(Shipment::Entry(Box::new(Entry {
             position: position.clone(),
             address: write.address.clone(),
             sibling: sibling.clone(),
             permitted: regions.regions().clone(),
+            evicted,
             priority: LanePriority::default(),
             committed_at: now,
         })));
         let merged = replication::merge(row, sibling);
         let durable = Durable { position, etag: ETag::of(&merged), context: merged.context() };
         group.rows.insert(write.address, merged);
-        Ok((durable, now, hlc))
+        Ok(durable)
     }
 
-    /// Takes over shipments up to the first gap; what was taken over before is passed over.
-    fn receive(&mut self, group: &mut Group, shipments: Vec<Shipment>) -> Result<(), DataError> {
-        for shipment in shipments {
-            let position = shipment.position();
-            if group.vector.covers(position) {
-                continue;
-            }
-            if !group.vector.is_next(position) {
+    /// What the write replaces: what its client has seen of what is here. What lives elsewhere cannot be
+    /// replaced from here.
+    fn context_of(
+        &self,
+        group: &Group,
+        write: &Write,
+        row: Option<&Row>,
+        regions: &PermittedRegions,
+    ) -> Result<CausalContext, DataError> {
+        let Some(row) = row else { return Ok(CausalContext::new()) };
+        let Some(here) = replication::replaceable(row) else {
+            let markers = row.siblings.iter().filter(|sibling| sibling.is_marker());
+            let regions = markers.flat_map(|marker| self.regions_of(group, marker.scope)).collect();
+            return Err(DataError::elsewhere(&self.me, regions));
+        };
+        let context = match &write.context {
+            None => here,
+            Some(seen) => seen.meet(&here),
+        };
+        // Whoever sees this write will take all earlier ones of this log for seen. So a write that stays
+        // beside an earlier one may not go where that one is hidden.
+        let hidden = row.siblings.iter().any(|sibling| {
+            let Actor { region, incarnation, .. } = &sibling.version.dot.actor;
+            let ours = *region == self.me && *incarnation == self.store.incarnation();
+            let stays = !context.covers(&sibling.version.dot);
+            ours && stays && !regions.regions().is_subset(&self.regions_of(group, sibling.scope))
+        });
+        if hidden { Err(DataError::PreconditionFailed) } else { Ok(context) }
+    }
+
+    /// The regions that hold something which a write with `context` supersedes and may not hold the write.
+    fn evicted(
+        &self,
+        group: &Group,
+        row: Option<&Row>,
+        context: &CausalContext,
+        regions: &PermittedRegions,
+    ) -> BTreeSet<RegionId> {
+        let superseded =
+            row.iter().flat_map(|row| &row.siblings).filter(|sibling| context.covers(&sibling.version.dot));
+        superseded
+            .flat_map(|sibling| self.regions_of(group, sibling.scope))
+            .filter(|region| !regions.contains(region))
+            .collect()
+    }
+
+    fn regions_of(&self, group: &Group, scope: ScopeId) -> BTreeSet<RegionId> {
+        group.scopes.get(&scope).cloned().or_else(|| self.scopes.regions(scope)).unwrap_or_default()
+    }
+
+    /// Notes the regions of a scope that is seen for the first time.
+    fn learn(&self, group: &mut Group, scope: ScopeId, regions: &BTreeSet<RegionId>) {
+        if !self.scopes.knows(scope) {
+            group.scopes.entry(scope).or_insert_with(|| regions.clone());
+        }
+    }
+
+    /// Takes over what arrived up to the first gap; what was taken over before is passed over.
+    fn receive(&mut self, group: &mut Group, from: &RegionId, arrivals: Vec<Arrival>) -> Result<Taken, DataError> {
+        let mut taken = Taken::default();
+        for arrival in arrivals {
+            let position = arrival.position().clone();
+            let known = group.vector.covers(&position);
+            if !known && !group.vector.is_next(&position) {
                 break;
             }
-            if let Shipment::Entry(entry) = &shipment {
-                let row = self.row(group, &entry.address)?;
-                group.rows.insert(entry.address.clone(), replication::merge(row, entry.sibling.clone()));
+            // What is refused now may have been taken earlier, and the other way round: the log knows.
+            let refused = match &arrival {
+                _ if known => position.origin == *from && self.was_refused(group, &position)?,
+                Arrival::Refuse(..) => position.origin == *from,
+                Arrival::Take(_) => false,
+            };
+            if refused && taken.refused.len() >= Received::MOST_REFUSED {
+                taken.untold = Some(position);
+                break;
             }
-            group.vector.advance(position);
-            group.log.push(shipment);
+            if !known {
+                let shipment = self.settle_arrival(group, arrival)?;
+                group.vector.advance(&position);
+                group.log.push(shipment);
+            }
+            if refused {
+                taken.refused.push(position);
+            }
+        }
+        Ok(taken)
+    }
+
+    fn was_refused(&self, group: &Group, position: &LogPosition) -> Result<bool, DataError> {
+        let stored = self.store.shipment(position)?;
+        let shipment = stored.as_ref().or_else(|| group.log.iter().find(|shipment| shipment.position() == position));
+        Ok(matches!(shipment, Some(Shipment::Refused { .. })))
+    }
+
+    /// What is to be logged for an arrival that is the next of its log.
+    fn settle_arrival(&mut self, group: &mut Group, arrival: Arrival) -> Result<Shipment, DataError> {
+        match arrival {
+            Arrival::Take(Shipment::Entry(entry)) => self.take(group, entry),
+            Arrival::Take(other) => Ok(other),
+            Arrival::Refuse(entry, rule) => {
+                self.supersede(group, &entry)?;
+                Ok(Shipment::Refused { position: entry.position, committed_at: entry.committed_at, rule })
+            }
+        }
+    }
+
+    /// The value of a refused record stays out, and its key too where it is not known;
+    /// that it supersedes what is here holds all the same.
+    fn supersede(&mut self, group: &mut Group, refused: &Entry) -> Result<(), DataError> {
+        if let Some(row) = self.row(group, &refused.address)? {
+            self.learn(group, refused.sibling.scope, &refused.permitted);
+            group.rows.insert(refused.address.clone(), replication::merge(Some(row), refused.sibling.marker()));
         }
         Ok(())
+    }
+
+    /// Merges an entry, and gives what is to be logged. A marker is taken only where the key is known,
+    /// or may still be on its way: another region's log may bring what the marker supersedes later.
+    fn take(&mut self, group: &mut Group, entry: Box<Entry>) -> Result<Shipment, DataError> {
+        let row = self.row(group, &entry.address)?;
+        if entry.sibling.is_marker() && row.is_none() && group.vector.has_passed(&entry.sibling.version.context) {
+            return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
+        }
+        self.learn(group, entry.sibling.scope, &entry.permitted);
+        group.rows.insert(entry.address.clone(), replication::merge(row, entry.sibling.clone()));
+        Ok(Shipment::Entry(entry))
     }
 }
 
@@ -234,7 +391,9 @@ pub(crate) fn labels_of_delete(
     class: model::record::DataClass,
     now: UnixMillis,
 ) -> model::record::Labels {
-    let kept = row.and_then(|row| row.siblings.get(replication::last_write(&row.siblings))?.content.labels().cloned());
+    let labelled = row.iter().flat_map(|row| &row.siblings).filter(|sibling| !sibling.is_marker());
+    let last = labelled.max_by(|left, right| left.version.lww_order().cmp(&right.version.lww_order()));
+    let kept = last.and_then(|sibling| sibling.content.labels().cloned());
     match kept {
         Some(labels) if claims.is_empty() => labels,
         _ => claims.labels(class, now),

@@ -14,7 +14,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::record::{Entry, Row, Shipment};
+use crate::record::{Entry, Row, ScopeRegions, Shipment};
+use crate::version::PositionVector;
 
 /// What an envelope holds.
 pub trait Format: Serialize + DeserializeOwned {
@@ -40,6 +41,8 @@ envelope!(Row, 0x01, 1, "row");
 envelope!(Entry, 0x02, 1, "log entry");
 envelope!(Vec<Shipment>, 0x03, 1, "batch");
 envelope!(crate::bundle::SignedBundle, 0x04, 1, "policy bundle");
+envelope!(ScopeRegions, 0x05, 1, "scope");
+envelope!(PositionVector, 0x06, 1, "position vector");
 
 /// Why bytes could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

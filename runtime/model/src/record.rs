@@ -13,7 +13,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Country, Key, Namespace, RegionId, Subject};
+use crate::names::{Country, Key, Namespace, RegionId, RuleId, Subject};
 use crate::residency::ScopeId;
 use crate::units::UnixMillis;
 use crate::version::{CausalContext, LogPosition, Version};
@@ -236,7 +236,9 @@ pub enum Content {
         /// The labels of the write that was deleted, or those that the delete stated.
         labels: Labels,
     },
-    /// The record left this region's scope; no value and no labels are kept here.
+    /// A write that this region may not see superseded what it held; no value and no labels are kept here.
+    ///
+    /// Carries the version of that write, so that it supersedes here what it supersedes there.
     Evicted {
         /// The scope that it moved to.
         scope: ScopeId,
@@ -270,6 +272,20 @@ pub struct Sibling {
     pub scope: ScopeId,
     /// What it left.
     pub content: Content,
+}
+
+impl Sibling {
+    /// The write as a region outside its scope keeps it.
+    #[must_use]
+    pub fn marker(&self) -> Self {
+        let content = Content::Evicted { scope: self.scope };
+        Self { version: self.version.clone(), scope: self.scope, content }
+    }
+
+    /// Whether this is a marker: the write itself lives elsewhere.
+    pub fn is_marker(&self) -> bool {
+        matches!(self.content, Content::Evicted { .. })
+    }
 }
 
 /// The stored state of one key: its siblings, in dot order, at least one.
@@ -308,10 +324,31 @@ pub struct Entry {
     /// The regions that the origin's plan permitted, for the senders to filter by.
     /// Receivers decide again from the labels and do not trust it.
     pub permitted: BTreeSet<RegionId>,
+    /// The regions outside `permitted` that may hold a version which this write supersedes.
+    /// They get [`Entry::marker`] in its place. Never meets `permitted`.
+    pub evicted: BTreeSet<RegionId>,
     /// Which lane it takes.
     pub priority: LanePriority,
     /// When the origin committed it, by its clock: lag is measured from here.
     pub committed_at: UnixMillis,
+}
+
+impl Entry {
+    /// What a region outside the scope gets in its place: the same version, without value and labels.
+    #[must_use]
+    pub fn marker(&self) -> Self {
+        Self { sibling: self.sibling.marker(), ..self.clone() }
+    }
+}
+
+/// Which regions a scope consists of. Every region keeps those of the scopes that it has seen,
+/// because the plan that made them may have changed since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeRegions {
+    /// The scope.
+    pub scope: ScopeId,
+    /// Its regions.
+    pub regions: BTreeSet<RegionId>,
 }
 
 /// What a peer receives at one log position.
@@ -326,6 +363,16 @@ pub enum Shipment {
         /// When the origin committed what was passed over.
         committed_at: UnixMillis,
     },
+    /// What the receiver keeps in place of an entry that it may not hold. It is never sent on:
+    /// it says something about the region that stored it and about no other.
+    Refused {
+        /// The position refused.
+        position: LogPosition,
+        /// When the origin committed what was refused.
+        committed_at: UnixMillis,
+        /// The rule that decided.
+        rule: RuleId,
+    },
 }
 
 impl Shipment {
@@ -333,14 +380,14 @@ impl Shipment {
     pub fn position(&self) -> &LogPosition {
         match self {
             Self::Entry(entry) => &entry.position,
-            Self::Skip { position, .. } => position,
+            Self::Skip { position, .. } | Self::Refused { position, .. } => position,
         }
     }
     /// When its origin committed it.
     pub fn committed_at(&self) -> UnixMillis {
         match self {
             Self::Entry(entry) => entry.committed_at,
-            Self::Skip { committed_at, .. } => *committed_at,
+            Self::Skip { committed_at, .. } | Self::Refused { committed_at, .. } => *committed_at,
         }
     }
 }

@@ -37,8 +37,81 @@ pub struct RegionStatus {
     pub rtt_ms: BTreeMap<RegionId, f64>,
     /// Replication to each peer.
     pub replication: Vec<LinkStatus>,
-    /// Delay added to peer links in milliseconds, one way; empty when nothing is emulated.
-    pub emulated_delay_ms: BTreeMap<RegionId, f64>,
+    /// What is made up about the links to peers; its members stand beside the others.
+    #[serde(flatten)]
+    pub emulated: Emulated,
+}
+
+/// What a region makes up about its links, by peer. Whatever is not listed is as the network has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Emulated {
+    /// Delay added to every byte, one way, in milliseconds.
+    #[serde(rename = "emulated_delay_ms", default)]
+    pub delay_ms: BTreeMap<RegionId, f64>,
+    /// Where those delays come from.
+    #[serde(rename = "emulated_delay_from", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub delay_from: BTreeMap<RegionId, DelayOrigin>,
+    /// By how much delays vary to either side, in milliseconds.
+    #[serde(rename = "emulated_jitter_ms", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jitter_ms: BTreeMap<RegionId, f64>,
+    /// The share of pieces that are lost and sent again, above 0 and up to 1.
+    #[serde(rename = "emulated_loss", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub loss: BTreeMap<RegionId, f64>,
+    /// Links that pass nothing in one direction or in both.
+    #[serde(rename = "emulated_cut", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cut: BTreeMap<RegionId, Cut>,
+}
+
+/// In which direction a link passes nothing, seen from the region that dialled it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", try_from = "CutText")]
+pub enum Cut {
+    /// In neither: the link is whole.
+    #[default]
+    None,
+    /// What this region sends does not arrive.
+    Out,
+    /// What the peer sends does not arrive.
+    In,
+    /// In both.
+    Both,
+}
+
+/// The words for [`Cut`], and the truth values that stand for `both` and `none`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum CutText {
+    Truth(bool),
+    Word(String),
+}
+
+impl TryFrom<CutText> for Cut {
+    type Error = &'static str;
+    fn try_from(text: CutText) -> Result<Self, Self::Error> {
+        match text {
+            CutText::Truth(true) => Ok(Self::Both),
+            CutText::Truth(false) => Ok(Self::None),
+            CutText::Word(word) => match word.as_str() {
+                "none" => Ok(Self::None),
+                "out" => Ok(Self::Out),
+                "in" => Ok(Self::In),
+                "both" => Ok(Self::Both),
+                _ => Err("it is not one of `none`, `out`, `in`, `both`"),
+            },
+        }
+    }
+}
+
+/// Where the delay of an emulated link comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DelayOrigin {
+    /// Half of a round trip that was measured between the two provider regions.
+    Measured,
+    /// Computed from the distance, because the table of round trips lacks the pair.
+    Estimated,
+    /// Set by an operator while the region ran.
+    Operator,
 }
 
 /// Replication from this region to one peer.

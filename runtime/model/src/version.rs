@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::hlc::Hlc;
 use crate::names::{NodeId, RegionId};
 
-/// How often a node's log has been begun anew: grows on every restore and unclean start.
+/// Which life of a node's log it is: greater at every opening of its store, whatever came before.
+///
+/// A store takes at least the unix time in seconds, so that one that has lost its memory does not
+/// begin at an old number; that is a floor and not the time of anything. It holds until 2106.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Incarnation(pub u32);
@@ -31,6 +34,9 @@ pub struct Actor {
 }
 
 /// One write, named for ever. Counters begin at 1.
+///
+/// A write's counter is also the offset of its entry in its actor's log, so that a
+/// region's [`PositionVector`] tells whether the entry has come by ([`PositionVector::has_passed`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Dot {
     /// Who wrote.
@@ -74,6 +80,13 @@ impl CausalContext {
             let seen = self.0.entry(actor.clone()).or_insert(0);
             *seen = (*seen).max(counter);
         }
+    }
+
+    /// The writes that are in both.
+    #[must_use]
+    pub fn meet(&self, other: &CausalContext) -> CausalContext {
+        let both = self.0.iter().filter_map(|(actor, &seen)| Some((actor.clone(), seen.min(*other.0.get(actor)?))));
+        Self(both.collect())
     }
 
     /// Whether every write of `other` is in this context too.
@@ -164,6 +177,23 @@ impl PositionVector {
         *at = (*at).max(position.offset);
     }
 
+    /// Notes that there is this log, of which nothing has been taken over yet.
+    pub fn begin(&mut self, origin: &RegionId, incarnation: Incarnation) {
+        self.0.entry((origin.clone(), incarnation)).or_insert(0);
+    }
+
+    /// The newest incarnation of a region's log that is known.
+    pub fn newest(&self, origin: &RegionId) -> Option<Incarnation> {
+        self.0.keys().filter(|(region, _)| region == origin).map(|(_, incarnation)| *incarnation).max()
+    }
+
+    /// Goes back to `offset` at one log, if it is further.
+    pub fn limit(&mut self, origin: &RegionId, incarnation: Incarnation, offset: u64) {
+        if let Some(at) = self.0.get_mut(&(origin.clone(), incarnation)) {
+            *at = (*at).min(offset);
+        }
+    }
+
     /// Takes the further of both at every log.
     pub fn join(&mut self, other: &PositionVector) {
         for (log, &offset) in &other.0 {
@@ -174,7 +204,12 @@ impl PositionVector {
 
     /// Whether this vector is as far as `other` at every log.
     pub fn includes(&self, other: &PositionVector) -> bool {
-        other.0.iter().all(|(log, &offset)| self.0.get(log).is_some_and(|&at| at >= offset))
+        other.0.iter().all(|(log, &offset)| self.0.get(log).copied().unwrap_or(0) >= offset)
+    }
+
+    /// Whether the entries of all writes in `context` have come by.
+    pub fn has_passed(&self, context: &CausalContext) -> bool {
+        context.iter().all(|(actor, counter)| self.offset(&actor.region, actor.incarnation) >= counter)
     }
 
     /// Every log and the last offset taken over from it.

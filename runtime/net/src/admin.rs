@@ -14,7 +14,8 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use serde_json::json;
+use model::RegionId;
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -24,7 +25,7 @@ use crate::gateway::problem_of;
 use crate::problem::Problem;
 use crate::serve::{Body, BodyError, collect, full, json_response, serve};
 use crate::token::Scope;
-use crate::wan::WanChange;
+use crate::wan::{LinkShape, WanChange, WanError};
 use crate::{Region, TokenVerifier, limits};
 
 /// Bytes of rows that are sent as one piece.
@@ -177,15 +178,23 @@ impl Admin {
 
     async fn set_wan(&self, body: Incoming) -> Result<Response<Body>, Problem> {
         let body = collect(body, BODY).await?;
-        let change: WanChange =
-            serde_json::from_slice(&body).map_err(|error| Problem::field("body", error.to_string()))?;
+        let wrong = |error: WanError| Problem::field(error.field(), error.to_string());
+        let change = WanChange::from_json(&body).map_err(wrong)?;
         if change.peer == *self.region.id() || !self.region.regions().by_id.contains_key(&change.peer) {
             return Err(Problem::field("peer", format!("{} is not a peer of {}", change.peer, self.region.id())));
         }
-        let shape = self.region.wan().set(&change).map_err(|error| Problem::field("wan", error.to_string()))?;
-        tracing::info!(peer = %change.peer, delay_ms = shape.delay_ms, cut = shape.cut, "an emulated link was changed");
-        Ok(json_response(&json!({ "peer": change.peer, "delay_ms": shape.delay_ms, "cut": shape.cut })))
+        let shape = self.region.wan().set(&change).map_err(wrong)?;
+        tracing::info!(peer = %change.peer, ?shape, "an emulated link was changed");
+        Ok(json_response(&Changed { peer: change.peer, shape }))
     }
+}
+
+/// The answer to `PUT /wan`: the whole link as it is by then.
+#[derive(Serialize)]
+struct Changed {
+    peer: RegionId,
+    #[serde(flatten)]
+    shape: LinkShape,
 }
 
 fn text(text: String) -> Response<Body> {

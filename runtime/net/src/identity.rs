@@ -59,7 +59,7 @@ impl Identity {
     /// Reads `ca.pem`, `REGION.pem` and `REGION.key` from `dir`.
     ///
     /// # Errors
-    /// [`PkiError::File`], naming the file that could not be read.
+    /// [`PkiError`], naming the file that could not be read.
     pub fn load(dir: &Path, region: &RegionId) -> Result<Self, PkiError> {
         Ok(Self {
             ca: pki::read(&dir.join("ca.pem"))?,

@@ -72,6 +72,12 @@ pub const BACK_OFF_MOST: Duration = Duration::from_secs(2);
 /// Bytes that an emulated link holds in flight in each direction.
 pub const WAN_BYTES: usize = 8 * 1024 * 1024;
 
+/// How often an emulated link sends a lost piece again before the connection breaks (Linux: `tcp_retries2`).
+pub const WAN_RETRANSMISSIONS: u32 = 15;
+
+/// How often an emulated link repeats a lost handshake before connecting fails (Linux: `tcp_syn_retries`).
+pub const WAN_HANDSHAKES: u32 = 6;
+
 /// Regions that a proxied request is tried at, the first included.
 pub const PROXY_ATTEMPTS: usize = 3;
 

@@ -134,11 +134,7 @@ impl TokenVerifier {
     pub fn load(dir: &Path) -> Result<Self, PkiError> {
         let path = dir.join("token.pub");
         let pem = pki::read(&path)?;
-        Self::new(pem.as_bytes()).map_err(|error| PkiError::Content {
-            path,
-            what: "public key",
-            reason: error.to_string(),
-        })
+        Self::new(pem.as_bytes()).map_err(|error| pki::content(&path, "public key", error))
     }
 
     /// Checks the `Authorization` header for a token that permits `scope`.
@@ -236,7 +232,7 @@ mod tests {
     #[test]
     fn a_token_without_the_scope_is_refused_and_one_with_it_is_let_in_twice() {
         let (dir, verifier) = keys();
-        let token = pki::issue_token(dir.path(), "reader", "data:read", 1).unwrap();
+        let token = pki::issue_token(dir.path(), "reader", "data:read", Duration::from_secs(60)).unwrap();
         assert!(verifier.check(&headers(&token), Scope::DataRead).is_ok());
         assert!(verifier.check(&headers(&token), Scope::DataRead).is_ok());
         assert_eq!(verifier.check(&headers(&token), Scope::Admin), Err(Refusal::Scope(Scope::Admin)));
@@ -247,7 +243,7 @@ mod tests {
     fn a_token_of_another_signer_or_audience_or_past_its_expiry_is_refused() {
         let (dir, verifier) = keys();
         let (other, _) = keys();
-        let foreign = pki::issue_token(other.path(), "reader", "data:read", 1).unwrap();
+        let foreign = pki::issue_token(other.path(), "reader", "data:read", Duration::from_secs(60)).unwrap();
         assert_eq!(verifier.verify(&foreign), Err(Refusal::Invalid));
         let key = EncodingKey::from_ed_pem(&std::fs::read(dir.path().join("token.key")).unwrap()).unwrap();
         let sign = |aud: &str, exp: u64| {

@@ -11,8 +11,10 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("routing", 1, &[]),
     ("compliance", 1, &[]),
     ("store", 1, &[]),
+    ("policy", 1, &[]),
     ("data", 2, &[]),
     ("net", 3, &[]),
+    ("repomind-run", 4, &[]),
 ];
 
 fn rooms() -> BTreeMap<String, cargo_metadata::Package> {

@@ -16,13 +16,13 @@ use model::bundle::SignedBundle;
 use model::edge::{CacheRule, EdgePlan};
 use model::names::Feature;
 use model::question::Resolution;
-use model::record::{Address, DataClass, Sibling};
+use model::record::{Address, DataClass, Labels, Sibling};
 use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
 use model::replication::{AckLevel, ConflictResolution, LagAction, LagBands, ReplicationPlan, Strategy};
-use model::residency::ResidencyPlan;
+use model::residency::{CaseRuling, RegionPolicy, ResidencyPlan, Verdict};
 use model::routing::{DnsPlan, Ranking, RegionState, RoutingPlan};
 use model::status::RegionStatus;
-use model::{Country, Millis, RegionId, RuleId};
+use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use net::{Identity, PeerClient, PeerError, TokenVerifier, Wan, pki};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -81,7 +81,7 @@ impl net::Region for Fixture {
             sees: BTreeMap::new(),
             rtt_ms: BTreeMap::new(),
             replication: Vec::new(),
-            emulated_delay_ms: self.wan.delays_ms(),
+            emulated: self.wan.status(),
         }
     }
     fn country(&self, _: IpAddr) -> Option<Country> {
@@ -167,15 +167,19 @@ fn plans() -> Plans {
 
 /// The daemon's side of `me`, with its data under `dir`.
 fn fixture(dir: &std::path::Path, me: &str, apis: BTreeMap<RegionId, Uri>) -> Arc<Fixture> {
+    fixture_with(dir, me, apis, plans())
+}
+
+fn fixture_with(dir: &std::path::Path, me: &str, apis: BTreeMap<RegionId, Uri>, plans: Plans) -> Arc<Fixture> {
     let names = ["us-east", "eu-west"];
     let regions = Arc::new(Regions {
         by_id: names.iter().map(|name| (id(name), region(name))).collect(),
         primary: id("us-east"),
     });
     let peers = names.iter().map(|name| id(name)).filter(|name| *name != id(me)).collect();
-    let shared = Arc::new(ArcSwap::from_pointee(plans()));
+    let shared = Arc::new(ArcSwap::from_pointee(plans.clone()));
     let data = DataPlane::open(id(me), peers, &dir.join(me), shared, Arc::new(Nobody), [1; 32]).unwrap();
-    Arc::new(Fixture { me: id(me), regions, data, plans: Arc::new(plans()), apis, wan: Wan::emulated() })
+    Arc::new(Fixture { me: id(me), regions, data, plans: Arc::new(plans), apis, wan: Wan::emulated() })
 }
 
 fn keys() -> tempfile::TempDir {
@@ -277,7 +281,7 @@ async fn records_are_not_read_without_a_token_and_large_bodies_are_refused() {
     let (address, dir, _) = gateway(BTreeMap::new()).await;
     let refused = ask(address, "GET /v1/data/answers/k HTTP/1.1", "").await;
     assert!(refused.starts_with("http/1.1 401") && refused.contains("application/problem+json"), "{refused}");
-    let reader = pki::issue_token(dir.path(), "reader", "data:read", 1).unwrap();
+    let reader = pki::issue_token(dir.path(), "reader", "data:read", Duration::from_secs(60)).unwrap();
     let bearer = format!("authorization: Bearer {reader}");
     let written = ask(address, &format!("PUT /v1/data/answers/k HTTP/1.1\r\n{bearer}"), "x").await;
     assert!(written.starts_with("http/1.1 403") && written.contains("data:write"), "{written}");
@@ -313,6 +317,21 @@ async fn operators_need_a_token_for_records_and_links_and_none_for_health() {
     let answer = ask(address, &format!("PUT /wan HTTP/1.1\r\n{bearer}"), change).await;
     assert!(answer.starts_with("http/1.1 200"), "{answer}");
     assert_eq!(served.wan.delays_ms()[&id("eu-west")], 35.0);
+    let change = r#"{"peer":"eu-west","loss":0.02,"cut":"out"}"#;
+    let answer = ask(address, &format!("PUT /wan HTTP/1.1\r\n{bearer}"), change).await;
+    assert!(
+        answer.ends_with(r#"{"peer":"eu-west","delay_ms":35.0,"jitter_ms":0.0,"loss":0.02,"cut":"out"}"#),
+        "{answer}"
+    );
+    let status = ask(address, "GET /status HTTP/1.1", "").await;
+    assert!(status.contains(r#""emulated_loss":{"eu-west":0.02}"#), "{status}");
+    assert!(status.contains(r#""emulated_cut":{"eu-west":"out"}"#), "{status}");
+    for (member, field) in [(r#""loss":1.5"#, "loss"), (r#""cut":"up""#, "cut"), (r#""delay":1"#, "delay")] {
+        let change = format!(r#"{{"peer":"eu-west",{member}}}"#);
+        let answer = ask(address, &format!("PUT /wan HTTP/1.1\r\n{bearer}"), &change).await;
+        assert!(answer.starts_with("http/1.1 422"), "{answer}");
+        assert!(answer.contains(&format!(r#""field":"{field}""#)), "{answer}");
+    }
     let rows = ask(address, &format!("GET /rows HTTP/1.1\r\n{bearer}"), "").await;
     assert!(rows.starts_with("http/1.1 200"), "{rows}");
     shutdown.cancel();
@@ -330,8 +349,8 @@ async fn a_probe_pays_the_emulated_distance_and_a_stranger_gets_no_answer() {
     let identity = Identity::load(dir.path(), &id("us-east")).unwrap();
     let wan = Wan::emulated();
     let client = PeerClient::new(id("eu-west"), address, &identity, wan.clone()).unwrap();
-    assert_eq!(client.probe().await.unwrap().generation, 7);
-    let change = net::wan::WanChange { peer: id("eu-west"), delay_ms: Some(40.0), cut: None };
+    assert_eq!(client.probe().await.unwrap().0.generation, 7);
+    let change = net::wan::WanChange { delay_ms: Some(40.0), ..net::wan::WanChange::to(id("eu-west")) };
     wan.set(&change).unwrap();
     let begun = Instant::now();
     client.probe().await.unwrap();
@@ -348,4 +367,84 @@ async fn a_probe_pays_the_emulated_distance_and_a_stranger_gets_no_answer() {
     // A region must not pass for the one that it speaks with.
     let same = Identity::load(dir.path(), &id("eu-west")).unwrap();
     assert!(PeerClient::new(id("eu-west"), address, &same, Wan::none()).unwrap().probe().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_with_a_rotated_certificate_still_speaks_with_those_that_run_with_the_old_one() {
+    let dir = keys();
+    let identity = |region: &str| Identity::load(dir.path(), &id(region)).unwrap();
+    let old = [identity("us-east"), identity("eu-west")];
+    for region in ["us-east", "eu-west"] {
+        pki::rotate_node(dir.path(), &id(region)).unwrap();
+    }
+    let new = [identity("us-east"), identity("eu-west")];
+    assert_ne!(old[1].key, new[1].key);
+    let served = fixture(dir.path(), "eu-west", BTreeMap::new());
+    for [east, west] in [[&old[0], &new[1]], [&new[0], &old[1]], [&new[0], &new[1]]] {
+        let (listener, address) = bind().await;
+        let shutdown = CancellationToken::new();
+        tokio::spawn(net::serve_peer(listener, west.clone(), served.clone(), shutdown.clone()));
+        let client = PeerClient::new(id("eu-west"), address, east, Wan::none()).unwrap();
+        assert_eq!(client.probe().await.unwrap().0.generation, 7);
+        shutdown.cancel();
+    }
+}
+
+/// The plans, with public records allowed in these regions.
+fn plans_for(regions: &[&str]) -> Plans {
+    let allow = Verdict::Allow {
+        rule: RuleId::new("may-be-here").unwrap(),
+        obligations: BTreeSet::new(),
+        valid_from: UnixMillis(0),
+        valid_until: UnixMillis::MAX,
+    };
+    let labels = Labels::of_class(DataClass::Public, UnixMillis(0));
+    let ruling = Arc::new(CaseRuling {
+        hold: regions.iter().map(|region| (id(region), allow.clone())).collect(),
+        transfer: BTreeMap::from([((id("eu-west"), id("us-east")), allow)]),
+    });
+    let cases = ResidencyPlan::cases_of(&labels).into_iter().map(|case| (case, ruling.clone())).collect();
+    let policy = |region: &&str| RegionPolicy {
+        region: id(region),
+        jurisdiction: Country::new("IE").unwrap(),
+        accepts: labels.classes.clone(),
+        requires: BTreeSet::new(),
+    };
+    let policies = regions.iter().map(|region| (id(region), policy(region))).collect();
+    Plans { residency: ResidencyPlan::new(cases, policies), ..plans() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_refuses_its_copy_over_the_wire_is_named_and_not_counted() {
+    let dir = keys();
+    let shutdown = CancellationToken::new();
+    // us-east has a plan by which the record may be in eu-west alone; eu-west has not heard of it.
+    let us = fixture_with(dir.path(), "us-east", BTreeMap::new(), plans_for(&["eu-west"]));
+    let (listener, peer) = bind().await;
+    let theirs = Identity::load(dir.path(), &id("us-east")).unwrap();
+    tokio::spawn(net::serve_peer(listener, theirs, us.clone(), shutdown.clone()));
+    let eu = fixture_with(dir.path(), "eu-west", BTreeMap::new(), plans_for(&["eu-west", "us-east"]));
+    let ours = Identity::load(dir.path(), &id("eu-west")).unwrap();
+    let client = Arc::new(PeerClient::new(id("us-east"), peer, &ours, Wan::none()).unwrap());
+    tokio::spawn(net::run_link(eu.data.clone(), client, shutdown.clone()));
+    let (listener, address) = bind().await;
+    let verifier = TokenVerifier::load(dir.path()).unwrap();
+    tokio::spawn(net::serve_gateway(listener, eu.clone(), verifier, shutdown.clone()));
+
+    let token = pki::issue_token(dir.path(), "writer", "data:write", Duration::from_secs(3600)).unwrap();
+    let head = format!("PUT /v1/data/answers/k HTTP/1.1\r\nauthorization: Bearer {token}\r\nrepomind-ack: regions");
+    let unknown = ask(address, &format!("{head}:2"), "canary").await;
+    assert!(unknown.starts_with("http/1.1 504"), "{unknown}");
+    assert!(unknown.contains(r#""copies":1"#) && unknown.contains(r#""refused_by":["us-east"]"#), "{unknown}");
+    let too_many = ask(address, &format!("{head}:3"), "x").await;
+    assert!(too_many.starts_with("http/1.1 422") && too_many.contains(r#""in_scope":2"#), "{too_many}");
+    let mut rows = 0;
+    us.data
+        .each_row(&mut |_, _| {
+            rows += 1;
+            true
+        })
+        .unwrap();
+    assert_eq!(rows, 0);
+    shutdown.cancel();
 }

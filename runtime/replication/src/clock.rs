@@ -38,6 +38,12 @@ impl HlcClock {
         stamp
     }
 
+    /// Where the clock stands: what [`HlcClock::resume`] must be given after a restart. Stamps that had to
+    /// exceed a peer's may lie above it.
+    pub fn last(&self) -> Hlc {
+        self.last
+    }
+
     /// Whether the last reading was not believed.
     pub fn is_quarantined(&self) -> bool {
         self.quarantined

@@ -15,6 +15,10 @@ pub struct ScopeDigest {
 }
 
 /// Digests of all scopes, built by feeding rows in key order.
+///
+/// Markers of writes that live elsewhere go into no digest. A marker stands only in regions outside
+/// the scope that it points to, and only in those that knew the key; the write that it stands for is
+/// in the digests of that scope's own regions. What the marker has superseded is gone on both sides.
 pub struct ScopeDigests {
     key: [u8; 32],
     scopes: BTreeMap<ScopeId, (u64, blake3::Hasher)>,
@@ -28,7 +32,7 @@ impl ScopeDigests {
 
     /// Adds a row. Rows come in key order.
     pub fn add(&mut self, address: &Address, row: &Row) {
-        for sibling in &row.siblings {
+        for sibling in row.siblings.iter().filter(|sibling| !sibling.is_marker()) {
             let (count, hash) =
                 self.scopes.entry(sibling.scope).or_insert_with(|| (0, blake3::Hasher::new_keyed(&self.key)));
             *count += 1;

@@ -11,4 +11,4 @@ mod merge;
 
 pub use clock::{HlcClock, MAX_JUMP};
 pub use digest::{ScopeDigest, ScopeDigests};
-pub use merge::{Fold, fold, last_write, merge};
+pub use merge::{Fold, fold, last_write, merge, replaceable};

@@ -3,6 +3,7 @@
 use model::RegionId;
 use model::record::{Row, Sibling};
 use model::replication::{ConflictResolution, Strategy};
+use model::version::CausalContext;
 
 /// Adds a write to a row: what it supersedes goes, and it goes if it was superseded.
 ///
@@ -20,6 +21,16 @@ pub fn merge(existing: Option<Row>, incoming: Sibling) -> Row {
         siblings.insert(at, incoming);
     }
     Row { siblings }
+}
+
+/// What a write in this region may replace: everything that the row has seen, apart from writes
+/// that live elsewhere and left only a marker here. `None` where nothing but such writes is left,
+/// or where they cannot be told apart.
+pub fn replaceable(row: &Row) -> Option<CausalContext> {
+    let (markers, here): (Vec<&Sibling>, Vec<&Sibling>) = row.siblings.iter().partition(|sibling| sibling.is_marker());
+    let seen = Row { siblings: here.iter().copied().cloned().collect() }.context();
+    let apart = markers.iter().all(|marker| !seen.covers(&marker.version.dot));
+    (!here.is_empty() && apart).then_some(seen)
 }
 
 /// What a reader is shown.
@@ -45,6 +56,9 @@ pub fn last_write(siblings: &[Sibling]) -> usize {
 }
 
 /// Settles a row by its namespace's strategy. Pure: every region that holds the row settles it alike.
+///
+/// The winner may be a marker: then the record lives elsewhere. A resolver is asked only where
+/// all siblings are here; elsewhere the last write stands for its answer.
 pub fn fold(row: &Row, strategy: &Strategy) -> Fold {
     let siblings = &row.siblings;
     if siblings.len() <= 1 {
@@ -54,6 +68,7 @@ pub fn fold(row: &Row, strategy: &Strategy) -> Fold {
         ConflictResolution::LastWriteWins => Fold::Winner(last_write(siblings)),
         ConflictResolution::PriorityRegions => Fold::Winner(first_priority(siblings, &strategy.priority_regions)),
         ConflictResolution::KeepSiblings => Fold::Siblings,
+        ConflictResolution::Custom(_) if siblings.iter().any(Sibling::is_marker) => Fold::Winner(last_write(siblings)),
         ConflictResolution::Custom(resolver) => {
             Fold::Ask { resolver: resolver.clone(), meanwhile: last_write(siblings) }
         }

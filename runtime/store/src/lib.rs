@@ -15,14 +15,14 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use model::codec::{self, CodecError};
 use model::record::{Address, Row, Shipment};
 use model::version::{Incarnation, LogPosition, PositionVector};
-use model::{Key, Namespace, RegionId};
+use model::{Key, Namespace, RegionId, UnixMillis};
 
 /// Between a namespace and its key: no namespace contains it, so prefixes do not collide.
 const SEPARATOR: u8 = 0;
+/// Before the names of the facts that callers keep.
+const FACT: &str = "fact/";
 /// The fact that says which life of the log this is.
 const INCARNATION: &str = "incarnation";
-/// The fact that says that the last stop was clean.
-const CLEAN: &str = "clean";
 
 /// Why the store could not do what was asked. Nothing is half done.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,14 @@ pub enum StoreError {
         /// The last offset of that log.
         last: u64,
     },
+    /// The incarnations are used up, or the clock says so.
+    #[error("no incarnation follows {before} at {now} ms since 1970: a log has at most 2^32 lives, the last in 2106")]
+    Lives {
+        /// The incarnation stored.
+        before: u32,
+        /// What the caller's clock said.
+        now: UnixMillis,
+    },
     /// Whoever visits the rows asked to stop.
     #[error("the visit was stopped: {0}")]
     Visitor(String),
@@ -79,8 +87,10 @@ pub struct Store {
     log: Keyspace,
     meta: Keyspace,
     incarnation: Incarnation,
-    /// How far each log reaches on disk. Also orders commits.
+    /// How far each log reaches on disk. Never held across a write to it.
     vector: Arc<Mutex<PositionVector>>,
+    /// Orders commits.
+    commits: Arc<Mutex<()>>,
 }
 
 fn row_key(address: &Address) -> Vec<u8> {
@@ -117,26 +127,35 @@ fn decode_row(address: &Address, bytes: &[u8]) -> Result<Row, StoreError> {
 }
 
 impl Store {
-    /// Opens the store in `dir`, making it if need be. After an unclean stop the incarnation grows.
+    /// Opens the store in `dir`, making it if need be. Every opening begins a new incarnation.
+    ///
+    /// It is greater than the stored one and at least `now` in seconds. So neither an empty disk nor a
+    /// backup that is put back writes again under an incarnation that peers know, as long as the clock
+    /// does not stand before the last opening, and no restore follows within a second of it. `now` is a
+    /// floor and is not read as a time later.
     ///
     /// # Errors
-    /// [`StoreError::Engine`] where the disk or another process is in the way.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// [`StoreError::Engine`] where the disk or another process is in the way, [`StoreError::Lives`]
+    /// where `now` is past 2106.
+    pub fn open(dir: &Path, now: UnixMillis) -> Result<Self, StoreError> {
         let database = Database::builder(dir).open()?;
         let keyspace = |name: &str| database.keyspace(name, KeyspaceCreateOptions::default);
         let (rows, log, meta) = (keyspace("rows")?, keyspace("log")?, keyspace("meta")?);
         let before = match meta.get(INCARNATION)? {
-            Some(bytes) => bytes.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(0),
+            Some(bytes) => {
+                let number = bytes.as_ref().try_into().map_err(|_| StoreError::Key { place: INCARNATION.into() })?;
+                u32::from_be_bytes(number)
+            }
             None => 0,
         };
-        let clean = meta.get(CLEAN)?.is_some_and(|mark| mark.as_ref() == [1]);
-        let incarnation = Incarnation(if clean && before > 0 { before } else { before + 1 });
+        let floor = u32::try_from(now.0 / 1000).ok();
+        let next = before.checked_add(1).zip(floor).map(|(next, floor)| next.max(floor));
+        let incarnation = next.map(Incarnation).ok_or(StoreError::Lives { before, now })?;
         let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&meta, INCARNATION, incarnation.0.to_be_bytes());
-        batch.insert(&meta, CLEAN, [0]);
         batch.commit()?;
         let vector = Arc::new(Mutex::new(read_vector(&log)?));
-        Ok(Self { database, rows, log, meta, incarnation, vector })
+        Ok(Self { database, rows, log, meta, incarnation, vector, commits: Arc::default() })
     }
 
     /// Which life of this region's log is being written.
@@ -234,12 +253,38 @@ impl Store {
         Ok(found)
     }
 
+    /// What is stored at a position of a log.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where its bytes are damaged.
+    pub fn shipment(&self, position: &LogPosition) -> Result<Option<Shipment>, StoreError> {
+        let Some(bytes) = self.log.get(log_key(position))? else { return Ok(None) };
+        let mut batch: Vec<Shipment> =
+            codec::decode(&bytes).map_err(|reason| StoreError::Corrupt { place: position.to_string(), reason })?;
+        Ok(batch.pop())
+    }
+
     /// A small fact.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.meta.get(format!("fact/{name}"))?.map(|bytes| bytes.to_vec()))
+        Ok(self.meta.get(format!("{FACT}{name}"))?.map(|bytes| bytes.to_vec()))
+    }
+
+    /// All small facts whose names begin with `prefix`, in order of names.
+    ///
+    /// # Errors
+    /// Those of the disk, and [`StoreError::Key`] where a name cannot be read.
+    pub fn facts(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut found = Vec::new();
+        for guard in self.meta.prefix(format!("{FACT}{prefix}")) {
+            let (key, value) = guard.into_inner()?;
+            let name = std::str::from_utf8(&key).ok().and_then(|key| key.strip_prefix(FACT));
+            let name = name.ok_or_else(|| StoreError::Key { place: "the facts".into() })?;
+            found.push((name.to_owned(), value.to_vec()));
+        }
+        Ok(found)
     }
 
     /// Writes everything in `commit` and returns once it is on disk.
@@ -247,8 +292,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Gap`] where an entry is not the next of its log; nothing is written then.
     pub fn commit(&self, commit: Commit) -> Result<(), StoreError> {
-        let mut vector = self.vector.lock().expect("no commit panics");
-        let mut reached = vector.clone();
+        let _turn = self.commits.lock().expect("no commit panics");
+        let mut reached = self.vector();
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
         for shipment in commit.log {
             let position = shipment.position().clone();
@@ -263,20 +308,10 @@ impl Store {
             batch.insert(&self.rows, row_key(address), codec::encode(row));
         }
         for (name, value) in commit.meta {
-            batch.insert(&self.meta, format!("fact/{name}"), value);
+            batch.insert(&self.meta, format!("{FACT}{name}"), value);
         }
         batch.commit()?;
-        *vector = reached;
-        Ok(())
-    }
-
-    /// Marks the stop as clean. Nothing may be committed afterwards.
-    ///
-    /// # Errors
-    /// Those of the disk; the next start then counts as unclean, which is safe.
-    pub fn close(&self) -> Result<(), StoreError> {
-        self.meta.insert(CLEAN, [1])?;
-        self.database.persist(PersistMode::SyncAll)?;
+        *self.vector.lock().expect("no commit panics") = reached;
         Ok(())
     }
 }
@@ -304,7 +339,6 @@ fn read_vector(log: &Keyspace) -> Result<PositionVector, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::UnixMillis;
 
     fn skip(offset: u64) -> Shipment {
         let origin = RegionId::new("us-east").unwrap();
@@ -312,26 +346,36 @@ mod tests {
         Shipment::Skip { position, committed_at: UnixMillis(5) }
     }
 
+    /// Some time in 2026.
+    const NOW: UnixMillis = UnixMillis(1_770_000_000_999);
+
     #[test]
-    fn an_unclean_stop_begins_a_new_incarnation_and_loses_nothing() {
+    fn no_two_openings_write_under_the_same_incarnation() {
         let dir = tempfile::tempdir().unwrap();
+        let opened = |dir: &Path, now| {
+            let store = Store::open(dir, now).unwrap();
+            (store.incarnation().0, store.vector())
+        };
         {
-            let store = Store::open(dir.path()).unwrap();
-            assert_eq!(store.incarnation(), Incarnation(1));
+            let store = Store::open(dir.path(), NOW).unwrap();
+            assert_eq!(store.incarnation(), Incarnation(1_770_000_000));
             store.commit(Commit { log: vec![skip(1), skip(2)], ..Commit::default() }).unwrap();
         }
-        let store = Store::open(dir.path()).unwrap();
-        assert_eq!(store.incarnation(), Incarnation(2));
-        assert!(store.vector().covers(skip(2).position()));
-        store.close().unwrap();
-        drop(store);
-        assert_eq!(Store::open(dir.path()).unwrap().incarnation(), Incarnation(2));
+        // Within the same second, by a clock that went back, and later.
+        let (again, vector) = opened(dir.path(), NOW);
+        assert_eq!(again, 1_770_000_001);
+        assert!(vector.covers(skip(2).position()));
+        assert_eq!(opened(dir.path(), UnixMillis(0)).0, 1_770_000_002);
+        assert_eq!(opened(dir.path(), UnixMillis(1_780_000_000_000)).0, 1_780_000_000);
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(opened(empty.path(), UnixMillis(1_790_000_000_000)).0, 1_790_000_000);
+        assert!(matches!(Store::open(empty.path(), UnixMillis::MAX), Err(StoreError::Lives { .. })));
     }
 
     #[test]
     fn a_gap_in_a_log_is_refused_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = Store::open(dir.path(), NOW).unwrap();
         let refused = store.commit(Commit { log: vec![skip(1), skip(3)], ..Commit::default() });
         assert!(matches!(refused, Err(StoreError::Gap { last: 1, .. })));
         assert_eq!(store.vector(), PositionVector::new());
@@ -342,7 +386,7 @@ mod tests {
     #[test]
     fn damaged_bytes_are_an_error_and_never_data() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let store = Store::open(dir.path(), NOW).unwrap();
         let address = Address { namespace: Namespace::new("notes").unwrap(), key: Key::new("a").unwrap() };
         store.rows.insert(row_key(&address), b"\x01\x01 not what was written").unwrap();
         assert!(matches!(store.row(&address), Err(StoreError::Corrupt { .. })));

@@ -46,52 +46,85 @@ pub struct Labels {
     pub basis: &'static str,
 }
 
+/// A value as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'b> {
+    /// In plain text.
+    Plain(&'b [u8]),
+    /// Encrypted.
+    Sealed,
+    /// None: a delete, or a record that moved away.
+    Gone,
+}
+
 /// What the audit needs of a sibling.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sibling {
+pub struct Sibling<'b> {
     /// Its labels; none where the record moved away.
     pub labels: Option<Labels>,
     /// The generation that it was written under; deletes do not say.
     pub generation: Option<u64>,
+    /// Its value.
+    pub value: Value<'b>,
 }
 
 /// Reads a stored row.
 ///
 /// # Errors
 /// What is wrong with the bytes, in words.
-pub fn row(envelope: &[u8]) -> Result<Vec<Sibling>, String> {
+pub fn row(envelope: &[u8]) -> Read<Vec<Sibling<'_>>> {
+    let mut reader = Reader(opened(envelope, [1, 1], "row")?);
+    let siblings = reader.list(Reader::sibling)?;
+    reader.end()?;
+    Ok(siblings)
+}
+
+/// The body of an envelope of this kind and version, its checksum verified.
+pub(super) fn opened<'b>(envelope: &'b [u8], head: [u8; 2], what: &str) -> Read<&'b [u8]> {
     let (whole, checksum) = envelope.split_last_chunk::<4>().ok_or("it is too short")?;
     if crc32(whole) != u32::from_le_bytes(*checksum) {
         return Err("its checksum does not match".into());
     }
-    let body = whole.strip_prefix(&[1, 1]).ok_or("it is no row of format 1")?;
-    let mut reader = Reader(body);
-    let siblings = reader.list(Reader::sibling)?;
-    if reader.0.is_empty() { Ok(siblings) } else { Err(format!("{} bytes are left over", reader.0.len())) }
+    whole.strip_prefix(&head).ok_or_else(|| format!("it is no {what} of format {}", head[1]))
 }
 
 /// Bit by bit, with the reversed polynomial 0xEDB88320.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
     })
 }
 
-struct Reader<'b>(&'b [u8]);
+/// What is left to be read.
+pub(super) struct Reader<'b>(pub(super) &'b [u8]);
 
-type Read<T> = Result<T, String>;
+/// A value, or what is wrong with the bytes.
+pub(super) type Read<T> = Result<T, String>;
 
-impl Reader<'_> {
-    fn bytes(&mut self, count: usize) -> Read<&[u8]> {
+impl<'b> Reader<'b> {
+    fn bytes(&mut self, count: usize) -> Read<&'b [u8]> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or("it ends too early")?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn integer(&mut self) -> Read<u64> {
+    pub(super) fn hash(&mut self) -> Read<[u8; 32]> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or("it ends too early")?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(super) fn end(&self) -> Read<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(format!("{} bytes are left over", self.0.len())) }
+    }
+
+    pub(super) fn integer(&mut self) -> Read<u64> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.bytes(1)?[0];
+            if shift == 63 && byte > 1 {
+                break;
+            }
             value |= u64::from(byte & 0x7F) << shift;
             if byte < 0x80 {
                 return Ok(value);
@@ -104,12 +137,12 @@ impl Reader<'_> {
         usize::try_from(self.integer()?).map_err(|_| "a length is too large".into())
     }
 
-    fn text(&mut self) -> Read<String> {
+    pub(super) fn text(&mut self) -> Read<&'b str> {
         let length = self.length()?;
-        String::from_utf8(self.bytes(length)?.to_vec()).map_err(|_| "text is not UTF-8".into())
+        std::str::from_utf8(self.bytes(length)?).map_err(|_| "text is not UTF-8".into())
     }
 
-    fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+    pub(super) fn list<T>(&mut self, mut one: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
         let mut items = Vec::new();
         for _ in 0..self.length()? {
             items.push(one(self)?);
@@ -135,40 +168,42 @@ impl Reader<'_> {
         (0..3).try_for_each(|_| self.integer().map(drop))
     }
 
-    fn sibling(&mut self) -> Read<Sibling> {
+    fn sibling(&mut self) -> Read<Sibling<'b>> {
         self.dot()?;
         self.integer()?;
         self.list(Self::dot)?;
         self.bytes(16)?;
         match self.integer()? {
             0 => {
-                self.payload()?;
+                let value = self.payload()?;
                 self.text()?;
                 let labels = self.labels()?;
-                Ok(Sibling { labels: Some(labels), generation: Some(self.integer()?) })
+                Ok(Sibling { labels: Some(labels), generation: Some(self.integer()?), value })
             }
-            1 => Ok(Sibling { labels: Some(self.labels()?), generation: None }),
-            2 => self.bytes(16).map(|_| Sibling { labels: None, generation: None }),
+            1 => Ok(Sibling { labels: Some(self.labels()?), generation: None, value: Value::Gone }),
+            2 => self.bytes(16).map(|_| Sibling { labels: None, generation: None, value: Value::Gone }),
             other => Err(format!("content {other} is not known")),
         }
     }
 
-    fn payload(&mut self) -> Read<()> {
-        match self.integer()? {
-            0 => {}
+    fn payload(&mut self) -> Read<Value<'b>> {
+        let sealed = match self.integer()? {
+            0 => false,
             1 => {
                 self.text()?;
                 self.bytes(12)?;
+                true
             }
             other => return Err(format!("payload {other} is not known")),
-        }
+        };
         let length = self.length()?;
-        self.bytes(length).map(drop)
+        let bytes = self.bytes(length)?;
+        Ok(if sealed { Value::Sealed } else { Value::Plain(bytes) })
     }
 
     fn labels(&mut self) -> Read<Labels> {
         self.maybe(Self::text)?;
-        let jurisdictions = self.list(Self::text)?;
+        let jurisdictions = self.list(Self::text)?.into_iter().map(str::to_owned).collect();
         let classes = self.list(|reader| reader.word("class", CLASSES))?;
         let purpose = self.word("purpose", PURPOSES)?;
         let basis = self.word("basis", BASES)?;

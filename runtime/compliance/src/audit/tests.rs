@@ -1,21 +1,33 @@
+//! An honest deployment of three regions, which tests then break.
+
+mod ledger;
+mod rows;
+mod settings;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use model::codec;
-use model::record::{Content, Labels, Payload, Record, Row, Sibling};
-use model::residency::{CaseRuling, RegionPolicy, Verdict};
+use model::bundle::PolicyTree;
+use model::record::{Basis, Content, DataClass, Labels, Payload, Purpose, Record, Row, Sibling};
+use model::residency::{CaseRuling, Law, RegionPolicy, ResidencyCase, ResidencyPlan, Verdict};
 use model::version::{Actor, CausalContext, Dot, Incarnation, Version};
-use model::{Country, Hlc, NodeId};
+use model::{Country, Hlc, NodeId, RegionId, RuleId, UnixMillis, codec};
 
 use super::*;
+use crate::ledger::merkle::leaf_hash;
+use crate::ledger::{
+    CommitImages, CosignRequest, Digest, Ledger, LedgerEvent, RowKeyHasher, Signer, Witness, consistency_proof, origin,
+};
+use crate::testing::{TestSigner, region};
 
-fn region(id: &str) -> RegionId {
-    RegionId::new(id).unwrap()
-}
-
-const REGIONS: [&str; 3] = ["ap-southeast", "eu-west", "us-east"];
+pub(super) const REGIONS: [&str; 3] = ["ap-southeast", "eu-west", "us-east"];
+const SECRET: [u8; 32] = [7; 32];
+/// 2026-01-01.
+const THEN: UnixMillis = UnixMillis(1_767_225_600_000);
+const NOW: UnixMillis = UnixMillis(THEN.0 + 100_000);
 
 /// Personal data may be in `eu-west` alone, public data anywhere.
-fn plan() -> ResidencyPlan {
+pub(super) fn plan() -> ResidencyPlan {
     let mut cases = BTreeMap::new();
     for class in [DataClass::Public, DataClass::Personal] {
         for law in [Law::None, Law::Eea] {
@@ -46,8 +58,9 @@ fn plan() -> ResidencyPlan {
     ResidencyPlan::new(cases, REGIONS.iter().map(|id| (region(id), policy(id))).collect())
 }
 
-fn stored(class: DataClass) -> Vec<u8> {
-    let mut labels = Labels::of_class(class, UnixMillis(1_767_225_600_000));
+/// A row with a value of this class, and a delete of the same class beside it.
+pub(super) fn row_of(class: DataClass, payload: Payload) -> Row {
+    let mut labels = Labels::of_class(class, THEN);
     labels.jurisdictions.insert(Country::new("DE").unwrap());
     labels.retain_until = Some(UnixMillis(1_900_000_000_000));
     labels.holds.insert("case-7".into());
@@ -56,82 +69,266 @@ fn stored(class: DataClass) -> Vec<u8> {
     let mut context = CausalContext::new();
     context.observe(&Dot { actor: actor.clone(), counter: 300 });
     let version = Version { dot: Dot { actor, counter: 301 }, hlc: Hlc::new(UnixMillis(9), 1), context };
-    let record = Record {
-        payload: Payload::Sealed { key_ref: "k1".into(), nonce: [7; 12], ciphertext: vec![0; 300].into() },
-        content_type: "text/plain".into(),
-        labels: labels.clone(),
-        generation: 12,
-    };
+    let record = Record { payload, content_type: "text/plain".into(), labels: labels.clone(), generation: 12 };
     let live = Sibling { version: version.clone(), scope, content: Content::Live(record) };
     let gone = Sibling { version, scope, content: Content::Tombstone { labels } };
-    codec::encode(&Row { siblings: vec![live, gone] })
+    Row { siblings: vec![live, gone] }
 }
 
-fn audit(rows: &[(&str, Vec<u8>)]) -> (Outcome, Vec<AuditFinding>) {
-    let plan = plan();
-    let mut audit = Audit::new(&plan, UnixMillis(1_767_225_700_000));
-    rows.iter().for_each(|(at, row)| audit.row(&region(at), b"notes\0k", row));
-    audit.finish()
+pub(super) fn stored(class: DataClass, value: &str) -> Vec<u8> {
+    codec::encode(&row_of(class, Payload::Plain(value.as_bytes().to_vec().into())))
 }
 
-fn clean() -> Vec<(&'static str, Vec<u8>)> {
-    REGIONS.iter().map(|&id| (id, stored(DataClass::Public))).collect()
+/// One region as it would run.
+#[derive(Clone)]
+pub(super) struct Region {
+    ledger: Ledger,
+    leaves: Vec<Vec<u8>>,
+    images: BTreeMap<u64, Vec<u8>>,
+    rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    note: Option<String>,
+    witness: Witness,
+    witnessed: BTreeMap<RegionId, String>,
 }
 
-#[test]
-fn both_readers_read_the_same_labels() {
-    let siblings = raw::row(&stored(DataClass::Personal)).unwrap();
-    let expected = raw::Labels {
-        jurisdictions: vec!["DE".into()],
-        classes: vec!["personal"],
-        purpose: "service",
-        basis: "unstated",
-    };
-    let seen: Vec<_> = siblings.into_iter().map(|sibling| (sibling.labels, sibling.generation)).collect();
-    assert_eq!(seen, [(Some(expected.clone()), Some(12)), (Some(expected), None)]);
-}
-
-#[test]
-fn data_where_it_may_be_passes() {
-    let mut rows = clean();
-    rows.push(("eu-west", stored(DataClass::Personal)));
-    assert_eq!(audit(&rows), (Outcome::Pass, vec![]));
-}
-
-#[test]
-fn personal_data_planted_abroad_is_found() {
-    let mut rows = clean();
-    rows.push(("us-east", stored(DataClass::Personal)));
-    let (outcome, findings) = audit(&rows);
-    assert_eq!(outcome, Outcome::Violations);
-    let seen: Vec<_> = findings.iter().map(|f| (f.check, f.region.as_str(), f.rule.as_str(), f.generation)).collect();
-    // The record and the delete that keeps its labels.
-    assert_eq!(
-        seen,
-        [("RES-01", "us-east", "stays-in-the-eea", Some(12)), ("RES-01", "us-east", "stays-in-the-eea", None)]
-    );
-    assert!(!findings[0].record.contains("notes"));
-}
-
-#[test]
-fn a_missing_label_is_found() {
-    let mut row: Row = codec::decode(&stored(DataClass::Public)).unwrap();
-    if let Content::Tombstone { labels } = &mut row.siblings[1].content {
-        labels.classes.clear();
+impl Region {
+    fn new(id: &str) -> Self {
+        let others = REGIONS.iter().filter(|other| **other != id);
+        let mut made = Self {
+            ledger: Ledger::new(region(id)),
+            leaves: Vec::new(),
+            images: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            note: None,
+            witness: Witness::new(others.map(|other| TestSigner::log(&region(other)).key()), []),
+            witnessed: BTreeMap::new(),
+        };
+        made.append(LedgerEvent::Began { incarnation: Incarnation(1) });
+        made.append(LedgerEvent::Generation { number: 7, tree: PolicyTree::default().hash() });
+        made
     }
-    let mut rows = clean();
-    rows.push(("eu-west", codec::encode(&row)));
-    let (outcome, findings) = audit(&rows);
-    assert_eq!((outcome, findings[0].check), (Outcome::Violations, "LBL-01"));
+
+    fn append(&mut self, event: LedgerEvent) -> u64 {
+        let record = self.ledger.append(THEN, 7, event);
+        self.leaves.push(record.bytes);
+        record.index
+    }
+
+    /// A group commit that writes or removes rows.
+    fn commit(&mut self, rows: &[(&[u8], Option<Vec<u8>>)]) -> u64 {
+        let hasher = RowKeyHasher::new(&SECRET);
+        let images = CommitImages::of(&hasher, rows.iter().map(|(key, row)| (*key, row.as_deref())));
+        let index = self.append(images.event());
+        self.images.insert(index, codec::encode(&images));
+        for (key, row) in rows {
+            match row {
+                Some(row) => drop(self.rows.insert(key.to_vec(), row.clone())),
+                None => drop(self.rows.remove(*key)),
+            }
+        }
+        index
+    }
+
+    fn sign(&self) -> String {
+        self.ledger.checkpoint().sign(&TestSigner::log(self.ledger.region())).unwrap()
+    }
+
+    fn request(&self, old_size: u64) -> CosignRequest {
+        let hashes: Vec<Digest> = self.leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+        let proof = consistency_proof(hashes.as_slice(), old_size, self.ledger.size()).unwrap();
+        CosignRequest { old_size, proof, note: self.sign() }
+    }
+}
+
+/// Three regions.
+#[derive(Clone)]
+pub(super) struct Deployment(BTreeMap<&'static str, Region>);
+
+impl Deployment {
+    /// Every region has written a few rows, and every checkpoint is witnessed twice.
+    pub(super) fn honest() -> Self {
+        let mut deployment = Self(REGIONS.iter().map(|id| (*id, Region::new(id))).collect());
+        for region in deployment.0.values_mut() {
+            region.commit(&[
+                (b"notes\0a", Some(stored(DataClass::Public, "first"))),
+                (b"notes\0b", Some(stored(DataClass::Public, "second"))),
+            ]);
+            region.commit(&[(b"notes\0a", Some(stored(DataClass::Public, "third")))]);
+            region.append(LedgerEvent::Refused { rule: RuleId::new("stays-in-the-eea").unwrap(), count: 2 });
+            region.commit(&[(b"notes\0c", Some(stored(DataClass::Public, "fourth")))]);
+            region.commit(&[(b"notes\0c", None)]);
+        }
+        let eu = deployment.0.get_mut("eu-west").unwrap();
+        eu.commit(&[(b"people\0p", Some(stored(DataClass::Personal, "ada@example.com")))]);
+        deployment.cosign();
+        deployment
+    }
+
+    pub(super) fn at(&mut self, id: &str) -> &mut Region {
+        self.0.get_mut(id).unwrap()
+    }
+
+    /// Every region signs its head and has it cosigned.
+    pub(super) fn cosign(&mut self) {
+        for id in REGIONS {
+            let signing = self.0[id].clone();
+            let mut note = signing.sign();
+            for other in REGIONS.iter().filter(|other| **other != id) {
+                let signer = TestSigner::witness(&region(other));
+                let other = self.at(other);
+                let seen = other.witness.seen(&origin(&region(id))).map_or(0, |checkpoint| checkpoint.size);
+                note += &other.witness.cosign(&signing.request(seen), &signer, NOW).unwrap().line;
+                other.witnessed.insert(region(id), signing.sign());
+            }
+            self.at(id).note = Some(note);
+        }
+    }
+
+    /// The evidence, as it would be gathered.
+    pub(super) fn evidence(&self) -> Vec<RegionEvidence> {
+        let gathered = |(id, region): (&&str, &Region)| Evidence {
+            attested: Some((*id).to_owned()),
+            rows: region.rows.iter().map(|(key, row)| RawRow { key: key.clone(), envelope: row.clone() }).collect(),
+            policy: Some(PolicyEvidence {
+                generation: 7,
+                tree: PolicyTree::default().hash(),
+                since: THEN,
+                signature: Ok(()),
+            }),
+            ledger: Some(LedgerEvidence {
+                leaves: region.leaves.clone(),
+                images: region.images.clone(),
+                checkpoint: region.note.clone(),
+            }),
+            witnessed: region.witnessed.clone(),
+        };
+        let of =
+            |entry: (&&'static str, &Region)| RegionEvidence { region: region(entry.0), evidence: Ok(gathered(entry)) };
+        self.0.iter().map(of).collect()
+    }
+
+    pub(super) fn audit(&self) -> Report {
+        audit_of(self.evidence())
+    }
+}
+
+pub(super) fn keys() -> BTreeMap<RegionId, RegionKeys> {
+    let of = |id: &str| RegionKeys {
+        ledger: TestSigner::log(&region(id)).public_key(),
+        witness: TestSigner::witness(&region(id)).public_key(),
+    };
+    REGIONS.iter().map(|id| (region(id), of(id))).collect()
+}
+
+pub(super) fn audit_of(regions: Vec<RegionEvidence>) -> Report {
+    audit_with(regions, BTreeMap::new())
+}
+
+pub(super) fn audit_with(regions: Vec<RegionEvidence>, remembered: BTreeMap<RegionId, String>) -> Report {
+    audit(&Inputs {
+        plan: &plan(),
+        revision: Revision { generation: 7, tree: PolicyTree::default().hash().to_string() },
+        now: NOW,
+        record_secret: SECRET.to_vec(),
+        keys: keys(),
+        remembered,
+        regions,
+    })
+}
+
+/// The evidence of `id`, to be broken.
+pub(super) fn of<'e>(evidence: &'e mut [RegionEvidence], id: &str) -> &'e mut Evidence {
+    let found = evidence.iter_mut().find(|evidence| evidence.region.as_str() == id).unwrap();
+    found.evidence.as_mut().unwrap()
+}
+
+/// The findings, as (check, region, rule).
+pub(super) fn found(report: &Report) -> Vec<(Check, &str, &str)> {
+    report.findings.iter().map(|found| (found.check, found.region.as_str(), found.rule.as_str())).collect()
+}
+
+/// Asserts that exactly these checks are red, in this region alone.
+pub(super) fn assert_red(report: &Report, id: &str, checks: &[Check]) {
+    let red: BTreeSet<Check> = report.findings.iter().map(|found| found.check).collect();
+    assert_eq!(red, checks.iter().copied().collect(), "{:#?}", found(report));
+    assert!(report.findings.iter().all(|found| found.region.as_str() == id), "{:#?}", found(report));
+    assert_eq!((report.outcome, report.outcome.exit_code()), (Outcome::Violations, 1));
 }
 
 #[test]
-fn damaged_bytes_are_found_and_too_little_is_never_a_pass() {
-    let mut damaged = stored(DataClass::Public);
-    damaged[20] ^= 1;
-    let mut rows = clean();
-    rows.push(("eu-west", damaged));
-    assert_eq!(audit(&rows).1[0].check, "LBL-03");
-    assert_eq!(audit(&clean()[..2]).0, Outcome::Incomplete);
-    assert_eq!(audit(&[]).0, Outcome::Incomplete);
+fn an_honest_deployment_is_green_in_every_check() {
+    let report = Deployment::honest().audit();
+    assert_eq!((found(&report), report.outcome, report.outcome.exit_code()), (vec![], Outcome::Pass, 0));
+    for run in &report.checks {
+        assert!(run.examined > 0 && run.not_run.is_empty(), "{} claims to have run on nothing", run.check);
+    }
+    assert_eq!(report.checks.iter().map(|run| run.check).collect::<Vec<_>>(), Check::ALL);
+    for summary in &report.regions {
+        assert_eq!((summary.witnesses.len(), summary.checkpoint), (2, Some(summary.leaves)), "{}", summary.region);
+    }
+}
+
+#[test]
+fn too_little_is_never_a_pass() {
+    let incomplete = |regions: Vec<RegionEvidence>| {
+        let report = audit_of(regions);
+        assert_eq!((report.outcome, report.outcome.exit_code()), (Outcome::Incomplete, 2), "{:#?}", found(&report));
+        report
+    };
+    incomplete(Vec::new());
+    let mut evidence = Deployment::honest().evidence();
+    evidence.pop();
+    incomplete(evidence);
+
+    let mut evidence = Deployment::honest().evidence();
+    evidence[2].evidence = Err("connection refused".into());
+    let report = incomplete(evidence);
+    assert!(report.checks.iter().all(|run| run.not_run.len() == 1), "every check must say that it missed a region");
+    assert_eq!(report.regions[2].unreached.as_deref(), Some("connection refused"));
+
+    let mut empty = Deployment(REGIONS.iter().map(|id| (*id, Region::new(id))).collect());
+    empty.cosign();
+    incomplete(empty.evidence());
+
+    type Removal = fn(&mut Evidence);
+    let removals: [(Removal, &[Check]); 3] = [
+        (|evidence| evidence.attested = None, &[Check::Res03]),
+        (|evidence| evidence.policy = None, &[Check::Pol01, Check::Pol02]),
+        (|evidence| evidence.ledger = None, &[Check::Aud01, Check::Aud02, Check::Aud03]),
+    ];
+    for (remove, checks) in removals {
+        let mut evidence = Deployment::honest().evidence();
+        remove(of(&mut evidence, "us-east"));
+        let report = incomplete(evidence);
+        let missed: Vec<Check> =
+            report.checks.iter().filter(|run| !run.not_run.is_empty()).map(|run| run.check).collect();
+        assert_eq!(missed, checks);
+    }
+}
+
+/// Reports for the tests of their forms.
+pub(super) mod samples {
+    use super::*;
+
+    /// Nothing is wrong.
+    pub(in crate::audit) fn honest() -> Report {
+        Deployment::honest().audit()
+    }
+
+    /// Personal data lies in `us-east`, which is under another certificate.
+    pub(in crate::audit) fn broken() -> Report {
+        let mut deployment = Deployment::honest();
+        deployment.at("us-east").commit(&[(b"people\0ada", Some(stored(DataClass::Personal, "x")))]);
+        deployment.cosign();
+        let mut evidence = deployment.evidence();
+        of(&mut evidence, "us-east").attested = Some("eu-west".into());
+        audit_of(evidence)
+    }
+
+    /// `us-east` was not reached.
+    pub(in crate::audit) fn part() -> Report {
+        let mut evidence = Deployment::honest().evidence();
+        evidence[2].evidence = Err("connection refused".into());
+        audit_of(evidence)
+    }
 }

@@ -163,6 +163,18 @@ impl Started {
         }
     }
 
+    /// Whether anything of it is left: a process that was killed keeps its sockets until its last thread has gone,
+    /// a moment after its command line is no longer there.
+    pub fn lingers(&self) -> bool {
+        match stat(self.pid) {
+            Some((start, state)) if start == self.start_time => {
+                let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).map_or(0, Iterator::count);
+                state != 'Z' || tasks > 1
+            }
+            _ => false,
+        }
+    }
+
     /// Sends `signal` if the process is still ours. Says whether it was sent.
     pub fn signal(&self, signal: Signal) -> bool {
         self.runs() && Pid::from_raw(self.pid).is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok())
@@ -191,10 +203,10 @@ pub async fn stop(processes: &[Started], patience: Duration) -> usize {
     killed
 }
 
-/// Waits until none of the processes runs; says whether that came true in time.
+/// Waits until nothing is left of the processes; says whether that came true in time.
 pub async fn gone(processes: &[Started], patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
-    while processes.iter().any(Started::runs) {
+    while processes.iter().any(Started::lingers) {
         if Instant::now() >= deadline {
             return false;
         }

@@ -127,12 +127,20 @@ impl Generations {
         self.live.load().as_ref().map(|live| live.child.clone())
     }
 
-    /// Evaluates `source` beside the files in force, in a child that dies afterwards.
+    /// Evaluates `source` beside the files in force and one module more, in a child that dies afterwards.
     ///
     /// # Errors
     /// The findings, placed in the source.
-    pub async fn evaluate(&self, source: String, facts: Facts) -> Result<String, Vec<Finding>> {
-        let tree = self.live.load().as_ref().map(|live| live.bundle.tree.clone()).unwrap_or_default();
+    pub async fn evaluate(
+        &self,
+        source: String,
+        (file, text): (&str, String),
+        facts: Facts,
+    ) -> Result<String, Vec<Finding>> {
+        let mut tree = self.live.load().as_ref().map(|live| live.bundle.tree.clone()).unwrap_or_default();
+        if !tree.0.is_empty() {
+            tree.0.insert(file.to_owned(), text);
+        }
         self.host.scratch_eval(tree, facts, source).await
     }
 

@@ -1,51 +1,106 @@
 //! Watches the other regions and the service behind this gateway, and brings
 //! the routing table up to date when what is seen changes.
 //!
-//! Every [`EVERY`] each peer is probed over its own connection. The answer says
-//! how far that peer has taken over data, which generation it runs, and whether
-//! its service answers; a peer that is behind the primary's generation is sent
-//! it at once.
+//! Every [`EVERY`] each peer is probed over a connection of its own, whether or
+//! not earlier probes were answered: a region that swallows packets is noticed
+//! as fast as one that is gone. The answer says how far that peer has taken over
+//! data, which generation it runs, and whether its service answers; a peer that
+//! is behind the primary's generation is sent it at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use model::routing::RegionState;
 use model::version::PositionVector;
 use model::{Micros, RegionId};
 use net::PeerClient;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::running::RunningRegion;
 use crate::client::ServiceProbe;
 
-/// How often a peer is probed.
-const EVERY: Duration = Duration::from_millis(200);
-/// A probe that takes longer is lost: four times the longest round trip between continents.
+/// How often a peer, and the own service, is probed.
+const EVERY: Duration = Duration::from_millis(100);
+/// A probe of the own service that takes longer is lost; a service that needs so long serves nobody.
 const PATIENCE: Duration = Duration::from_millis(1000);
+/// A probe of a peer is lost after one and a half of its usual round trips and this much, ...
+const SLACK: Duration = Duration::from_millis(100);
+/// ... at least after this much, ...
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
+/// ... and after this much at most, or where no round trip is known yet.
+const MOST_PATIENCE: Duration = Duration::from_secs(1);
+/// Probes under way to one peer; one more counts as lost without being sent.
+const UNDER_WAY: usize = 32;
 /// How often measured round trips may bring a new routing table.
 const REROUTE_EVERY: Duration = Duration::from_secs(2);
+
+/// What came of one probe; nothing where it was lost.
+type Outcome = Option<(net::PeerReport, Micros)>;
 
 /// Probes `peer` until `stop`.
 pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<PeerClient>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut offered, mut goal) = (0, None);
+    let (outcomes, mut seen) = mpsc::channel::<Outcome>(UNDER_WAY);
+    let (mut under_way, mut offer) = (JoinSet::new(), JoinSet::new());
+    let (mut refused, mut goal) = (0, None);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = region.new_generation.notified() => {}
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => {
+                while under_way.try_join_next().is_some() {}
+                if under_way.len() < UNDER_WAY {
+                    under_way.spawn(probe(client.clone(), patience(&region, &peer), outcomes.clone()));
+                } else {
+                    observe(&region, &peer, None, &mut goal);
+                }
+            }
+            Some(outcome) = seen.recv() => {
+                observe(&region, &peer, outcome.as_ref(), &mut goal);
+                let behind = outcome.is_some_and(|(report, _)| report.generation < region.generations.number());
+                if behind && offer.is_empty() {
+                    offer_generation(&region, &client, &mut offer);
+                }
+            }
+            () = region.new_generation.notified() => offer_generation(&region, &client, &mut offer),
+            Some(answer) = offer.join_next() => {
+                let ours = region.generations.number();
+                match answer {
+                    Ok(Ok(generation)) => tracing::info!(%peer, generation, "a region took over the policy generation"),
+                    // Said once a generation: the offer is repeated with every probe.
+                    Ok(Err(error)) if refused != ours => {
+                        refused = ours;
+                        tracing::warn!(%peer, generation = ours, %error, "a region did not take the generation");
+                    }
+                    _ => {}
+                }
+            }
         }
-        let sent = Instant::now();
-        let report = match tokio::time::timeout(PATIENCE, client.probe()).await {
-            Ok(Ok(report)) => Some((report, Micros::from_duration(sent.elapsed()))),
-            Ok(Err(_)) | Err(_) => None,
-        };
-        observe(&region, &peer, report.as_ref(), &mut goal);
-        if let Some((report, _)) = &report {
-            offer_generation(&region, &peer, &client, report.generation, &mut offered).await;
+    }
+}
+
+/// How long the answer to a probe may take before it counts as lost.
+fn patience(region: &RunningRegion, peer: &RegionId) -> Duration {
+    let known = region.health.lock().expect("no probe panics while it holds the lock").round_trip(peer);
+    known.map_or(MOST_PATIENCE, |trip| {
+        (Duration::from_micros(trip.0) * 3 / 2 + SLACK).clamp(LEAST_PATIENCE, MOST_PATIENCE)
+    })
+}
+
+async fn probe(client: Arc<PeerClient>, patience: Duration, outcomes: mpsc::Sender<Outcome>) {
+    let mut answer = std::pin::pin!(client.probe());
+    match tokio::time::timeout(patience, &mut answer).await {
+        Ok(answer) => {
+            let _ = outcomes.send(answer.ok()).await;
+        }
+        Err(_) => {
+            let _ = outcomes.send(None).await;
+            // It is lost, but the connection that it may be making is for those that follow.
+            let _ = answer.await;
         }
     }
 }
@@ -99,27 +154,20 @@ pub fn publish(region: &RunningRegion) {
     region.dns.states_changed(states);
 }
 
-async fn offer_generation(
+/// Sends the generation in force to a peer, where it is this region's to send.
+fn offer_generation(
     region: &RunningRegion,
-    peer: &RegionId,
-    client: &PeerClient,
-    theirs: u64,
-    offered: &mut u64,
+    client: &Arc<PeerClient>,
+    offer: &mut JoinSet<Result<u64, net::PeerError>>,
 ) {
-    let ours = region.generations.number();
-    if region.me != region.regions.primary || theirs >= ours {
+    if region.me != region.regions.primary {
         return;
     }
     let Some(bundle) = region.generations.signed() else { return };
-    match client.send_bundle(&bundle).await {
-        Ok(generation) => tracing::info!(%peer, generation, "a region took over the policy generation"),
-        // Said once a generation: the offer is repeated with every probe.
-        Err(error) if *offered != ours => {
-            tracing::warn!(%peer, generation = ours, %error, "a region did not take the generation")
-        }
-        Err(_) => {}
-    }
-    *offered = ours;
+    // An older one that is still under way is worth nothing any more.
+    offer.abort_all();
+    let client = client.clone();
+    offer.spawn(async move { client.send_bundle(&bundle).await });
 }
 
 /// Checks the service behind this gateway until `stop`.

@@ -77,10 +77,13 @@ async fn converse(region: &RunningRegion, stream: UnixStream) -> std::io::Result
             return Ok(());
         }
         let reply = match serde_json::from_str::<Ask>(&line) {
-            Ok(ask) => match region.generations.evaluate(ask.source, region.facts()).await {
-                Ok(value) => Reply::Value(value),
-                Err(findings) => Reply::Errors(findings.iter().map(|finding| finding.render(false)).collect()),
-            },
+            Ok(ask) => {
+                let beside = (super::snapshot::FILE, super::snapshot::module(region, &ask.source));
+                match region.generations.evaluate(ask.source, beside, region.facts()).await {
+                    Ok(value) => Reply::Value(value),
+                    Err(findings) => Reply::Errors(findings.iter().map(|finding| finding.render(false)).collect()),
+                }
+            }
             Err(error) => {
                 Reply::Errors(vec![format!("one JSON object a line, as {{\"source\": \"(all-regions)\"}}: {error}")])
             }

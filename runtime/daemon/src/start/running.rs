@@ -134,7 +134,7 @@ impl net::Region for RunningRegion {
                 .filter_map(|peer| Some((peer.clone(), health.round_trip(peer)?.as_millis_f64())))
                 .collect(),
             replication: self.data.links(),
-            emulated_delay_ms: self.wan.delays_ms(),
+            emulated: self.wan.status(),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// The binary under test.
-const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
 /// Folders of a tree.
 const TREE: &[&str] = &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
 /// Each cluster of this process takes the next 127.N.0.0/16, beginning here.
@@ -35,25 +35,14 @@ impl Cluster {
     pub fn tree() -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let block = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for name in TREE {
-            let to = folder.path().join("tree").join(name);
-            std::fs::create_dir_all(&to).expect("a folder");
-            for entry in std::fs::read_dir(root.join(name)).expect("the tree's folder").flatten() {
-                if entry.path().is_file() {
-                    let text = std::fs::read_to_string(entry.path()).expect("a text file");
-                    let text = text.replace("127.0.", &format!("127.{block}."));
-                    std::fs::write(to.join(entry.file_name()), text).expect("a copied file");
-                }
-            }
-        }
+        copy_tree(&folder.path().join("tree"), |text| text.replace("127.0.", &format!("127.{block}.")));
         Self { folder, block }
     }
 
     /// Three regions that serve and see each other.
     pub fn deployed() -> Self {
         let cluster = Self::tree();
-        let output = cluster.run(&["deploy", "--wan", "none"]);
+        let output = cluster.run(&["deploy", "--wan", "lan"]);
         assert!(output.status.success(), "deploy failed:\n{}\n{}", text(&output), cluster.logs());
         cluster
     }
@@ -145,18 +134,26 @@ impl Cluster {
     pub fn processes(&self, region: &str) -> Vec<i32> {
         let record = std::fs::read_to_string(self.state("deploy.json")).expect("a deployment record");
         let record: Value = serde_json::from_str(&record).expect("JSON");
-        let all = record["processes"].as_array().expect("processes");
+        let all = record["started"].as_array().expect("processes");
         all.iter()
             .filter(|process| process["region"] == region)
             .map(|process| i32::try_from(process["pid"].as_i64().expect("a pid")).expect("a pid"))
             .collect()
     }
 
-    /// SIGKILLs a region's processes.
+    /// SIGKILLs a region's processes and waits until nothing of them is left.
     pub fn kill(&self, region: &str) {
-        for pid in self.processes(region) {
-            let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+        let processes = self.processes(region);
+        for pid in &processes {
+            let pid = rustix::process::Pid::from_raw(*pid).expect("a process id");
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the process was there");
+        }
+        for pid in processes {
+            until("a killed process ends", Duration::from_secs(10), || {
+                let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+                let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                (threads <= 1 && words.is_empty()).then_some(())
+            });
         }
     }
 }
@@ -166,6 +163,20 @@ impl Drop for Cluster {
         let output = self.run(&["destroy"]);
         if std::thread::panicking() {
             eprintln!("{}\n{}", self.logs(), text(&output));
+        }
+    }
+}
+
+/// Copies regions and policies of the repository, each text changed by `change`.
+pub fn copy_tree(to: &Path, change: impl Fn(&str) -> String) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for name in TREE {
+        std::fs::create_dir_all(to.join(name)).expect("a folder");
+        for entry in std::fs::read_dir(root.join(name)).expect("the tree's folder").flatten() {
+            if entry.path().is_file() {
+                let text = std::fs::read_to_string(entry.path()).expect("a text file");
+                std::fs::write(to.join(name).join(entry.file_name()), change(&text)).expect("a copied file");
+            }
         }
     }
 }
@@ -187,7 +198,7 @@ pub fn until<T>(what: &str, patience: Duration, mut seen: impl FnMut() -> Option
     }
 }
 
-fn exchange(
+pub fn exchange(
     address: SocketAddr,
     method: &str,
     path: &str,

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod dns;
+mod machines;
 
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ fn a_write_crosses_to_every_region_and_outlives_a_kill() {
     }
     assert_eq!(acknowledged.len(), 200, "writes to a healthy region were refused");
     cluster.kill("eu-west");
-    let again = cluster.run(&["deploy", "--wan", "none"]);
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
     assert!(again.status.success(), "{}", text(&again));
     for (path, value) in &acknowledged {
         for region in REGIONS {
@@ -146,7 +147,7 @@ fn a_killed_region_is_routed_around_and_comes_back() {
         assert!(serving().is_some_and(|region| region != "eu-west"), "a request failed while eu-west was down");
     }
     until("eu-west seen as down", SOON, || (cluster.status("us-east")?["sees"]["eu-west"] == "down").then_some(()));
-    let again = cluster.run(&["deploy", "--wan", "none"]);
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
     assert!(again.status.success(), "{}", text(&again));
     until("German requests back in eu-west", SOON, || (serving()? == "eu-west").then_some(()));
 }
@@ -182,7 +183,7 @@ fn a_bad_region_file_is_refused_before_anything_starts() {
     let file = cluster.file("region-config/eu-west.yml");
     let bad = std::fs::read_to_string(&file).unwrap().replace("capacity:", "capacty:");
     std::fs::write(&file, bad).unwrap();
-    let output = cluster.run(&["deploy", "--wan", "none"]);
+    let output = cluster.run(&["deploy", "--wan", "lan"]);
     assert_eq!(output.status.code(), Some(64), "{}", text(&output));
     let said = text(&output);
     assert!(said.contains("eu-west.yml:") && said.contains("capacty") && said.contains("help"), "{said}");
@@ -193,7 +194,7 @@ fn a_bad_region_file_is_refused_before_anything_starts() {
 fn a_second_deploy_changes_nothing_and_destroy_leaves_nothing_running() {
     let cluster = Cluster::deployed();
     let before = cluster.processes("us-east");
-    let again = cluster.run(&["deploy", "--wan", "none"]);
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
     assert!(again.status.success(), "{}", text(&again));
     assert_eq!(cluster.processes("us-east"), before, "{}", text(&again));
     let everyone: Vec<_> = REGIONS.iter().flat_map(|region| cluster.processes(region)).collect();

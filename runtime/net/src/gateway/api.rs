@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use data::{View, Write, Written};
+use data::{ContextKey, View, Write, Written};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use model::record::Address;
@@ -45,16 +45,21 @@ impl Gateway {
             Method::GET | Method::HEAD => self.get(&address, request.headers()).await,
             Method::PUT => self.put(address, request).await,
             Method::DELETE => {
-                let write = write_of(address, request.headers(), None)?;
+                let write = write_of(address, request.headers(), None, self.context_key())?;
                 self.write(write).await
             }
             _ => Err(method_not_allowed("GET, HEAD, PUT, DELETE")),
         }
     }
 
+    /// What contexts are authenticated with.
+    pub(super) fn context_key(&self) -> &ContextKey {
+        self.region.data().context_key()
+    }
+
     async fn put(&self, address: Address, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let (head, body) = request.into_parts();
-        let mut write = write_of(address, &head.headers, None)?;
+        let mut write = write_of(address, &head.headers, None, self.context_key())?;
         write.value = Some(collect(body, limits::BODY_BYTES).await?);
         self.write(write).await
     }
@@ -65,7 +70,7 @@ impl Gateway {
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         set(headers, "etag", &quoted(&written.etag), true);
-        set(headers, "repomind-context", &claims::context_text(&written.context), true);
+        set(headers, "repomind-context", &claims::context_text(&written.context, self.context_key()), true);
         headers.insert("repomind-copies", HeaderValue::from(written.copies));
         Ok(response)
     }
@@ -76,15 +81,22 @@ impl Gateway {
         if written.reached {
             return Ok(written);
         }
-        let detail = "the write is durable here and still on its way: the level that was asked for was not \
-                      confirmed in time; write again with If-Match, or read it back later";
+        let detail = if written.refused_by.is_empty() {
+            "the write is durable here and still on its way: the level that was asked for was not \
+             confirmed in time; write again with If-Match, or read it back later"
+        } else {
+            "the write is durable here, and the level that was asked for was not confirmed, because \
+             regions refused their copy; their logs name the rule"
+        };
+        let refused_by: Vec<&str> = written.refused_by.iter().map(|region| region.as_str()).collect();
         Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "ack-unknown", detail)
             .with("copies", written.copies)
+            .with("refused_by", refused_by)
             .with("etag", quoted(&written.etag)))
     }
 
     async fn get(&self, address: &Address, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
-        let view = self.read_after(address, claims::context(headers)?).await?;
+        let view = self.read_after(address, claims::context(headers, self.context_key())?).await?;
         let Some(view) = view else { return Err(Problem::not_found("there is no such record")) };
         let tag = quoted(&view.etag);
         let mut response = Response::new(empty());
@@ -97,7 +109,7 @@ impl Gateway {
         }
         let out = response.headers_mut();
         set(out, "etag", &tag, true);
-        set(out, "repomind-context", &claims::context_text(&view.context), true);
+        set(out, "repomind-context", &claims::context_text(&view.context, self.context_key()), true);
         set(out, "cache-control", "private, no-cache", true);
         set(out, "x-content-type-options", "nosniff", true);
         let kind = match view.record.content_type.as_str() {
@@ -184,7 +196,12 @@ fn cursor_key(text: &str) -> Result<Key, Problem> {
 }
 
 /// A write of `value` with everything that the headers say about it.
-pub(super) fn write_of(address: Address, headers: &HeaderMap, value: Option<bytes::Bytes>) -> Result<Write, Problem> {
+pub(super) fn write_of(
+    address: Address,
+    headers: &HeaderMap,
+    value: Option<bytes::Bytes>,
+    key: &ContextKey,
+) -> Result<Write, Problem> {
     let content_type = claims::text(headers, "content-type")?.unwrap_or_default();
     if content_type.len() > 255 {
         return Err(Problem::field("content-type", "a media type has at most 255 characters"));
@@ -196,7 +213,7 @@ pub(super) fn write_of(address: Address, headers: &HeaderMap, value: Option<byte
         labels: claims::labels(headers)?,
         if_match: claims::if_match(headers)?,
         if_none_match: claims::must_be_new(headers)?,
-        context: claims::context(headers)?,
+        context: claims::context(headers, key)?,
         ack: claims::ack(headers)?,
     })
 }
@@ -223,4 +240,5 @@ fn show_labels(headers: &mut HeaderMap, view: &View) {
         set(headers, "repomind-retain-until", &until.0.to_string(), true);
     }
     headers.insert("repomind-siblings", HeaderValue::from(view.siblings));
+    set(headers, "repomind-resolved-by", &view.resolved_by, true);
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use data::Write;
+use data::{ContextKey, Write};
 use futures_util::StreamExt;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -82,21 +82,21 @@ impl Gateway {
     }
 
     async fn item(&self, item: Item) -> Result<Value, Problem> {
-        let written = self.written(item.into_write()?).await?;
+        let written = self.written(item.into_write(self.context_key())?).await?;
         Ok(json!({
             "status": 204,
             "etag": quoted(&written.etag),
-            "context": claims::context_text(&written.context),
+            "context": claims::context_text(&written.context, self.context_key()),
             "copies": written.copies,
         }))
     }
 }
 
 impl Item {
-    fn into_write(self) -> Result<Write, Problem> {
+    fn into_write(self, key: &ContextKey) -> Result<Write, Problem> {
         let namespace =
             Namespace::new(&self.namespace).map_err(|error| Problem::field("namespace", error.to_string()))?;
-        let key = Key::new(&self.key).map_err(|error| Problem::field("key", error.to_string()))?;
+        let record = Key::new(&self.key).map_err(|error| Problem::field("key", error.to_string()))?;
         let value = self.bytes()?;
         let mut headers = HeaderMap::new();
         if let Some(kind) = &self.content_type {
@@ -108,7 +108,7 @@ impl Item {
             let name: HeaderName = name.parse().map_err(|_| wrong())?;
             headers.insert(name, HeaderValue::from_str(value).map_err(|_| wrong())?);
         }
-        write_of(Address { namespace, key }, &headers, value)
+        write_of(Address { namespace, key: record }, &headers, value, key)
     }
 
     fn bytes(&self) -> Result<Option<Bytes>, Problem> {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn item(text: &str) -> Result<Write, Problem> {
-        serde_json::from_str::<Item>(text).unwrap().into_write()
+        serde_json::from_str::<Item>(text).unwrap().into_write(&ContextKey::derive(&[7; 32]))
     }
 
     #[test]

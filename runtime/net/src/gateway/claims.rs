@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use data::{ETag, LabelClaims};
+use data::{ContextKey, ETag, LabelClaims};
 use http::HeaderMap;
 use model::Country;
 use model::UnixMillis;
@@ -76,8 +76,8 @@ pub(super) fn ack(headers: &HeaderMap) -> Result<Option<AckLevel>, Problem> {
         .ok_or_else(|| Problem::field(name, "use local, regions:K with K from 1 to 255, or majority"))
 }
 
-/// The causal context that a client hands back.
-pub(super) fn context(headers: &HeaderMap) -> Result<Option<CausalContext>, Problem> {
+/// The causal context that a client hands back: postcard and its authenticator, in base64url.
+pub(super) fn context(headers: &HeaderMap, key: &ContextKey) -> Result<Option<CausalContext>, Problem> {
     let name = "repomind-context";
     let Some(text) = text(headers, name)? else { return Ok(None) };
     let wrong = || Problem::field(name, "send it back exactly as an answer gave it, or leave it out");
@@ -85,15 +85,24 @@ pub(super) fn context(headers: &HeaderMap) -> Result<Option<CausalContext>, Prob
         return Err(wrong());
     }
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| wrong())?;
-    match postcard::take_from_bytes(&bytes) {
+    let (context, tag) = bytes.split_last_chunk::<{ ContextKey::TAG }>().ok_or_else(wrong)?;
+    if !key.verifies(context, tag) {
+        let detail = "no region of this deployment has made this context; send one back exactly as an answer \
+                      gave it, or leave it out";
+        return Err(Problem::field(name, detail));
+    }
+    match postcard::take_from_bytes(context) {
         Ok((context, [])) => Ok(Some(context)),
         _ => Err(wrong()),
     }
 }
 
 /// A causal context as a header.
-pub(super) fn context_text(context: &CausalContext) -> String {
-    URL_SAFE_NO_PAD.encode(postcard::to_stdvec(context).unwrap_or_default())
+pub(super) fn context_text(context: &CausalContext, key: &ContextKey) -> String {
+    let mut bytes = postcard::to_stdvec(context).unwrap_or_default();
+    let tag = key.tag(&bytes);
+    bytes.extend_from_slice(&tag);
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// The entity tag that the stored record must have.
@@ -150,12 +159,24 @@ mod tests {
     }
 
     #[test]
-    fn a_context_comes_back_as_it_went_out() {
+    fn a_context_that_no_region_has_made_is_refused_and_one_from_another_region_is_taken() {
         let region = model::RegionId::new("us-east").unwrap();
         let mut seen = CausalContext::new();
         seen.observe(&Dot { actor: Actor { region, node: NodeId(0), incarnation: Incarnation(3) }, counter: 9 });
-        let sent = context_text(&seen);
-        assert_eq!(context(&headers(&[("repomind-context", &sent)])).unwrap(), Some(seen));
-        assert!(context(&headers(&[("repomind-context", "###")])).is_err());
+        let key = ContextKey::derive(&[7; 32]);
+        let sent = context_text(&seen, &key);
+        let elsewhere = ContextKey::derive(&[7; 32]);
+        let read = |text: &str| context(&headers(&[("repomind-context", text)]), &elsewhere);
+        assert_eq!(read(&sent).unwrap(), Some(seen.clone()));
+
+        // What an answer did not give names the header: bare, made up, of another deployment, too long.
+        let bare = URL_SAFE_NO_PAD.encode(postcard::to_stdvec(&seen).unwrap());
+        let forged = format!("{}{bare}", "A".repeat(24));
+        let stranger = context_text(&seen, &ContextKey::derive(&[8; 32]));
+        for text in ["###", "", &bare, &forged, &stranger, &"A".repeat(CONTEXT_BYTES + 1)] {
+            let problem = read(text).err().unwrap_or_else(|| panic!("{text:?} was taken"));
+            assert_eq!(problem.json()["status"], 422);
+            assert_eq!(problem.json()["field"], "repomind-context");
+        }
     }
 }

@@ -121,6 +121,16 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
                 .with("region", barred.region.as_str())
                 .with("lawful_regions", elsewhere)
         }
+        DataError::Elsewhere { region, rule, regions } => {
+            let lawful: Vec<&str> = regions.iter().map(|region| region.as_str()).collect();
+            Problem::new(StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, "elsewhere", detail)
+                .with("rule", rule.as_str())
+                .with("region", region.as_str())
+                .with("lawful_regions", lawful)
+        }
+        DataError::Behind { retry_after } => {
+            Problem::unavailable("behind", detail).with("field", "Repomind-Context").retry_after(retry_after.duration())
+        }
         DataError::PreconditionFailed => Problem::new(StatusCode::PRECONDITION_FAILED, "precondition", detail),
         DataError::Throttled { retry_after } => Problem::new(StatusCode::TOO_MANY_REQUESTS, "replication-lag", detail)
             .with("rule", "lag-action")
@@ -132,6 +142,7 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
             Problem::field("Repomind-Ack", detail).with("asked", *asked).with("in_scope", *in_scope)
         }
         DataError::BadLabel { field, .. } => Problem::field(field, detail),
+        DataError::OwnLog { .. } => Problem::new(StatusCode::CONFLICT, "own-log", detail),
         DataError::Closed => Problem::unavailable("closing", detail).retry_after(Duration::from_secs(5)),
         _ => {
             tracing::error!(%error, "the data plane failed");
@@ -184,5 +195,21 @@ mod tests {
         }
         let read = parameters(Some("prefix=a+b%26&limit=3&&x")).unwrap();
         assert_eq!(read, [("prefix", "a b&"), ("limit", "3"), ("x", "")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
+
+    #[test]
+    fn who_asks_for_a_record_that_moved_is_told_where_to_ask() {
+        let region = |id: &str| model::RegionId::new(id).unwrap();
+        let problem = problem_of(&DataError::Elsewhere {
+            region: region("us-east"),
+            rule: model::RuleId::new("record-moved").unwrap(),
+            regions: [region("ap-southeast"), region("eu-west")].into(),
+        })
+        .json();
+        assert_eq!(problem["status"], 451);
+        assert_eq!(problem["rule"], "record-moved");
+        assert_eq!(problem["lawful_regions"], serde_json::json!(["ap-southeast", "eu-west"]));
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.ends_with("ask one of ap-southeast, eu-west"), "{detail}");
     }
 }

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use data::Received;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use model::RegionId;
 use model::bundle::SignedBundle;
 use model::record::Shipment;
-use model::version::PositionVector;
+use model::{Micros, RegionId};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
@@ -131,31 +131,36 @@ impl PeerClient {
         &self.peer
     }
 
-    /// Asks how the peer is, over the probing connection, within [`limits::PROBE_TIME`].
+    /// Asks how the peer is, over the probing connection, within [`limits::PROBE_TIME`], and measures the round
+    /// trip from when the connection stood.
     ///
     /// # Errors
     /// [`PeerError`]; each is a lost probe.
-    pub async fn probe(&self) -> Result<PeerReport, PeerError> {
+    pub async fn probe(&self) -> Result<(PeerReport, Micros), PeerError> {
         self.report(&self.probing).await
     }
 
     /// The same question over the shipping connection, which it opens where needed.
     pub(super) async fn shipping_report(&self) -> Result<PeerReport, PeerError> {
-        self.report(&self.shipping).await
+        Ok(self.report(&self.shipping).await?.0)
     }
 
-    async fn report(&self, lane: &Lane) -> Result<PeerReport, PeerError> {
+    async fn report(&self, lane: &Lane) -> Result<(PeerReport, Micros), PeerError> {
         let limit = limits::PROBE_TIME;
-        let work = async { self.send(lane, Method::GET, PROBE, Bytes::new(), limit).await?.await };
-        let bytes = timeout(limit, work).await.map_err(|_| self.slow(limit))??;
-        self.read(&bytes)
+        let work = async {
+            let answer = self.send(lane, Method::GET, PROBE, Bytes::new(), limit).await?;
+            let sent = Instant::now();
+            Ok((answer.await?, Micros::from_duration(sent.elapsed())))
+        };
+        let (bytes, round_trip) = timeout(limit, work).await.map_err(|_| self.slow(limit))??;
+        Ok((self.read(&bytes)?, round_trip))
     }
 
-    /// Ships a batch and waits until the peer has made it durable.
+    /// Ships a batch and waits until the peer has made it durable. The answer says what it refused.
     ///
     /// # Errors
     /// [`PeerError`]; the batch may or may not have arrived, and shipping it again is harmless.
-    pub async fn ship(&self, batch: Vec<Shipment>) -> Result<PositionVector, PeerError> {
+    pub async fn ship(&self, batch: Vec<Shipment>) -> Result<Received, PeerError> {
         self.ship_soon(batch).await?.await
     }
 
@@ -163,7 +168,7 @@ impl PeerClient {
     pub(super) async fn ship_soon(
         &self,
         batch: Vec<Shipment>,
-    ) -> Result<impl Future<Output = Result<PositionVector, PeerError>> + use<>, PeerError> {
+    ) -> Result<impl Future<Output = Result<Received, PeerError>> + use<>, PeerError> {
         let body = pack(&batch).map_err(|error| self.answer(error.to_string()))?;
         metrics::counter!("repomind_ship_bytes_total", "peer" => self.peer.to_string()).increment(body.len() as u64);
         let answer = self.send(&self.shipping, Method::POST, SHIP, body.into(), limits::SHIP_TIME).await?;

@@ -1,6 +1,7 @@
 //! Ships this region's commits to one peer, for as long as the process runs.
 //!
-//! On each connection the peer first says how far it is; shipping starts there.
+//! On each connection the peer first says how far it is; shipping starts there, or where its last
+//! answer was, so that no refusal is taken for a copy because an answer was lost.
 //! Up to [`limits::SHIP_WINDOW`] batches are in flight, in order. An answer that
 //! falls short of what was shipped (the peer stopped at a gap, or refused for
 //! now) lets the window run dry and starts again from what the peer has.
@@ -8,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use data::DataPlane;
+use data::{DataPlane, Received};
 use futures_util::future::BoxFuture;
 use model::record::Shipment;
 use model::version::PositionVector;
@@ -47,7 +48,7 @@ pub async fn run_link(data: DataPlane, client: Arc<PeerClient>, shutdown: Cancel
 /// A batch under way: how far the peer must be once it has taken it.
 struct InFlight {
     expected: PositionVector,
-    answer: BoxFuture<'static, Result<PositionVector, PeerError>>,
+    answer: BoxFuture<'static, Result<Received, PeerError>>,
 }
 
 async fn ship_until_failure(
@@ -64,8 +65,7 @@ async fn ship_until_failure(
         },
     };
     let mut has = report.vector;
-    data.acked(client.peer(), &has);
-    let mut sent = has.clone();
+    let mut sent = data.resume(client.peer(), &has);
     let mut commits = data.commits();
     let mut window: VecDeque<InFlight> = VecDeque::new();
     let mut short = false;
@@ -99,12 +99,12 @@ async fn ship_until_failure(
                 }
             }
             answer = answered => match answer {
-                Ok(vector) => {
+                Ok(answer) => {
                     let expected = window.pop_front().map(|first| first.expected).unwrap_or_default();
-                    *progressed |= !has.includes(&vector);
-                    short |= !vector.includes(&expected);
-                    has.join(&vector);
-                    data.acked(client.peer(), &has);
+                    *progressed |= !has.includes(&answer.vector);
+                    short |= !answer.vector.includes(&expected);
+                    has.join(&answer.vector);
+                    data.shipped(client.peer(), &expected, &answer);
                 }
                 Err(error) => return Ended::Peer(error),
             }
@@ -112,7 +112,7 @@ async fn ship_until_failure(
         if short && window.is_empty() {
             metrics::counter!("repomind_ship_short_total", "peer" => client.peer().to_string()).increment(1);
             tokio::time::sleep(back_off(3)).await;
-            sent = has.clone();
+            sent = data.resume(client.peer(), &has);
             short = false;
         }
     }

@@ -3,7 +3,7 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | `GET /peer/v1/probe` | | [`PeerReport`] in postcard |
-//! | `POST /peer/v1/ship` | a batch envelope, zstd level 1 | the durable vector in postcard |
+//! | `POST /peer/v1/ship` | a batch envelope, zstd level 1 | [`data::Received`] in postcard |
 //! | `POST /peer/v1/bundle` | a policy bundle envelope, zstd | the generation in force, in postcard |
 //! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
 //!

@@ -152,12 +152,12 @@ impl Session {
 
     async fn receive(&self, batch: Vec<Shipment>) -> Result<Response<Body>, Problem> {
         let count = batch.len() as u64;
-        let vector = self.region.data().receive(&self.from, batch).await.map_err(|error| {
+        let received = self.region.data().receive(&self.from, batch).await.map_err(|error| {
             tracing::warn!(from = %self.from, %error, "a batch was not taken over");
             crate::gateway::problem_of(&error)
         })?;
         metrics::counter!("repomind_received_shipments_total", "from" => self.from.to_string()).increment(count);
-        postcard_response(&vector)
+        postcard_response(&received)
     }
 
     async fn take_bundle(&self, body: Incoming) -> Result<Response<Body>, Problem> {

@@ -1,39 +1,56 @@
-//! The local certificate authority and the keys of a deployment.
+//! The certificate authority and the keys of a deployment.
 //!
-//! Everything lies in one directory as PEM: `ca.pem` and `ca.key`, a
-//! certificate and key for each region (`us-east.pem`, `us-east.key`), the key
-//! pair that signs bearer tokens (`token.key`, `token.pub`), the one that signs
-//! policy bundles (`bundle.key`, `bundle.pub`), the key of the digests that
-//! regions compare (`digest.key`) and `token`, a development token.
-//! Private files have mode 0600. Nothing that exists is ever replaced.
+//! Everything lies in one directory as PEM:
 //!
-//! Begin with [`ensure`] to make them and [`load`] to read them.
+//! | file | what it is | who needs it |
+//! |---|---|---|
+//! | `ca.pem`, `ca.key` | the authority | all; nobody that runs |
+//! | `REGION.pem`, `REGION.key` | a region's certificate and key for the other regions | that region |
+//! | `REGION-ledger.pub`, `REGION-ledger.key` | the pair that signs a region's ledger | all; that region |
+//! | `token.pub`, `token.key` | the pair that signs bearer tokens | all; nobody that runs |
+//! | `bundle.pub`, `bundle.key` | the pair that signs policy bundles | all; the primary |
+//! | `digest.key` | the key of the digests that regions compare | all |
+//! | `token` | a development token | whoever operates |
+//!
+//! Private files have mode 0600. Nothing that exists is ever replaced, but by
+//! [`rotate_node`], which keeps what it replaces as `.old`.
+//!
+//! On one machine, begin with [`ensure`] to make all of them and [`load`] to read
+//! them. For machines of their own, make them where the authority is to stay
+//! ([`create_authority`], [`issue_node`], [`ensure`]) and copy what [`bundle_for`]
+//! lists to each; watch [`expiries`].
 
+mod authority;
+mod files;
+mod keys;
+mod machines;
 mod secrets;
 
-pub use secrets::{BundleSigner, BundleVerifier, Secrets, bundle_bytes, bundle_from_bytes, load};
-
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use model::RegionId;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
-};
+
+pub use authority::{create_authority, issue_node, issue_token, rotate_node};
+pub use keys::{SigningKey, VerifyingKey};
+pub use machines::{Expiry, bundle_for, expiries};
+pub use secrets::{BundleSigner, BundleVerifier, Secrets, bundle_bytes, bundle_from_bytes, load};
+
+pub(crate) use files::read;
 
 use crate::token;
 
 /// What follows the region's name in the DNS name of its certificate.
 pub const DOMAIN: &str = ".repomind.internal";
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const CA_DAYS: u32 = 3650;
-const NODE_DAYS: u32 = 365;
-const TOKEN_DAYS: u32 = 365;
+/// How long a node's certificate is valid where nothing else is asked for, in days.
+pub const NODE_DAYS: u32 = 365;
+
+/// How long the authority is valid, in days.
+pub const AUTHORITY_DAYS: u32 = 3650;
+
+/// The longest life of a bearer token: a year.
+pub const TOKEN_LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Why keys or certificates could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +63,22 @@ pub enum PkiError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that is needed is not there.
+    #[error("there is no {path}; {remedy}")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A file would have to be replaced.
+    #[error("{path} exists and is not replaced; {remedy}")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// A certificate could not be made.
     #[error("cannot make a certificate for {name}: {source}")]
     Certificate {
@@ -54,8 +87,16 @@ pub enum PkiError {
         /// What the library said.
         source: rcgen::Error,
     },
+    /// What was asked for is not issued.
+    #[error("nothing was issued for {name}: {reason}")]
+    Refused {
+        /// Whom it would have been for.
+        name: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// A file does not hold what its name says.
-    #[error("{path} does not hold a usable {what}: {reason}; remove it to have it made again")]
+    #[error("{path} does not hold a usable {what}: {reason}; {remedy}")]
     Content {
         /// The file.
         path: PathBuf,
@@ -63,172 +104,71 @@ pub enum PkiError {
         what: &'static str,
         /// What is wrong with it.
         reason: String,
+        /// What to do.
+        remedy: &'static str,
     },
 }
 
-fn file_error(path: &Path) -> impl Fn(std::io::Error) -> PkiError + '_ {
-    move |source| PkiError::File { path: path.to_owned(), source }
-}
-
-fn certificate_error(name: &str) -> impl Fn(rcgen::Error) -> PkiError + '_ {
-    move |source| PkiError::Certificate { name: name.to_owned(), source }
-}
-
-pub(crate) fn read(path: &Path) -> Result<String, PkiError> {
-    fs::read_to_string(path).map_err(file_error(path))
+pub(crate) fn content(path: &Path, what: &'static str, reason: impl ToString) -> PkiError {
+    PkiError::Content {
+        path: path.to_owned(),
+        what,
+        reason: reason.to_string(),
+        remedy: "restore it from a copy, or move it away and have it made again",
+    }
 }
 
 /// Makes whatever is missing in `dir` for these regions: authority, node
-/// certificates, token keys, bundle keys and a development token. Processes that
-/// start at the same time wait for each other.
+/// certificates, ledger keys, token keys, bundle keys and a development token.
+/// Finishes a rotation that was interrupted. Processes that start at the same
+/// time wait for each other.
 ///
 /// # Errors
 /// [`PkiError`], naming the file.
 pub fn ensure<'a>(dir: &Path, regions: impl IntoIterator<Item = &'a RegionId>) -> Result<(), PkiError> {
-    fs::create_dir_all(dir).map_err(file_error(dir))?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(file_error(dir))?;
-    let lock_path = dir.join(".lock");
-    let lock = File::create(&lock_path).map_err(file_error(&lock_path))?;
-    lock.lock().map_err(file_error(&lock_path))?;
+    let _lock = files::lock(dir)?;
     if !dir.join("ca.pem").exists() {
-        create_ca(dir)?;
+        authority::make_authority(dir)?;
     }
     for region in regions {
+        check_name(region)?;
+        authority::finish_rotation(dir, region)?;
         if !dir.join(format!("{region}.pem")).exists() {
-            issue_node(dir, region)?;
+            authority::make_node(dir, region, None)?;
         }
+        authority::make_pair(dir, &ledger(region))?;
     }
     for name in ["token", "bundle"] {
-        if !dir.join(format!("{name}.pub")).exists() {
-            create_signing_key(dir, name)?;
-        }
+        authority::make_pair(dir, name)?;
     }
-    let digest_path = dir.join("digest.key");
-    if !digest_path.exists() {
-        let mut key = [0; 32];
-        aws_lc_rs::rand::fill(&mut key).map_err(|error| PkiError::Content {
-            path: digest_path.clone(),
-            what: "random key",
-            reason: error.to_string(),
-        })?;
-        let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        write_private(&digest_path, &text)?;
+    let digest = dir.join("digest.key");
+    if !digest.exists() {
+        files::write_private(&digest, &keys::random_hex(&digest)?)?;
     }
-    let token_path = dir.join("token");
-    if !token_path.exists() {
-        let text = issue_token(dir, "developer", token::ALL_SCOPES, TOKEN_DAYS)?;
-        write_private(&token_path, &text)?;
+    let development = dir.join("token");
+    if !development.exists() {
+        let text = issue_token(dir, "developer", token::ALL_SCOPES, TOKEN_LONGEST)?;
+        files::write_private(&development, &text)?;
     }
     Ok(())
 }
 
-/// Makes `ca.pem` and `ca.key`, valid for ten years.
-///
-/// # Errors
-/// [`PkiError`], naming the file.
-pub fn create_ca(dir: &Path) -> Result<(), PkiError> {
-    let name = "the certificate authority";
-    let wrong = certificate_error(name);
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&wrong)?;
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.distinguished_name.push(DnType::CommonName, "RepoMind region authority");
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    last(&mut params, CA_DAYS);
-    let certificate = params.self_signed(&key).map_err(&wrong)?;
-    write_private(&dir.join("ca.key"), &key.serialize_pem())?;
-    write_public(&dir.join("ca.pem"), &certificate.pem())
+/// What the files of a region's ledger keys begin with.
+fn ledger(region: &RegionId) -> String {
+    format!("{region}{LEDGER}")
 }
 
-/// Makes `REGION.pem` and `REGION.key`, signed by the authority in `dir`, valid for a year.
-///
-/// # Errors
-/// [`PkiError`], naming the file.
-pub fn issue_node(dir: &Path, region: &RegionId) -> Result<(), PkiError> {
-    let wrong = certificate_error(region.as_str());
-    let ca_key = KeyPair::from_pem(&read(&dir.join("ca.key"))?).map_err(&wrong)?;
-    let issuer = Issuer::from_ca_cert_pem(&read(&dir.join("ca.pem"))?, ca_key).map_err(&wrong)?;
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(&wrong)?;
-    let mut params = CertificateParams::new(vec![format!("{region}{DOMAIN}")]).map_err(&wrong)?;
-    params.distinguished_name.push(DnType::CommonName, region.as_str());
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    last(&mut params, NODE_DAYS);
-    let certificate = params.signed_by(&key, &issuer).map_err(&wrong)?;
-    write_private(&dir.join(format!("{region}.key")), &key.serialize_pem())?;
-    write_public(&dir.join(format!("{region}.pem")), &certificate.pem())
-}
+const LEDGER: &str = "-ledger";
 
-/// Makes `NAME.key` and `NAME.pub`, an Ed25519 pair.
-///
-/// # Errors
-/// [`PkiError`], naming the file.
-pub fn create_signing_key(dir: &Path, name: &str) -> Result<(), PkiError> {
-    let key = KeyPair::generate_for(&PKCS_ED25519).map_err(certificate_error(name))?;
-    write_private(&dir.join(format!("{name}.key")), &key.serialize_pem())?;
-    write_public(&dir.join(format!("{name}.pub")), &key.public_key_pem())
-}
-
-/// A bearer token for `subject` with these scopes (separated by spaces), signed
-/// with `token.key`, valid for `days` days.
-///
-/// # Errors
-/// [`PkiError`], when the key is missing or is not an Ed25519 key.
-pub fn issue_token(dir: &Path, subject: &str, scopes: &str, days: u32) -> Result<String, PkiError> {
-    let path = dir.join("token.key");
-    let pem = read(&path)?;
-    token::sign(pem.as_bytes(), subject, scopes, DAY * days).map_err(|error| PkiError::Content {
-        path,
-        what: "Ed25519 key",
-        reason: error.to_string(),
-    })
-}
-
-fn last(params: &mut CertificateParams, days: u32) {
-    // A day back, so that a clock that runs a little behind still accepts it.
-    params.not_before = (SystemTime::now() - DAY).into();
-    params.not_after = (SystemTime::now() + DAY * days).into();
-}
-
-fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
-    write(path, text, 0o600)
-}
-
-fn write_public(path: &Path, text: &str) -> Result<(), PkiError> {
-    write(path, text, 0o644)
-}
-
-/// Writes beside `path` and renames, so that a crash never leaves half a key.
-fn write(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let beside = path.with_file_name(name);
-    let _ = fs::remove_file(&beside);
-    let attempt = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    attempt().map_err(file_error(path))
+/// Refuses names whose files would be another key's.
+fn check_name(region: &RegionId) -> Result<(), PkiError> {
+    let name = region.as_str();
+    if ["ca", "token", "bundle", "digest"].contains(&name) || name.ends_with(LEDGER) {
+        let reason = "its files would bear the names of other keys; give the region another name".into();
+        return Err(PkiError::Refused { name: format!("the region {name}"), reason });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_private_and_nothing_that_exists_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let region = RegionId::new("us-east").unwrap();
-        ensure(dir.path(), [&region]).unwrap();
-        for name in ["ca.key", "us-east.key", "token.key", "bundle.key", "digest.key", "token"] {
-            let mode = fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600, "{name}");
-        }
-        let before = read(&dir.path().join("us-east.pem")).unwrap();
-        ensure(dir.path(), [&region]).unwrap();
-        assert_eq!(before, read(&dir.path().join("us-east.pem")).unwrap());
-    }
-}
+mod tests;

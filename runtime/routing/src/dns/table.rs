@@ -288,12 +288,14 @@ impl Maker<'_> {
         let settled = wanted.iter().chain(given).all(|id| state(id) == RegionState::Ready);
         let ttl = if settled { shape.ttl_max } else { shape.ttl_min };
         let mut addresses = Addresses { v4: RecordSet::default(), v6: RecordSet::default() };
-        for region in given.iter().filter_map(|id| self.regions.by_id.get(*id)) {
-            for address in &region.addresses.public {
-                match address {
-                    IpAddr::V4(address) => addresses.v4.push(rtype::A, ttl, &address.octets()),
-                    IpAddr::V6(address) => addresses.v6.push(rtype::AAAA, ttl, &address.octets()),
-                }
+        // Regions behind one address are told apart by nobody, and no record may stand twice (RFC 2181, section 5).
+        let mut named = BTreeSet::new();
+        let public =
+            given.iter().filter_map(|id| self.regions.by_id.get(*id)).flat_map(|region| &region.addresses.public);
+        for address in public.filter(|address| named.insert(**address)) {
+            match address {
+                IpAddr::V4(address) => addresses.v4.push(rtype::A, ttl, &address.octets()),
+                IpAddr::V6(address) => addresses.v6.push(rtype::AAAA, ttl, &address.octets()),
             }
         }
         addresses

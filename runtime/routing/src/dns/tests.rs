@@ -303,6 +303,16 @@ fn when_all_are_down_the_ranking_stands_for_the_shortest_time_and_nothing_is_inv
 }
 
 #[test]
+fn regions_behind_one_address_never_make_a_record_stand_twice() {
+    let mut regions = regions();
+    let public = regions.by_id["us-east"].addresses.public.clone();
+    regions.by_id.values_mut().for_each(|region| region.addresses.public.clone_from(&public));
+    let table = Table::new(&plan(), 7, &regions, &states(&[]));
+    assert_eq!(ask("api.repomind.io", 1).seen(&table).section(1), ["192.0.2.1"]);
+    assert_eq!(ask("ns2.repomind.io", 28).seen(&table).section(1), ["2001:db8::1"]);
+}
+
+#[test]
 fn absence_is_told_apart_and_carries_the_soa_for_a_minute() {
     for (text, rtype, rcode) in [
         ("no.repomind.io", 1, 3),

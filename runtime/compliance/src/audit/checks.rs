@@ -1,0 +1,160 @@
+//! The checks by name, and those that this audit does not perform.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// How grave a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// To be mended soon.
+    High,
+    /// A breach.
+    Critical,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::High => "high",
+            Self::Critical => "critical",
+        })
+    }
+}
+
+/// A check that this audit performs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Check {
+    /// A record lies in a region that may not hold it.
+    Res01,
+    /// A region is not the one that its certificate attests.
+    Res03,
+    /// A label is missing or unknown.
+    Lbl01,
+    /// A value or key labelled as being about nobody holds personal data.
+    Lbl02,
+    /// A stored row is damaged.
+    Lbl03,
+    /// Regions follow different policies.
+    Pol01,
+    /// A policy bundle is not signed by the deployment.
+    Pol02,
+    /// A ledger was changed, truncated or forked.
+    Aud01,
+    /// A checkpoint has too few witnesses.
+    Aud02,
+    /// Stored data has no leaf in the ledger.
+    Aud03,
+}
+
+impl Check {
+    /// Every check, in order.
+    pub const ALL: [Self; 10] = [
+        Self::Res01,
+        Self::Res03,
+        Self::Lbl01,
+        Self::Lbl02,
+        Self::Lbl03,
+        Self::Pol01,
+        Self::Pol02,
+        Self::Aud01,
+        Self::Aud02,
+        Self::Aud03,
+    ];
+
+    /// Its name, such as `RES-01`.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Res01 => "RES-01",
+            Self::Res03 => "RES-03",
+            Self::Lbl01 => "LBL-01",
+            Self::Lbl02 => "LBL-02",
+            Self::Lbl03 => "LBL-03",
+            Self::Pol01 => "POL-01",
+            Self::Pol02 => "POL-02",
+            Self::Aud01 => "AUD-01",
+            Self::Aud02 => "AUD-02",
+            Self::Aud03 => "AUD-03",
+        }
+    }
+
+    /// What it makes sure of, in one sentence.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Res01 => "every record lies in a region that may hold it",
+            Self::Res03 => "every region is the one that its certificate attests",
+            Self::Lbl01 => "every record has labels, and known ones",
+            Self::Lbl02 => "no e-mail address, IBAN, card or telephone number stands in data labelled as about nobody",
+            Self::Lbl03 => "every stored row is whole",
+            Self::Pol01 => "all regions follow the same policies",
+            Self::Pol02 => "every region's policies are signed",
+            Self::Aud01 => "no ledger was changed, truncated or forked",
+            Self::Aud02 => "every checkpoint is cosigned by other regions",
+            Self::Aud03 => "every stored row is in the ledger, as last committed",
+        }
+    }
+
+    /// How grave its findings are.
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::Lbl02 | Self::Pol01 | Self::Aud02 => Severity::High,
+            _ => Severity::Critical,
+        }
+    }
+
+    /// What it counts.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Res01 | Self::Lbl01 => "labelled values",
+            Self::Lbl02 => "values labelled public or operational",
+            Self::Lbl03 | Self::Aud03 => "rows",
+            Self::Res03 | Self::Pol01 | Self::Pol02 => "regions",
+            Self::Aud01 => "leaves",
+            Self::Aud02 => "checkpoints",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.id())
+    }
+}
+
+impl Serialize for Check {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+
+/// What nobody should think was checked: checks of the catalogue that this audit does not perform.
+pub const NOT_PERFORMED: &[(&str, &str)] = &[
+    ("RES-02", "a localised record has its primary copy at home"),
+    ("RES-04", "every replica has a valid transfer basis"),
+    ("RES-05", "no expired or suspended adequacy decision is relied on"),
+    ("RES-06", "threshold counters are kept"),
+    ("RES-07", "indexes, logs and dead letters hold no regulated data"),
+    ("RES-08", "routing and failover decisions were lawful"),
+    ("KEY-01", "keys at home cannot be used abroad"),
+    ("KEY-02", "personal data is encrypted"),
+    ("KEY-03", "keys are rotated in time"),
+    ("ERA-01", "an erased subject cannot be decrypted"),
+    ("ERA-02", "erasures are acknowledged in time"),
+    ("ERA-03", "no ciphertext of an erased subject remains"),
+    ("ERA-04", "a restore does not bring erased data back"),
+    ("RET-01", "nothing is kept past its expiry"),
+    ("RET-02", "nothing under a hold was deleted"),
+    ("PUR-01", "purposes and consents match"),
+    ("DSR-01", "requests of data subjects are answered in time"),
+    ("DSR-02", "exports are complete over all regions"),
+    ("BRC-01", "the clock of breach notices is kept"),
+    ("CAC-01", "no edge cache holds personal data unlawfully"),
+    ("LOG-01", "logs, traces and metrics hold no personal data"),
+    ("BAK-01", "backups are in the right place under the right key"),
+    ("POL-03", "the policies pass their own tests"),
+    ("POL-04", "replayed decisions come out the same"),
+    ("POL-05", "what cannot be decided is denied"),
+    ("ROP-01", "the record of processing activities matches the flows observed"),
+    ("FCT-01", "no legal fact is past its review date"),
+];

@@ -1,0 +1,116 @@
+//! What an audit is given, and how it is to be gathered.
+//!
+//! The order matters, or an honest deployment that goes on writing looks
+//! guilty: first [`Evidence::witnessed`] of every region, then of each region the rows,
+//! the leaves, the images and the checkpoint *out of one snapshot of its store*.
+
+use std::collections::BTreeMap;
+
+use model::bundle::TreeHash;
+use model::residency::ResidencyPlan;
+use model::{Millis, RegionId, UnixMillis};
+use serde::Serialize;
+
+use super::tree::Hash;
+
+/// A checkpoint needs cosignatures of so many other regions. With three regions, that is both others.
+pub const WITNESS_QUORUM: usize = 2;
+/// A region may lag behind a new policy generation for so long.
+pub const GENERATION_GRACE: Millis = Millis::from_secs(60);
+/// Leaves may wait so long, by the region's clock, until a checkpoint covers them.
+pub const UNWITNESSED_GRACE: Millis = Millis::from_secs(600);
+
+/// Everything that an audit looks at.
+#[derive(Debug)]
+pub struct Inputs<'p> {
+    /// The rulings to judge by.
+    pub plan: &'p ResidencyPlan,
+    /// Where they come from.
+    pub revision: Revision,
+    /// The time, by the auditor's clock.
+    pub now: UnixMillis,
+    /// The secret from which record ids are made: the one that [`crate::ledger::RowKeyHasher`] was given.
+    pub record_secret: Vec<u8>,
+    /// The keys of all regions of the deployment, from its own public key directory, not from the regions asked.
+    pub keys: BTreeMap<RegionId, RegionKeys>,
+    /// The checkpoint notes that the auditor kept from its last audit, by region; empty at the first.
+    pub remembered: BTreeMap<RegionId, String>,
+    /// One for every region of the deployment, reached or not.
+    pub regions: Vec<RegionEvidence>,
+}
+
+/// The policies that an audit judged by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Revision {
+    /// The generation.
+    pub generation: u64,
+    /// The hash of its files, as text.
+    pub tree: String,
+}
+
+/// The Ed25519 keys of a region. Their names are `repomind/<region>` and `repomind/<region>/witness`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionKeys {
+    /// Signs the region's own checkpoints.
+    pub ledger: Hash,
+    /// Cosigns those of others.
+    pub witness: Hash,
+}
+
+/// What one region gave.
+#[derive(Debug)]
+pub struct RegionEvidence {
+    /// The region that was asked, as the deployment declares it.
+    pub region: RegionId,
+    /// Its evidence, or why it was not reached.
+    pub evidence: Result<Evidence, String>,
+}
+
+/// The evidence of a region that was reached.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    /// The region in the certificate that the node showed; none where no certificate was asked for.
+    pub attested: Option<String>,
+    /// Every stored row.
+    pub rows: Vec<RawRow>,
+    /// The policies that it follows; none where it did not say.
+    pub policy: Option<PolicyEvidence>,
+    /// Its ledger; none where it gave none.
+    pub ledger: Option<LedgerEvidence>,
+    /// The notes of other regions' checkpoints that this region, as their witness, cosigned last.
+    pub witnessed: BTreeMap<RegionId, String>,
+}
+
+/// A row as it lies on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawRow {
+    /// The stored key.
+    pub key: Vec<u8>,
+    /// The envelope.
+    pub envelope: Vec<u8>,
+}
+
+/// The policies that a region follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyEvidence {
+    /// The generation in force.
+    pub generation: u64,
+    /// The hash of its files.
+    pub tree: TreeHash,
+    /// Since when it is in force there.
+    pub since: UnixMillis,
+    /// Whether the signature over its bundle verifies with the deployment's key; if not, why.
+    pub signature: Result<(), String>,
+}
+
+/// A region's ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerEvidence {
+    /// The stored leaves, from index 0.
+    pub leaves: Vec<Vec<u8>>,
+    /// The stored lists of row images ([`crate::ledger::CommitImages`]) by the index of their commit's leaf. A list may
+    /// be missing once later commits have written every row in it again.
+    pub images: BTreeMap<u64, Vec<u8>>,
+    /// The last signed checkpoint with its cosignatures.
+    pub checkpoint: Option<String>,
+}

@@ -1,0 +1,174 @@
+//! Residency and labels, of every stored row: RES-01, LBL-01, LBL-02, LBL-03.
+
+use std::collections::BTreeSet;
+
+use model::record::{Basis, DataClass, Purpose};
+use model::residency::{Law, ResidencyCase, ResidencyPlan};
+use model::{RegionId, RuleId, UnixMillis};
+
+use super::checks::Check;
+use super::detect::{Detector, detect};
+use super::evidence::{Evidence, Inputs, RawRow};
+use super::raw::{self, Labels, Sibling, Value};
+use super::report::Tally;
+use super::tree::Hash;
+
+/// So many bytes of a value are searched for personal data.
+pub(super) const SEARCH_LIMIT: usize = 1 << 20;
+
+/// What could not be seen.
+#[derive(Default)]
+struct Unseen {
+    sealed: u64,
+    long: u64,
+}
+
+pub(super) fn judge(tally: &mut Tally, inputs: &Inputs, region: &RegionId, evidence: &Evidence) {
+    let mut unseen = Unseen::default();
+    for row in &evidence.rows {
+        judge_row(tally, inputs, region, row, &mut unseen);
+    }
+    tally.summary(region).records = evidence.rows.len() as u64;
+    tally.examined(Check::Lbl03, evidence.rows.len());
+    let Unseen { sealed, long } = unseen;
+    if sealed > 0 {
+        let text = format!("{region}: {sealed} encrypted values: that their labels are bound to them needs their keys");
+        tally.limit(Check::Lbl03, text);
+        tally.limit(Check::Lbl02, format!("{region}: {sealed} encrypted values could not be searched"));
+    }
+    if long > 0 {
+        tally.limit(
+            Check::Lbl02,
+            format!("{region}: of {long} values only the first {SEARCH_LIMIT} bytes were searched"),
+        );
+    }
+    if let Some(policy) = evidence.policy.as_ref().filter(|policy| policy.generation != inputs.revision.generation) {
+        let (theirs, ours) = (policy.generation, inputs.revision.generation);
+        tally.limit(Check::Res01, format!("{region} follows generation {theirs}; its records were judged by {ours}"));
+    }
+}
+
+fn judge_row(tally: &mut Tally, inputs: &Inputs, region: &RegionId, row: &RawRow, unseen: &mut Unseen) {
+    let record = tally.record(&row.key);
+    let siblings = match raw::row(&row.envelope) {
+        Ok(siblings) => siblings,
+        Err(reason) => {
+            let remedy = "restore the record from a region that holds it whole";
+            let rule = format!("unreadable: {reason}");
+            tally.find_record(Check::Lbl03, region, Some(&record), &row.envelope, None, rule, remedy);
+            return;
+        }
+    };
+    let mut detected = BTreeSet::new();
+    for sibling in &siblings {
+        let Some(labels) = &sibling.labels else { continue };
+        tally.examined(Check::Lbl01, 1);
+        let mut find = |check, rule: String, remedy| {
+            tally.find_record(check, region, Some(&record), &row.envelope, sibling.generation, rule, remedy);
+        };
+        match cases_of(labels) {
+            Err(reason) => find(Check::Lbl01, reason, "label the record anew, or erase it"),
+            Ok(cases) => {
+                if let Err(rule) = plan_allows(inputs.plan, inputs.now, region, labels, &cases) {
+                    let remedy = "evict the record from this region, and find out which path let it in";
+                    find(Check::Res01, rule, remedy);
+                }
+                tally.examined(Check::Res01, 1);
+            }
+        }
+        search(tally, labels, sibling, row, unseen, &mut detected);
+    }
+    report_detected(tally, region, &record, row, &detected);
+}
+
+/// Searches a value that is labelled as about nobody, and its key.
+fn search(
+    tally: &mut Tally,
+    labels: &Labels,
+    sibling: &Sibling,
+    row: &RawRow,
+    unseen: &mut Unseen,
+    detected: &mut BTreeSet<(&'static str, Detector, Option<u64>)>,
+) {
+    unseen.sealed += u64::from(sibling.value == Value::Sealed);
+    if labels.classes.is_empty() || !labels.classes.iter().all(|class| matches!(*class, "public" | "operational")) {
+        return;
+    }
+    tally.examined(Check::Lbl02, 1);
+    // A stored key is the namespace, a zero byte, and the key's own name.
+    let name = row.key.iter().position(|byte| *byte == 0).map_or(row.key.as_slice(), |zero| &row.key[zero + 1..]);
+    detected.extend(detect(name).into_iter().map(|found| ("key", found, sibling.generation)));
+    if let Value::Plain(bytes) = sibling.value {
+        unseen.long += u64::from(bytes.len() > SEARCH_LIMIT);
+        let searched = &bytes[..bytes.len().min(SEARCH_LIMIT)];
+        detected.extend(detect(searched).into_iter().map(|found| ("value", found, sibling.generation)));
+    }
+}
+
+fn report_detected(
+    tally: &mut Tally,
+    region: &RegionId,
+    record: &Hash,
+    row: &RawRow,
+    detected: &BTreeSet<(&'static str, Detector, Option<u64>)>,
+) {
+    for (place, detector, generation) in detected {
+        let rule = format!("its {place} looks like {}, but it is labelled as about nobody", detector.name());
+        let remedy = "label the record as personal, or take the personal data out of it; a key name needs a new key";
+        tally.find_record(Check::Lbl02, region, Some(record), &row.envelope, *generation, rule, remedy);
+    }
+}
+
+/// Whether `region` may hold a record of these cases; if not, by which rule.
+fn plan_allows(
+    plan: &ResidencyPlan,
+    now: UnixMillis,
+    region: &RegionId,
+    labels: &Labels,
+    cases: &[ResidencyCase],
+) -> Result<(), String> {
+    let Some(policy) = plan.region_policies().get(region) else {
+        return Err("the region has no define-region-policy".into());
+    };
+    for class in &labels.classes {
+        if !policy.accepts.iter().any(|accepted| accepted.as_str() == *class) {
+            return Err(format!("the region does not accept {class}"));
+        }
+    }
+    for case in cases {
+        let ruling = plan.cases().get(case).and_then(|ruling| ruling.hold.get(region));
+        match ruling {
+            Some(verdict) if verdict.allows(now) => {}
+            Some(verdict) => return Err(RuleId::as_str(verdict.rule()).to_owned()),
+            None => return Err("nothing was ruled on this case".into()),
+        }
+    }
+    Ok(())
+}
+
+/// The cases that raw labels fall under, or what is wrong with them.
+fn cases_of(labels: &Labels) -> Result<Vec<ResidencyCase>, String> {
+    let known = |what: &str, found: &str| format!("unknown {what} {found}");
+    let basis: Basis = labels.basis.parse().map_err(|_| known("basis", labels.basis))?;
+    let purpose: Purpose = labels.purpose.parse().map_err(|_| known("purpose", labels.purpose))?;
+    let mut laws = BTreeSet::new();
+    for country in &labels.jurisdictions {
+        // Aliases (UK, EL) and lower case are resolved before a record is stored; on the disk they are an error.
+        let parsed = model::Country::new(country).ok().filter(|parsed| parsed.as_str() == country);
+        let short = country.len() <= 3 && country.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let shown = if short { country.clone() } else { format!("of {} bytes", country.len()) };
+        laws.insert(Law::of(parsed.ok_or_else(|| known("jurisdiction", &shown))?));
+    }
+    if laws.is_empty() {
+        laws.insert(Law::None);
+    }
+    if labels.classes.is_empty() {
+        return Err("no class".into());
+    }
+    let mut cases = Vec::new();
+    for class in &labels.classes {
+        let class: DataClass = class.parse().map_err(|_| known("class", class))?;
+        cases.extend(laws.iter().map(|&law| ResidencyCase { class, law, basis, purpose }));
+    }
+    Ok(cases)
+}

@@ -1,0 +1,142 @@
+//! What an operator may ask of a running region in Scheme: a module, written
+//! from what is known at this moment, that is loaded beside the policies.
+//!
+//! | form | gives |
+//! |---|---|
+//! | `(regions)` | one list a region: its id, then state, round trip in ms, primary, gateway |
+//! | `(lag)`, `(lag 'eu-west)` | lag and backlog towards each peer, or one |
+//! | `(generation)` | number and hash of the policies in force |
+//! | `(route "203.0.113.9")` | country, ranking and the region chosen for a client at that address |
+//! | `(policy-errors)` | why the files on disk are not in force |
+//!
+//! The table of countries lives in this process and not in the child that
+//! evaluates, so `route` knows the addresses that stand as texts in the input.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use model::routing::ClientClass;
+use net::Region;
+
+use super::running::RunningRegion;
+
+/// The module's path: beside the policies, where no file of a tree can be.
+pub const FILE: &str = "snapshot/facts.scm";
+/// The most addresses that one input may ask about.
+const ADDRESSES: usize = 1000;
+
+/// The module for `input`.
+pub fn module(region: &RunningRegion, input: &str) -> String {
+    let mut text = String::from("(provide regions lag generation route policy-errors)\n");
+    text += &regions(region);
+    text += &lag(region);
+    let _ = writeln!(
+        text,
+        "(define (generation) (list (cons 'number {}) (cons 'hash {:?})))",
+        region.generations.number(),
+        region.generations.hash()
+    );
+    let errors: Vec<String> =
+        region.generations.findings().iter().map(|finding| quoted(&finding.to_string())).collect();
+    let _ = writeln!(text, "(define (policy-errors) (list {}))", errors.join(" "));
+    text += &routes(region, input);
+    text
+}
+
+fn regions(region: &RunningRegion) -> String {
+    let status = region.status();
+    let rows = region.regions.by_id.values().map(|one| {
+        let state = if one.id == region.me { region.own_state() } else { region.states()[&one.id] };
+        let trip = status.rtt_ms.get(&one.id).map_or_else(|| "#false".to_owned(), |ms| format!("{ms:.3}"));
+        format!(
+            "({} (state . {}) (rtt-ms . {trip}) (primary . {}) (gateway . \"{}\"))",
+            one.id,
+            state.name(),
+            if one.id == status.primary { "#true" } else { "#false" },
+            one.addresses.gateway
+        )
+    });
+    format!("(define (regions) '({}))\n", rows.collect::<Vec<_>>().join("\n  "))
+}
+
+fn lag(region: &RunningRegion) -> String {
+    let links = region.data.links();
+    let rows: Vec<String> = links
+        .iter()
+        .map(|link| format!("({} (lag-ms . {}) (backlog . {}))", link.peer, link.lag_ms, link.backlog))
+        .collect();
+    format!(
+        "(define links '({}))\n\
+         (define (lag . peer)\n\
+           (cond [(null? peer) links]\n\
+                 [(assoc (car peer) links) (cdr (assoc (car peer) links))]\n\
+                 [else (error \"this region replicates to\" (map car links) \"and not to\" (car peer))]))\n",
+        rows.join(" ")
+    )
+}
+
+fn routes(region: &RunningRegion, input: &str) -> String {
+    let (plans, states) = (region.plans.load(), region.states());
+    let rows: Vec<String> = addresses(input)
+        .into_iter()
+        .map(|(written, address)| {
+            let class = ClientClass { country: region.countries.country(address) };
+            let ranked = &plans.routing.ranking(class).regions;
+            let up = routing::choose(&plans.routing, class, &states, &BTreeSet::new(), &region.regions, None);
+            let names = |ids: &[model::RegionId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+            format!(
+                "({} (country . {}) (ranked . ({})) (chosen . {}))",
+                quoted(&written),
+                class.country.map_or_else(|| "#false".to_owned(), |country| format!("\"{country}\"")),
+                names(ranked),
+                up.first().map_or_else(|| "#false".to_owned(), ToString::to_string),
+            )
+        })
+        .collect();
+    format!(
+        "(define places '({}))\n\
+         (define (route address)\n\
+           (cond [(assoc address places) (cdr (assoc address places))]\n\
+                 [else (error \"write the address out, as in (route \\\"203.0.113.9\\\"); this is none:\" address)]))\n",
+        rows.join("\n  ")
+    )
+}
+
+/// The texts in `input` that are IP addresses, each once.
+fn addresses(input: &str) -> Vec<(String, IpAddr)> {
+    let texts = input.split('"').skip(1).step_by(2);
+    let found: BTreeSet<String> =
+        texts.filter(|text| text.parse::<IpAddr>().is_ok()).take(ADDRESSES).map(str::to_owned).collect();
+    found.into_iter().filter_map(|text| text.parse().ok().map(|address| (text, address))).collect()
+}
+
+/// A Scheme text.
+fn quoted(text: &str) -> String {
+    let escaped: String = text
+        .chars()
+        .flat_map(|c| match c {
+            '"' | '\\' => vec!['\\', c],
+            c if c.is_control() => vec![' '],
+            c => vec![c],
+        })
+        .collect();
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_in_the_texts_of_an_input_and_nowhere_else() {
+        let found = addresses("(map route '(\"203.0.113.9\" \"2001:db8::1\" \"x\")) ; 198.51.100.1");
+        let found: Vec<_> = found.into_iter().map(|(text, _)| text).collect();
+        assert_eq!(found, ["2001:db8::1", "203.0.113.9"]);
+    }
+
+    #[test]
+    fn no_text_ends_a_scheme_string_early() {
+        assert_eq!(quoted("a \"b\" \\ c\n"), "\"a \\\"b\\\" \\\\ c \"");
+    }
+}

@@ -1,0 +1,175 @@
+//! What readers are shown, and what those see who compare regions.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use model::question::Resolution;
+use model::record::{Address, Payload, Row, Sibling};
+use model::replication::Strategy;
+use model::residency::ScopeId;
+use model::{Key, Namespace};
+use replication::{Fold, ScopeDigest, ScopeDigests};
+use store::{Store, StoreError};
+
+use crate::plane::{ASKED, DataPlane, RESOLVER_WAIT, SETTLED};
+use crate::types::{DataError, ETag, ScopeSummary, View};
+
+/// Which sibling of a row is shown, why, and the value that a resolver put in its place.
+struct Shown {
+    at: usize,
+    resolved_by: String,
+    merged: Option<Bytes>,
+}
+
+impl Shown {
+    fn view(self, row: &Row) -> Option<View> {
+        let mut view = View::of(row, self.at, &self.resolved_by)?;
+        if let Some(value) = self.merged {
+            view.record.payload = Payload::Plain(value);
+        }
+        Some(view)
+    }
+}
+
+impl DataPlane {
+    /// What a reader is shown of a key; `None` where there is no live record.
+    ///
+    /// # Errors
+    /// [`DataError::Elsewhere`] where the record has left this region, [`DataError::Store`] where
+    /// its bytes are damaged.
+    pub async fn read(&self, address: &Address) -> Result<Option<View>, DataError> {
+        let Some(row) = self.shared.store.row(address)? else { return Ok(None) };
+        let plans = self.shared.plans.load();
+        let strategy = plans.replication.strategy(&address.namespace);
+        let fold = replication::fold(&row, strategy);
+        if let Fold::Ask { resolver, .. } = &fold
+            && self.settlement(plans.generation, address, &row).is_none()
+        {
+            self.have_settled(plans.generation, resolver, address, &row).await;
+        }
+        let shown = self.shown(address, &row, (&fold, strategy), plans.generation);
+        match row.siblings.get(shown.at) {
+            Some(winner) if winner.is_marker() => Err(self.elsewhere(winner)),
+            _ => Ok(shown.view(&row)),
+        }
+    }
+
+    /// Has the resolver asked, and waits for its answer for at most [`RESOLVER_WAIT`]. A later one is kept for later
+    /// readers; those of now are shown the last write.
+    async fn have_settled(&self, generation: u64, resolver: &str, address: &Address, row: &Row) {
+        let key = (generation, address.clone(), ETag::of(row).to_string());
+        {
+            let mut asked = self.shared.asked.lock().expect("nothing panics while it holds the lock");
+            if asked.len() >= ASKED || !asked.insert(key.clone()) {
+                return;
+            }
+        }
+        let answer = self.shared.resolver.resolve(resolver, address, &row.siblings);
+        let shared = self.shared.clone();
+        let settling = tokio::spawn(async move {
+            let resolution = answer.await;
+            if let Some(resolution) = resolution {
+                let mut settled = shared.settled.lock().expect("nothing panics while it holds the lock");
+                if settled.len() >= SETTLED {
+                    settled.clear();
+                }
+                settled.insert(key.clone(), resolution);
+            }
+            shared.asked.lock().expect("nothing panics while it holds the lock").remove(&key);
+        });
+        let _ = tokio::time::timeout(RESOLVER_WAIT, settling).await;
+    }
+
+    /// Where the write lives that `marker` stands for.
+    fn elsewhere(&self, marker: &Sibling) -> DataError {
+        DataError::elsewhere(&self.shared.me, self.shared.scopes.regions(marker.scope).unwrap_or_default())
+    }
+
+    fn settlement(&self, generation: u64, address: &Address, row: &Row) -> Option<Resolution> {
+        let key = (generation, address.clone(), ETag::of(row).to_string());
+        self.shared.settled.lock().expect("nothing panics while it holds the lock").get(&key).cloned()
+    }
+
+    fn shown(&self, address: &Address, row: &Row, (fold, strategy): (&Fold, &Strategy), generation: u64) -> Shown {
+        let show = |at: usize, by: &str| Shown { at, resolved_by: by.to_owned(), merged: None };
+        match fold {
+            Fold::Winner(at) => {
+                show(*at, if row.siblings.len() > 1 { strategy.conflict_resolution.name() } else { "none" })
+            }
+            Fold::Siblings => show(replication::last_write(&row.siblings), "siblings"),
+            Fold::Ask { resolver, meanwhile } => match self.settlement(generation, address, row) {
+                Some(Resolution::Winner(at)) => show(at as usize, resolver),
+                Some(Resolution::Keep) => show(*meanwhile, "siblings"),
+                Some(Resolution::Merged(value)) => Shown { merged: Some(value.into()), ..show(*meanwhile, resolver) },
+                None => show(*meanwhile, &format!("pending:{resolver}")),
+            },
+        }
+    }
+
+    /// Live records of a namespace in key order; those that live elsewhere are left out.
+    /// Resolvers are not asked: what they settled before is shown.
+    ///
+    /// # Errors
+    /// [`DataError::Store`] where bytes are damaged.
+    pub fn list(
+        &self,
+        namespace: &Namespace,
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, View)>, DataError> {
+        let plans = self.shared.plans.load();
+        let strategy = plans.replication.strategy(namespace);
+        let (mut found, mut after) = (Vec::new(), after.cloned());
+        while found.len() < limit {
+            let wanted = limit - found.len();
+            let rows = self.shared.store.scan(namespace, prefix, after.as_ref(), wanted)?;
+            let last_page = rows.len() < wanted;
+            after = rows.last().map(|(key, _)| key.clone());
+            for (key, row) in rows {
+                let address = Address { namespace: namespace.clone(), key };
+                let fold = replication::fold(&row, strategy);
+                let view = self.shown(&address, &row, (&fold, strategy), plans.generation).view(&row);
+                found.extend(view.map(|view| (address.key, view)));
+            }
+            if last_page {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Visits every stored row, key and envelope as they lie on disk, until `visit` says `false`.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn each_row(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StoreError> {
+        let outcome = self.shared.store.each_row(&mut |key, row| {
+            if visit(key, row) { Ok(()) } else { Err(StoreError::Visitor(String::new())) }
+        });
+        match outcome {
+            Err(StoreError::Visitor(_)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// A digest of each scope, by its name in hexadecimal.
+    ///
+    /// # Errors
+    /// Those of the disk, and damaged rows.
+    pub fn digests(&self) -> Result<BTreeMap<String, ScopeSummary>, DataError> {
+        let mut digests = ScopeDigests::new(self.shared.digest_key);
+        self.shared.store.each_row(&mut |key, bytes| {
+            let address = Store::address_of(key).ok_or_else(|| StoreError::Key { place: "the rows".into() })?;
+            let row: Row = model::codec::decode(bytes)
+                .map_err(|reason| StoreError::Corrupt { place: format!("row {address}"), reason })?;
+            digests.add(&address, &row);
+            Ok(())
+        })?;
+        let summary = |(scope, digest): (ScopeId, ScopeDigest)| {
+            let regions = self.shared.scopes.regions(scope).unwrap_or_default();
+            (scope.to_string(), ScopeSummary { regions, rows: digest.siblings, digest: digest.digest })
+        };
+        Ok(digests.finish().into_iter().map(summary).collect())
+    }
+}

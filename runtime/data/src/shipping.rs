@@ -1,0 +1,149 @@
+//! What leaves for the peers, and what comes in from them.
+//!
+//! The sender gives each peer what the entry's origin decided: the entry, a
+//! marker, or a skip. A region that passes on another's log knows no more than
+//! it holds, so it stops where it would have to guess. The receiver decides
+//! again from the labels alone.
+
+use model::record::{Content, Entry, Shipment};
+use model::version::{LogPosition, PositionVector};
+use model::{RegionId, RuleId, UnixMillis};
+use tokio::sync::{oneshot, watch};
+
+use crate::plane::{DataPlane, wall_clock};
+use crate::plans::Plans;
+use crate::types::{DataError, Received};
+use crate::writer::{Arrival, Change};
+
+/// The rule by which a marker is refused that points to this very region.
+const MARKER_IN_SCOPE: &str = "marker-inside-its-scope";
+
+impl DataPlane {
+    /// Takes over what `from` shipped, up to the first gap, and says how far this region now is, durably.
+    ///
+    /// A record that this region may not hold is not stored: its position becomes a durable refusal,
+    /// which the answer names.
+    ///
+    /// Entries of this region's own earlier lives are taken like any others: that is how a replaced disk
+    /// gets them back.
+    ///
+    /// # Errors
+    /// Those of the disk, and [`DataError::OwnLog`]; nothing of the batch is taken over then.
+    pub async fn receive(&self, from: &RegionId, batch: Vec<Shipment>) -> Result<Received, DataError> {
+        let plans = self.shared.plans.load_full();
+        if plans.generation == 0 {
+            // Without a policy everything would be refused for ever; the sender tries again.
+            return Ok(Received { vector: self.vector(), refused: Vec::new() });
+        }
+        let (me, present) = (&self.shared.me, self.shared.store.incarnation());
+        let forged = |position: &&LogPosition| position.origin == *me && position.incarnation >= present;
+        if let Some(position) = batch.iter().map(Shipment::position).find(forged) {
+            tracing::error!(%from, %position, "a peer ships an entry of the log that this region is writing");
+            return Err(DataError::OwnLog { from: from.clone(), position: position.clone() });
+        }
+        let now = wall_clock();
+        let batch = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
+        let (answer, durable) = oneshot::channel();
+        self.enqueue(Change::Receive(from.clone(), batch, answer)).await?;
+        durable.await.map_err(|_| DataError::Closed)?
+    }
+
+    fn gate(&self, from: &RegionId, plans: &Plans, shipment: Shipment, now: UnixMillis) -> Arrival {
+        let entry = match shipment {
+            Shipment::Entry(entry) => entry,
+            // Another's refusal is no reason of ours.
+            Shipment::Skip { position, committed_at } | Shipment::Refused { position, committed_at, .. } => {
+                return Arrival::Take(Shipment::Skip { position, committed_at });
+            }
+        };
+        let me = &self.shared.me;
+        let refused = match &entry.sibling.content {
+            // The writer takes it only where the key is known.
+            Content::Evicted { scope } if *scope == entry.sibling.scope && !entry.permitted.contains(me) => None,
+            Content::Evicted { .. } => Some(RuleId::new(MARKER_IN_SCOPE).expect("a fixed rule name")),
+            Content::Live(model::record::Record { labels, .. }) | Content::Tombstone { labels } => {
+                plans.residency.permit_transfer(labels, &entry.position.origin, me, now).err().map(|barred| barred.rule)
+            }
+        };
+        match refused {
+            None => Arrival::Take(Shipment::Entry(entry)),
+            Some(rule) => {
+                tracing::warn!(%from, position = %entry.position, %rule, "a record was refused on arrival");
+                metrics::counter!("repomind_shipments_refused_total", "rule" => rule.to_string()).increment(1);
+                Arrival::Refuse(entry, rule)
+            }
+        }
+    }
+
+    /// What `peer` lacks after `has`: our own log first, then what we hold of other origins' logs.
+    ///
+    /// Its own earlier lives are among them, which it may have lost; the present one it knows best.
+    ///
+    /// # Errors
+    /// [`DataError::Store`] where the log is damaged.
+    pub fn outgoing(
+        &self,
+        peer: &RegionId,
+        has: &PositionVector,
+        max_bytes: usize,
+    ) -> Result<Vec<Shipment>, DataError> {
+        let me = &self.shared.me;
+        let ours = self.shared.store.vector();
+        let mut behind: Vec<_> = ours
+            .iter()
+            .filter(|(origin, incarnation, _)| {
+                *origin != peer || has.newest(peer).is_some_and(|now| *incarnation < now)
+            })
+            .filter(|(origin, incarnation, offset)| has.offset(origin, *incarnation) < *offset)
+            .collect();
+        behind.sort_by_key(|(origin, incarnation, _)| (*origin != me, *incarnation));
+        for (origin, incarnation, _) in behind {
+            let after = has.offset(origin, incarnation);
+            let found = self.shared.store.shipments(origin, incarnation, after, max_bytes)?;
+            let batch: Vec<Shipment> = found.into_iter().map_while(|shipment| outbound(peer, shipment)).collect();
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Wakes whenever something was committed here.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.shared.commits.subscribe()
+    }
+
+    /// `peer` has durably taken over everything in `vector`, by its own account. This counts for lag and
+    /// backlog, and not for copies: a refusal is taken over as well.
+    pub fn acked(&self, peer: &RegionId, vector: &PositionVector) {
+        self.shared.acks.acked(peer, vector);
+    }
+
+    /// A connection to `peer` begins, which says how far it is. Gives where to ship from: what was taken
+    /// over while its answer got lost is shipped again, so that the answer says what was refused.
+    pub fn resume(&self, peer: &RegionId, vector: &PositionVector) -> PositionVector {
+        self.shared.acks.resume(peer, vector)
+    }
+
+    /// `peer` has answered a batch after which everything up to `upto` had been shipped to it.
+    pub fn shipped(&self, peer: &RegionId, upto: &PositionVector, answer: &Received) {
+        self.shared.acks.shipped(peer, upto, answer);
+    }
+}
+
+/// The shipment as `peer` may see it; `None` where this region does not hold what the peer is owed.
+///
+/// A skip that is stored here says nothing about what the peer may hold: only the origin, or a
+/// region that has the entry, can say that. A marker that is stored here says who may hold the
+/// entry, and those wait for a region that has it.
+fn outbound(peer: &RegionId, shipment: Shipment) -> Option<Shipment> {
+    let Shipment::Entry(entry) = shipment else { return None };
+    if entry.permitted.contains(peer) {
+        return (!entry.sibling.is_marker()).then_some(Shipment::Entry(entry));
+    }
+    if entry.evicted.contains(peer) {
+        return Some(Shipment::Entry(Box::new(entry.marker())));
+    }
+    let Entry { position, committed_at, .. } = *entry;
+    Some(Shipment::Skip { position, committed_at })
+}

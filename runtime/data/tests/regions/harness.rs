@@ -1,0 +1,209 @@
+//! Regions under a plan that the tests share, and what carries shipments between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use data::plans::Plans;
+use data::{DataPlane, LabelClaims, Received, Resolver, Write};
+use model::question::Resolution;
+use model::record::{Address, Basis, DataClass, Purpose, Row, Sibling};
+use model::residency::{CaseRuling, Law, RegionPolicy, ResidencyCase, ResidencyPlan, Verdict};
+use model::version::PositionVector;
+use model::{Country, Key, Millis, Namespace, RegionId, RuleId, UnixMillis};
+use tempfile::TempDir;
+
+pub const EU: &str = "eu-west";
+pub const US: &str = "us-east";
+pub const AP: &str = "ap-southeast";
+
+struct NoResolver;
+
+impl Resolver for NoResolver {
+    fn resolve(
+        &self,
+        _: &str,
+        _: &Address,
+        _: &[Sibling],
+    ) -> Pin<Box<dyn Future<Output = Option<Resolution>> + Send + 'static>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
+pub fn region(id: &str) -> RegionId {
+    RegionId::new(id).unwrap()
+}
+
+fn verdict(allowed: bool) -> Verdict {
+    let rule = |name: &str| RuleId::new(name).unwrap();
+    if !allowed {
+        return Verdict::Deny { rule: rule("stays-home") };
+    }
+    Verdict::Allow {
+        rule: rule("may-be-here"),
+        obligations: BTreeSet::new(),
+        valid_from: UnixMillis(0),
+        valid_until: UnixMillis::MAX,
+    }
+}
+
+/// Where the tests' plan lets a record be: public and operational data anywhere, source code in `eu-west` and
+/// `ap-southeast`, personal data at home, which is `eu-west` unless it is American.
+pub fn may_hold(class: DataClass, law: Law, id: &str) -> bool {
+    match class {
+        DataClass::SourceCode => id != US,
+        DataClass::Personal if law == Law::of(Country::new("US").unwrap()) => id == US,
+        DataClass::Personal => id == EU,
+        _ => true,
+    }
+}
+
+pub fn plans(among: &[&str]) -> Plans {
+    let mut cases = BTreeMap::new();
+    let classes = [DataClass::Public, DataClass::Operational, DataClass::SourceCode, DataClass::Personal];
+    for (class, law) in classes.into_iter().flat_map(|class| Law::all().into_iter().map(move |law| (class, law))) {
+        let mut ruling = CaseRuling::default();
+        for from in among {
+            ruling.hold.insert(region(from), verdict(may_hold(class, law, from)));
+            for to in among.iter().filter(|to| *to != from) {
+                ruling.transfer.insert((region(from), region(to)), verdict(true));
+            }
+        }
+        let case = ResidencyCase { class, law, basis: Basis::Unstated, purpose: Purpose::Service };
+        cases.insert(case, Arc::new(ruling));
+    }
+    let policy = |id: &str| RegionPolicy {
+        region: region(id),
+        jurisdiction: Country::new("IE").unwrap(),
+        accepts: DataClass::ALL.iter().copied().collect(),
+        requires: BTreeSet::new(),
+    };
+    let regions = among.iter().map(|id| (region(id), policy(id))).collect();
+    Plans { generation: 1, residency: ResidencyPlan::new(cases, regions), ..Plans::deny_all() }
+}
+
+/// Opens `id` in `dir` as one of `among`.
+pub fn open_among(id: &str, among: &[&str], dir: &Path) -> DataPlane {
+    open_with(id, among, dir, plans(among))
+}
+
+pub fn open_with(id: &str, among: &[&str], dir: &Path, plans: Plans) -> DataPlane {
+    open_at(wall_clock(), id, among, dir, plans)
+}
+
+/// Opens it `later` than now, by the clock from which incarnations are taken.
+pub fn open_later(later: Millis, id: &str, among: &[&str], dir: &Path) -> DataPlane {
+    open_at(wall_clock() + later, id, among, dir, plans(among))
+}
+
+pub fn wall_clock() -> UnixMillis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    UnixMillis(since.as_millis() as u64)
+}
+
+fn open_at(now: UnixMillis, id: &str, among: &[&str], dir: &Path, plans: Plans) -> DataPlane {
+    let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
+    let plans = Arc::new(ArcSwap::from_pointee(plans));
+    DataPlane::open_at(now, region(id), peers, dir, plans, Arc::new(NoResolver), [7; 32]).unwrap()
+}
+
+/// A region with its disk.
+pub struct Site {
+    pub id: &'static str,
+    pub data: DataPlane,
+    pub dir: TempDir,
+}
+
+impl Site {
+    /// `eu-west`, `us-east` and `ap-southeast`, empty.
+    pub fn three() -> [Site; 3] {
+        [EU, US, AP].map(|id| {
+            let dir = tempfile::tempdir().unwrap();
+            Site { id, data: open_among(id, &[EU, US, AP], dir.path()), dir }
+        })
+    }
+}
+
+pub fn address(key: &str) -> Address {
+    Address { namespace: Namespace::new("notes").unwrap(), key: Key::new(key).unwrap() }
+}
+
+pub fn write(key: &str, value: &str, class: DataClass) -> Write {
+    Write {
+        address: address(key),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
+        content_type: "text/plain".into(),
+        labels: LabelClaims { classes: Some(BTreeSet::from([class])), ..LabelClaims::default() },
+        if_match: None,
+        if_none_match: false,
+        context: None,
+        ack: None,
+    }
+}
+
+pub fn delete(key: &str, class: DataClass) -> Write {
+    Write { value: None, ..write(key, "", class) }
+}
+
+/// Ships everything that `to` lacks and `from` can give, each batch twice: the second time must change nothing.
+pub async fn ship(from: (&DataPlane, &str), to: (&DataPlane, &str)) {
+    loop {
+        let batch = from.0.outgoing(&region(to.1), &to.0.vector(), 300).unwrap();
+        if batch.is_empty() {
+            return from.0.acked(&region(to.1), &to.0.vector());
+        }
+        let first = to.0.receive(&region(from.1), batch.clone()).await.unwrap();
+        assert_eq!(to.0.receive(&region(from.1), batch).await.unwrap(), first);
+    }
+}
+
+pub async fn carry(from: &Site, to: &Site) {
+    ship((&from.data, from.id), (&to.data, to.id)).await;
+}
+
+pub async fn value(data: &DataPlane, key: &str) -> Option<String> {
+    let view = data.read(&address(key)).await.unwrap()?;
+    Some(String::from_utf8_lossy(view.record.payload.bytes()).into_owned())
+}
+
+/// The stored row of a key.
+pub fn row(data: &DataPlane, key: &str) -> Option<Row> {
+    let mut found = None;
+    data.each_row(&mut |stored, bytes| {
+        if stored.ends_with(format!("\0{key}").as_bytes()) {
+            found = Some(model::codec::decode::<Row>(bytes).unwrap());
+        }
+        found.is_none()
+    })
+    .unwrap();
+    found
+}
+
+/// Whether `needle` is anywhere among the stored rows.
+pub fn rows_contain(data: &DataPlane, needle: &str) -> bool {
+    let mut found = false;
+    data.each_row(&mut |key, row| {
+        found |= [key, row].iter().any(|part| part.windows(needle.len()).any(|window| window == needle.as_bytes()));
+        !found
+    })
+    .unwrap();
+    found
+}
+
+/// Ships one batch as a link does, and gives the answer.
+pub async fn deliver(from: (&DataPlane, &str), to: (&DataPlane, &str), sent: &mut PositionVector) -> Received {
+    let batch = from.0.outgoing(&region(to.1), sent, 100_000).unwrap();
+    batch.iter().for_each(|shipment| sent.advance(shipment.position()));
+    let answer = to.0.receive(&region(from.1), batch).await.unwrap();
+    from.0.shipped(&region(to.1), sent, &answer);
+    answer
+}
+
+/// Returns once this region has committed something after `from` commits.
+pub async fn committed(data: &DataPlane, from: u64) {
+    data.commits().wait_for(|count| *count > from).await.unwrap();
+}

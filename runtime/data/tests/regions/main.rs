@@ -1,0 +1,8 @@
+//! Regions that exchange shipments in memory: no socket, real disks.
+
+mod convergence;
+mod copies;
+mod harness;
+mod lives;
+mod moves;
+mod two_regions;
