@@ -11,7 +11,7 @@ use crate::names::RegionId;
 use crate::record::{Address, Sibling};
 use crate::replication::{LagBands, ReplicationPlan};
 use crate::residency::{RegionPolicy, ResidencyCase, Verdict};
-use crate::routing::{Facts, Observation, Ranking};
+use crate::routing::{Facts, Observation, Routes};
 
 /// What is asked of a loaded generation. Every question is answered within a wall-clock limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,8 @@ pub enum Question {
         /// The facts in force, for the tests that use none of their own.
         facts: Facts,
     },
-    /// Rank the regions for every client class of `facts`, plus the class of no country.
+    /// Rank the regions for every client class of `facts`, plus the class of no country, and shape the DNS answers
+    /// that follow from it.
     Route {
         /// The facts to rank by; they replace those loaded.
         facts: Facts,
@@ -105,8 +106,8 @@ pub struct Rulings {
 pub enum Answer {
     /// The tree is good.
     Loaded(Box<Declarations>),
-    /// The rankings: for no country first, then one for each client of the facts, in their order.
-    Routes(Vec<Ranking>),
+    /// The rankings, and what is answered over DNS.
+    Routes(Box<Routes>),
     /// The rulings.
     Residency(Rulings),
     /// Whether the region should be taken as unwell.
