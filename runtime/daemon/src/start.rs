@@ -5,6 +5,7 @@
 //! be replaced at any time; until the first generation is in force the region
 //! denies every record and reports that it is not ready.
 
+mod gauges;
 pub mod generations;
 pub mod probes;
 pub mod repl;
@@ -103,6 +104,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("certificates of {} in {}", me.id, args.state.join("pki").display()))?;
     let apis = service_addresses(&regions, &args.api)?;
     let metrics = net::install_metrics()?;
+    gauges::describe();
 
     let listeners = Listeners::bind(&me).await?;
     let host = PolicyHost::start(
@@ -261,6 +263,7 @@ fn start_tasks(
     }
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
+    tasks.spawn(gauges::keep(region.clone(), stop.clone()));
     if region.me == region.regions.primary {
         let (watched, root, stop) = (region.clone(), args.tree.clone(), stop.clone());
         tasks.spawn(async move {

@@ -92,6 +92,15 @@ pub struct CaseAnswer {
     pub transfer: BTreeMap<(RegionId, RegionId), Verdict>,
 }
 
+/// The rulings on many cases. Policies tell few of them apart, so each distinct ruling stands once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rulings {
+    /// The distinct rulings.
+    pub distinct: Vec<CaseAnswer>,
+    /// For each case asked about, in order, which of them applies. An index past the end is no ruling: denied.
+    pub of_case: Vec<u32>,
+}
+
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
@@ -99,8 +108,8 @@ pub enum Answer {
     Loaded(Box<Declarations>),
     /// The rankings, and what is answered over DNS.
     Routes(Box<Routes>),
-    /// One for each case, in order.
-    Residency(Vec<CaseAnswer>),
+    /// The rulings.
+    Residency(Rulings),
     /// Whether the region should be taken as unwell.
     Unwell(bool),
     /// The settlement.

@@ -1,10 +1,9 @@
 //! Puts the runtime's questions to the loaded policies, and takes nothing for
 //! an answer that has not the shape agreed on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::question::{CaseAnswer, Declarations, Resolution};
+use model::question::{CaseAnswer, Declarations, Resolution, Rulings};
 use model::record::{Address, Basis, Content, DataClass, Purpose, Sibling};
 use model::replication::{LagAction, LagBands};
 use model::residency::{Law, ResidencyCase, Verdict};
@@ -163,58 +162,49 @@ impl Interpreter {
     }
 
     /// Rules on each case, asking once for all that cannot be told apart.
-    pub fn rule_on(&mut self, cases: &[ResidencyCase]) -> Answered<Vec<CaseAnswer>> {
-        let mut holds = Memo::default();
-        let mut travels: HashMap<(usize, usize), Memo<Verdict>> = HashMap::new();
-        cases
-            .iter()
-            .map(|case| self.rule_on_one(case, &mut holds, &mut travels).map_err(|finding| vec![finding]))
-            .collect()
+    pub fn rule_on(&mut self, cases: &[ResidencyCase]) -> Answered<Rulings> {
+        let mut known: Memo<u32> = Memo::default();
+        let mut rulings = Rulings::default();
+        for case in cases {
+            let at = match known.recall(case) {
+                Some(at) => at,
+                None => {
+                    let record = RecordObject::new(*case);
+                    let ruling = self.rule_on_one(&record).map_err(|finding| vec![finding])?;
+                    let at = rulings.distinct.iter().position(|other| *other == ruling).unwrap_or_else(|| {
+                        rulings.distinct.push(ruling);
+                        rulings.distinct.len() - 1
+                    });
+                    let at = u32::try_from(at).unwrap_or(u32::MAX);
+                    known.keep(case, record.noted(), at);
+                    at
+                }
+            };
+            rulings.of_case.push(at);
+        }
+        Ok(rulings)
     }
 
-    fn rule_on_one(
-        &mut self,
-        case: &ResidencyCase,
-        holds: &mut Memo<Arc<BTreeMap<RegionId, Verdict>>>,
-        travels: &mut HashMap<(usize, usize), Memo<Verdict>>,
-    ) -> Result<CaseAnswer, Finding> {
-        let hold = match holds.recall(case) {
-            Some(hold) => hold,
-            None => {
-                let record = RecordObject::new(*case);
-                let answer = self.call("residency", vec![wrap(record.clone())])?;
-                let hold = Arc::new(self.holding(&answer)?);
-                holds.keep(case, record.noted(), hold.clone());
-                hold
-            }
-        };
+    /// The ruling on one case; the record notes which of its fields it depended on.
+    fn rule_on_one(&mut self, record: &RecordObject) -> Result<CaseAnswer, Finding> {
+        let answer = self.call("residency", vec![wrap(record.clone())])?;
+        let hold = self.holding(&answer)?;
         let allowed: Vec<usize> = (0..self.regions.len())
             .filter(|&at| matches!(hold.get(&self.regions[at].0.id), Some(Verdict::Allow { .. })))
             .collect();
+        let values = self.region_values();
         let mut transfer = BTreeMap::new();
         for (&from, &to) in allowed.iter().flat_map(|from| allowed.iter().map(move |to| (from, to))) {
             if from == to {
                 continue;
             }
-            let memo = travels.entry((from, to)).or_default();
-            let verdict = match memo.recall(case) {
-                Some(verdict) => verdict,
-                None => {
-                    let record = RecordObject::new(*case);
-                    let values = self.region_values();
-                    let answer =
-                        self.call("transfer", vec![wrap(record.clone()), values[from].clone(), values[to].clone()])?;
-                    let verdict = travel_verdict(&answer).map_err(|error| {
-                        let help = "return (allow 'rule duties) or (deny 'rule)";
-                        self.misshapen("transfer", &answer, &error, help)
-                    })?;
-                    memo.keep(case, record.noted(), verdict.clone());
-                    verdict
-                }
-            };
+            let answer = self.call("transfer", vec![wrap(record.clone()), values[from].clone(), values[to].clone()])?;
+            let verdict = travel_verdict(&answer).map_err(|error| {
+                self.misshapen("transfer", &answer, &error, "return (allow 'rule duties) or (deny 'rule)")
+            })?;
             transfer.insert((self.regions[from].0.id.clone(), self.regions[to].0.id.clone()), verdict);
         }
-        Ok(CaseAnswer { hold: (*hold).clone(), transfer })
+        Ok(CaseAnswer { hold, transfer })
     }
 
     /// A verdict for every region; those that `allow-in` leaves out are denied by the same rule.
