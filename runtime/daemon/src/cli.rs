@@ -47,6 +47,9 @@ enum Command {
     New(NewArgs),
     /// A small HTTP service to stand behind a gateway.
     SampleService(SampleServiceArgs),
+    /// The generations of the policies: list, compare, publish, bring back.
+    #[command(subcommand)]
+    Policy(crate::policy::Policy),
     /// Keys and certificates for regions on machines of their own.
     #[command(subcommand)]
     Pki(crate::pki::Pki),
@@ -420,6 +423,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,
         Command::LoadTest(args) => crate::report::load::run(args).await,
+        Command::Policy(command) => crate::policy::run(command).await,
         Command::Pki(step) => crate::pki::run(step),
         Command::Bench(args) => crate::report::bench::run(args).await,
         Command::Completions { shell } => {

@@ -127,6 +127,11 @@ impl Client {
         }
     }
 
+    /// Any admin question that is answered in JSON.
+    pub async fn get_admin<T: DeserializeOwned>(&self, admin: SocketAddr, path: &str) -> anyhow::Result<T> {
+        self.admin(admin, path).await
+    }
+
     async fn admin<T: DeserializeOwned>(&self, admin: SocketAddr, path: &str) -> anyhow::Result<T> {
         let reply = self.send(Method::GET, admin, path, &[], Bytes::new(), ADMIN).await?;
         if !reply.status.is_success() {

@@ -13,6 +13,7 @@ mod deploy;
 mod destroy;
 mod embedded;
 mod pki;
+mod policy;
 mod repl;
 mod report;
 mod sample_service;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some("policy-host") {
         // Before any thread exists: the child puts itself into its cage.
-        policy::child_main(&arguments.collect::<Vec<_>>());
+        ::policy::child_main(&arguments.collect::<Vec<_>>());
     }
     cli::main()
 }

@@ -7,6 +7,7 @@
 
 mod gauges;
 pub mod generations;
+mod history;
 pub mod probes;
 pub mod repl;
 pub mod running;
@@ -136,7 +137,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         regions.clone(),
         host.clone(),
         (secrets.bundle_signer, secrets.bundle_verifier),
-        region_dir.join("policy").join("last-good.bundle"),
+        history::History::new(region_dir.join("policy")),
         (plans.clone(), dns.clone()),
     );
     let countries = Arc::new(routing::CountryTable::bundled());
@@ -152,6 +153,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         me: me.id.clone(),
         dns,
         new_generation: tokio::sync::Notify::new(),
+        adopted: tokio::sync::Notify::new(),
         states: ArcSwap::from_pointee(BTreeMap::new()),
         api_ok: AtomicBool::new(false),
         regions,

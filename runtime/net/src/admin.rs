@@ -26,7 +26,7 @@ use crate::problem::Problem;
 use crate::serve::{Body, BodyError, collect, full, json_response, serve};
 use crate::token::Scope;
 use crate::wan::{LinkShape, WanChange, WanError};
-use crate::{Region, TokenVerifier, limits};
+use crate::{Region, TokenVerifier, limits, policies};
 
 /// Bytes of rows that are sent as one piece.
 const ROWS_PIECE: usize = 64 * 1024;
@@ -102,7 +102,9 @@ impl Admin {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let known = match path.as_str() {
-            "/healthz" | "/readyz" | "/metrics" | "/status" | "/digests" | "/rows" => Method::GET,
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/digests" | "/rows" | "/policy/history"
+            | "/policy/tree" => Method::GET,
+            "/policy/publish" => Method::POST,
             "/wan" => {
                 if method == Method::GET {
                     Method::GET
@@ -131,6 +133,9 @@ impl Admin {
         match path.as_str() {
             "/digests" => self.digests().await,
             "/rows" => Ok(self.rows()),
+            "/policy/history" => policies::history(self.region.clone()).await,
+            "/policy/tree" => policies::tree(self.region.clone(), request.uri().query()).await,
+            "/policy/publish" => policies::publish(self.region.clone(), request.into_body()).await,
             _ if known == Method::GET => Ok(json_response(&self.region.wan().shapes())),
             _ => self.set_wan(request.into_body()).await,
         }

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod limits;
 mod peer;
 pub mod pki;
+mod policies;
 mod problem;
 mod serve;
 pub mod token;
@@ -26,11 +27,11 @@ use data::DataPlane;
 use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
-use model::bundle::SignedBundle;
+use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
 use model::region::Regions;
 use model::routing::RegionState;
 use model::status::RegionStatus;
-use model::{Country, RegionId};
+use model::{Country, Finding, RegionId};
 
 pub use admin::{MetricsError, MetricsHandle, install_metrics, serve_admin};
 pub use dns::{DnsAnswers, DnsConfig, DnsSockets, bind_dns, serve_dns};
@@ -61,6 +62,12 @@ pub trait Region: Send + Sync + 'static {
     /// Takes in a policy bundle that `from` sent, and gives the generation in force afterwards.
     fn receive_bundle(self: Arc<Self>, from: RegionId, bundle: SignedBundle)
     -> BoxFuture<'static, Result<u64, String>>;
+    /// The policy generations kept here, oldest first. Reads files.
+    fn policy_history(&self) -> Vec<GenerationInfo>;
+    /// The files of a generation, or why they cannot be had. Reads a file.
+    fn policy_tree(&self, generation: u64) -> Result<PolicyTree, String>;
+    /// Makes a tree the next generation everywhere, and gives its number, or all findings.
+    fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<u64, Vec<Finding>>>;
     /// Why this region should get no traffic, if so.
     fn ready(&self) -> Result<(), String>;
     /// The bundle in force.

@@ -93,6 +93,15 @@ impl net::Region for Fixture {
     fn receive_bundle(self: Arc<Self>, _: RegionId, _: SignedBundle) -> BoxFuture<'static, Result<u64, String>> {
         Box::pin(std::future::ready(Err("the parent is another one".into())))
     }
+    fn policy_history(&self) -> Vec<model::bundle::GenerationInfo> {
+        Vec::new()
+    }
+    fn policy_tree(&self, generation: u64) -> Result<model::bundle::PolicyTree, String> {
+        Err(format!("generation {generation} is not kept here"))
+    }
+    fn publish(self: Arc<Self>, _: model::bundle::Proposal) -> BoxFuture<'static, Result<u64, Vec<model::Finding>>> {
+        Box::pin(async { Ok(8) })
+    }
     fn ready(&self) -> Result<(), String> {
         Ok(())
     }

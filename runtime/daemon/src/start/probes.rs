@@ -46,7 +46,7 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (outcomes, mut seen) = mpsc::channel::<Outcome>(UNDER_WAY);
-    let (mut under_way, mut offer) = (JoinSet::new(), JoinSet::new());
+    let (mut under_way, mut offer, mut adopting) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     let (mut refused, mut goal) = (0, None);
     loop {
         tokio::select! {
@@ -61,12 +61,16 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
             }
             Some(outcome) = seen.recv() => {
                 observe(&region, &peer, outcome.as_ref(), &mut goal);
-                let behind = outcome.is_some_and(|(report, _)| report.generation < region.generations.number());
-                if behind && offer.is_empty() {
+                let (ours, theirs) = (region.generations.number(), outcome.map(|(report, _)| report.generation));
+                if theirs.is_some_and(|theirs| theirs < ours) && offer.is_empty() {
                     offer_generation(&region, &client, &mut offer);
+                }
+                if theirs.is_some_and(|theirs| theirs > ours) && adopting.is_empty() {
+                    adopting.spawn(adopt(region.clone(), peer.clone(), client.clone()));
                 }
             }
             () = region.new_generation.notified() => offer_generation(&region, &client, &mut offer),
+            Some(_) = adopting.join_next() => {}
             Some(answer) = offer.join_next() => {
                 let ours = region.generations.number();
                 match answer {
@@ -168,6 +172,27 @@ fn offer_generation(
     offer.abort_all();
     let client = client.clone();
     offer.spawn(async move { client.send_bundle(&bundle).await });
+}
+
+/// Takes over a newer generation than ours from a peer: one that we missed, or that we ourselves proposed before our
+/// disk was lost. Its signature is checked as if its proposer had sent it.
+async fn adopt(region: Arc<RunningRegion>, peer: RegionId, client: Arc<PeerClient>) {
+    let bundle = match client.fetch_bundle().await {
+        Ok(Some(bundle)) => bundle,
+        Ok(None) | Err(_) => return,
+    };
+    match region.generations.receive(&peer, bundle, region.facts()).await {
+        Ok(generation) => {
+            tracing::info!(%peer, generation, "took over a newer policy generation");
+            // The primary looks at its tree again: what is saved there may differ.
+            region.adopted.notify_one();
+        }
+        Err(error) => {
+            tracing::warn!(%peer, %error, "a newer policy generation was not taken over");
+            // It is offered again with every probe; a bundle that does not load takes a while to find out.
+            tokio::time::sleep(MOST_PATIENCE * 5).await;
+        }
+    }
 }
 
 /// Checks the service behind this gateway until `stop`.

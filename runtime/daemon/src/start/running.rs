@@ -11,16 +11,16 @@ use data::DataPlane;
 use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
-use model::bundle::SignedBundle;
+use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
 use model::region::Regions;
 use model::replication::LagAction;
 use model::routing::{ClientClass, Facts, RegionState};
 use model::status::RegionStatus;
-use model::{Country, Mono, RegionId, UnixMillis};
+use model::{Country, Finding, Mono, RegionId, UnixMillis};
 use net::{DnsAnswers, Wan};
 use routing::{CountryTable, HealthTracker};
 
-use super::generations::Generations;
+use super::generations::{Generations, RefusedGeneration};
 
 /// The shared state of a running region. Every field is either fixed at start or swapped whole.
 pub struct RunningRegion {
@@ -34,6 +34,8 @@ pub struct RunningRegion {
     pub generations: Generations,
     /// Woken whenever a generation comes into force.
     pub new_generation: tokio::sync::Notify,
+    /// Woken when a generation was taken over from a peer that is ahead.
+    pub adopted: tokio::sync::Notify,
     /// The plans that requests are answered from.
     pub plans: Arc<ArcSwap<Plans>>,
     /// The answers over DNS, which follow from the plans and the health.
@@ -158,6 +160,30 @@ impl net::Region for RunningRegion {
             taken.map_err(|error| {
                 tracing::warn!(%from, %error, "a policy bundle was refused");
                 error.to_string()
+            })
+        })
+    }
+
+    fn policy_history(&self) -> Vec<GenerationInfo> {
+        self.generations.history()
+    }
+
+    fn policy_tree(&self, generation: u64) -> Result<PolicyTree, String> {
+        self.generations.tree(generation)
+    }
+
+    fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<u64, Vec<Finding>>> {
+        Box::pin(async move {
+            let refuse = |message: String, help: &str| vec![Finding::error("", "", (0, 0), message, help)];
+            if self.me != self.regions.primary {
+                let message = format!("{} orders generations; this is {}", self.regions.primary, self.me);
+                return Err(refuse(message, "publish to the primary"));
+            }
+            let published = self.generations.publish(proposal, (self.facts(), self.wall_clock())).await;
+            self.new_generation.notify_waiters();
+            published.map_err(|error| match error {
+                RefusedGeneration::Findings(findings) => findings,
+                error => refuse(error.to_string(), ""),
             })
         })
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -186,9 +186,10 @@ pub fn copy_tree(to: &Path, change: impl Fn(&str) -> String) {
 /// A block 127.N.0.0/16 that no other cluster on this machine uses, and the socket that says so.
 fn claim_block() -> (u8, UdpSocket) {
     for _ in 0..200 {
-        let block = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| Some(if at >= 240 { 40 } else { at + 1 }));
+        let block =
+            NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| Some(if at >= 240 { 40 } else { at + 1 }));
         let block = block.expect("the next is always known");
-        if let Ok(claim) = UdpSocket::bind((std::net::Ipv4Addr::new(127, block, 255, 1), 7077)) {
+        if let Ok(claim) = UdpSocket::bind((Ipv4Addr::new(127, block, 255, 1), 7077)) {
             return (block, claim);
         }
     }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod dns;
+mod generations;
 mod machines;
 
 use std::time::Duration;
