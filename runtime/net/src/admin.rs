@@ -102,7 +102,7 @@ impl Admin {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let known = match path.as_str() {
-            "/healthz" | "/readyz" | "/metrics" | "/status" | "/digests" | "/rows" => Method::GET,
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows" => Method::GET,
             "/wan" => {
                 if method == Method::GET {
                     Method::GET
@@ -129,6 +129,7 @@ impl Admin {
         }
         self.verifier.check(request.headers(), Scope::Admin)?;
         match path.as_str() {
+            "/decisions" => Ok(json_response(&self.region.decisions())),
             "/digests" => self.digests().await,
             "/rows" => Ok(self.rows()),
             _ if known == Method::GET => Ok(json_response(&self.region.wan().shapes())),

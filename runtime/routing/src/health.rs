@@ -15,6 +15,9 @@
 //!                            ^                                           |
 //!                            +-------------------------------------------+
 //!                                      5 losses, or silence
+//!
+//!  Ready, Suspect <--- steady again --- Degraded      (laid over this by `judgement`:
+//!                 --- judged unwell -->                policy's wish, within bounds)
 //! ```
 //!
 //! This module opens no socket and reads no clock: callers pass `now`.
@@ -95,10 +98,7 @@ impl Peer {
         self.losses_in_a_row = 0;
         self.good_in_a_row = self.good_in_a_row.saturating_add(1);
         self.measure(round_trip);
-        self.state = match self.state {
-            RegionState::Ready | RegionState::Suspect => RegionState::Ready,
-            RegionState::Joining | RegionState::Down | RegionState::CatchingUp => RegionState::CatchingUp,
-        };
+        self.state = if self.state.serves() { RegionState::Ready } else { RegionState::CatchingUp };
         self.come_up(limits);
     }
 
@@ -204,6 +204,18 @@ impl HealthTracker {
             losses: peer.window.count_ones(),
             losses_in_a_row: peer.losses_in_a_row,
         })
+    }
+
+    /// What was seen of every region that was probed, as peers are told it.
+    pub fn observations(&self) -> BTreeMap<RegionId, Observation> {
+        let probed = self.peers.iter().filter(|(_, peer)| peer.probes > 0);
+        probed.filter_map(|(id, _)| Some((id.clone(), self.observation(id)?))).collect()
+    }
+
+    /// The regions that have answered as often in a row as a region must that comes back from being down.
+    pub fn recovered(&self) -> BTreeSet<RegionId> {
+        let good = self.peers.iter().filter(|(_, peer)| peer.good_in_a_row >= self.limits.up_after);
+        good.map(|(id, _)| id.clone()).collect()
     }
 
     fn forgive_own_pause(&mut self, now: Mono) {

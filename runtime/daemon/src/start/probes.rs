@@ -7,7 +7,6 @@
 //! data, which generation it runs, and whether its service answers; a peer that
 //! is behind the primary's generation is sent it at once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -126,21 +125,23 @@ fn observe(
             (None, RegionState::Down) => *goal = None,
             (None, _) => {}
         }
+        let heard = report.map(|(report, _)| (peer, &report.sees));
+        region.judging.told(&region.me, &health.observations(), heard, region.now());
     }
     publish(region);
 }
 
+/// What the native rule says now, of this region too.
+pub fn native(region: &RunningRegion) -> routing::Native {
+    let health = region.health.lock().expect("no probe panics while it holds the lock");
+    let mut states = health.states();
+    states.insert(region.me.clone(), region.own_state());
+    routing::Native { states, recovered: health.recovered() }
+}
+
 /// Makes the health that was just learnt visible to the gateway.
 pub fn publish(region: &RunningRegion) {
-    let mut states = BTreeMap::new();
-    {
-        let health = region.health.lock().expect("no probe panics while it holds the lock");
-        for peer in region.peers() {
-            let state = health.state(&peer);
-            states.insert(peer, state);
-        }
-    }
-    states.insert(region.me.clone(), region.own_state());
+    let states = region.judging.states(&native(region));
     let before = region.states.load();
     if **before == states {
         return;

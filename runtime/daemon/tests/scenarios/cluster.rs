@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,8 +14,10 @@ use serde_json::Value;
 pub const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
 /// Folders of a tree.
 const TREE: &[&str] = &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
-/// Each cluster of this process takes the next 127.N.0.0/16, beginning here.
-static NEXT: AtomicU8 = AtomicU8::new(40);
+/// Each cluster of this process takes the next free 127.N.0.0/16, beginning at 40 and a number that differs by process.
+static NEXT: AtomicU8 = AtomicU8::new(0);
+/// How many such blocks there are.
+const BLOCKS: u32 = 200;
 
 /// What a server answered.
 pub struct Answer {
@@ -34,7 +36,7 @@ impl Cluster {
     /// A copy of the repository's tree, not yet deployed.
     pub fn tree() -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let block = NEXT.fetch_add(1, Ordering::Relaxed);
+        let block = free_block();
         copy_tree(&folder.path().join("tree"), |text| text.replace("127.0.", &format!("127.{block}.")));
         Self { folder, block }
     }
@@ -155,6 +157,16 @@ impl Drop for Cluster {
             eprintln!("{}\n{}", self.logs(), text(&output));
         }
     }
+}
+
+/// The N of a 127.N.0.0/16 where nothing listens, so that two runs on one machine do not meet.
+fn free_block() -> u8 {
+    let blocks = (0..BLOCKS).map(|_| {
+        let number = std::process::id().wrapping_mul(7).wrapping_add(u32::from(NEXT.fetch_add(1, Ordering::Relaxed)));
+        40 + (number % BLOCKS) as u8
+    });
+    let mut free = blocks.filter(|block| TcpListener::bind((format!("127.{block}.1.1"), 8080)).is_ok());
+    free.next().expect("a block of loopback addresses where nothing listens")
 }
 
 /// Copies regions and policies of the repository, each text changed by `change`.

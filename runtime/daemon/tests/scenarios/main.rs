@@ -1,6 +1,7 @@
 //! Whole daemons, real sockets: what an operator would be alarmed to see fail.
 
 mod cluster;
+mod judgement;
 mod machines;
 
 use std::time::Duration;
