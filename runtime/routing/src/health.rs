@@ -37,6 +37,13 @@ const STEADY_FLOOR: Micros = Micros(2_000);
 /// ...and further off than one part in so many.
 const STEADY_PART: u64 = 10;
 
+/// A probe is lost after one and a half of its usual round trips and this much, ...
+const SLACK: Micros = Micros::from_millis(100);
+/// ... at least after this much, ...
+const LEAST_PATIENCE: Micros = Micros::from_millis(250);
+/// ... and after this much at most, or where no round trip is known yet.
+const MOST_PATIENCE: Micros = Micros::from_millis(1000);
+
 /// When to judge. The defaults are those that operators are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -188,6 +195,14 @@ impl HealthTracker {
     /// The smoothed round trip, for status and metrics.
     pub fn round_trip(&self, region: &RegionId) -> Option<Micros> {
         self.peers.get(region)?.smoothed
+    }
+
+    /// How long the answer to a probe may take before it counts as lost: one and a half of the usual round trips and
+    /// 100 ms, from 250 ms to 1 s; 1 s where no round trip is known yet.
+    pub fn patience(&self, region: &RegionId) -> Micros {
+        self.round_trip(region).map_or(MOST_PATIENCE, |trip| {
+            Micros((trip.0.saturating_mul(3) / 2).saturating_add(SLACK.0)).clamp(LEAST_PATIENCE, MOST_PATIENCE)
+        })
     }
 
     /// The round trip in steps of whole milliseconds, which stays until the smoothed one has left it by more than

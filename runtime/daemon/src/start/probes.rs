@@ -26,12 +26,6 @@ use crate::client::ServiceProbe;
 const EVERY: Duration = Duration::from_millis(100);
 /// A probe of the own service that takes longer is lost; a service that needs so long serves nobody.
 const PATIENCE: Duration = Duration::from_millis(1000);
-/// A probe of a peer is lost after one and a half of its usual round trips and this much, ...
-const SLACK: Duration = Duration::from_millis(100);
-/// ... at least after this much, ...
-const LEAST_PATIENCE: Duration = Duration::from_millis(250);
-/// ... and after this much at most, or where no round trip is known yet.
-const MOST_PATIENCE: Duration = Duration::from_secs(1);
 /// Probes under way to one peer; one more counts as lost without being sent.
 const UNDER_WAY: usize = 32;
 /// How often measured round trips may bring a new routing table.
@@ -84,10 +78,8 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
 
 /// How long the answer to a probe may take before it counts as lost.
 fn patience(region: &RunningRegion, peer: &RegionId) -> Duration {
-    let known = region.health.lock().expect("no probe panics while it holds the lock").round_trip(peer);
-    known.map_or(MOST_PATIENCE, |trip| {
-        (Duration::from_micros(trip.0) * 3 / 2 + SLACK).clamp(LEAST_PATIENCE, MOST_PATIENCE)
-    })
+    let health = region.health.lock().expect("no probe panics while it holds the lock");
+    Duration::from_micros(health.patience(peer).0)
 }
 
 async fn probe(client: Arc<PeerClient>, patience: Duration, outcomes: mpsc::Sender<Outcome>) {
