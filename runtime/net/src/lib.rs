@@ -1,12 +1,13 @@
-//! The sockets: gateway for users, admin for operators, mutual TLS between regions.
+//! The sockets: gateway for users, DNS for resolvers, admin for operators, mutual TLS between regions.
 //!
 //! A daemon implements [`Region`] once and hands it to [`serve_gateway`],
 //! [`serve_admin`] and [`serve_peer`]; it runs one [`run_link`] a peer, which
-//! ships commits over a [`PeerClient`]. Nothing here decides where data may be
+//! ships commits over a [`PeerClient`]. [`serve_dns`] needs only [`DnsAnswers`]. Nothing here decides where data may be
 //! or where a request goes: it asks the current plans. Every bound is in
 //! [`limits`]. Logs name regions and errors, never keys, subjects or tokens.
 
 mod admin;
+mod dns;
 mod gateway;
 pub mod identity;
 pub mod limits;
@@ -33,6 +34,7 @@ use model::status::RegionStatus;
 use model::{Country, RegionId};
 
 pub use admin::{MetricsError, MetricsHandle, install_metrics, serve_admin};
+pub use dns::{DnsAnswers, DnsConfig, DnsSockets, bind_dns, serve_dns};
 pub use gateway::serve_gateway;
 pub use identity::Identity;
 pub use peer::{PeerClient, PeerError, PeerReport, run_link, serve_peer};

@@ -20,7 +20,7 @@ use model::record::{Address, DataClass, Labels, Sibling};
 use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
 use model::replication::{AckLevel, ConflictResolution, LagAction, LagBands, ReplicationPlan, Strategy};
 use model::residency::{CaseRuling, RegionPolicy, ResidencyPlan, Verdict};
-use model::routing::{Observation, Ranking, RegionState, RoutingPlan};
+use model::routing::{DnsPlan, Observation, Ranking, RegionState, RoutingPlan};
 use model::status::RegionStatus;
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use net::{Identity, PeerClient, PeerError, TokenVerifier, Wan, pki};
@@ -73,6 +73,7 @@ impl net::Region for Fixture {
             state: RegionState::Ready,
             gateway: anywhere(),
             admin: anywhere(),
+            dns: anywhere(),
             generation: 7,
             policy_hash: String::new(),
             policy_errors: Vec::new(),
@@ -134,7 +135,13 @@ fn region(name: &str) -> Region {
         coordinates: Coordinates { latitude: 0.0, longitude: 0.0 },
         country,
         jurisdiction: country,
-        addresses: Addresses { gateway: anywhere(), admin: anywhere(), peer: anywhere(), dns: anywhere() },
+        addresses: Addresses {
+            gateway: anywhere(),
+            admin: anywhere(),
+            peer: anywhere(),
+            dns: anywhere(),
+            public: vec![anywhere().ip()],
+        },
         data_dir: "data".into(),
         peers: BTreeSet::new(),
     }
@@ -160,7 +167,7 @@ fn plans() -> Plans {
         replication: ReplicationPlan { default, namespaces: BTreeMap::new() },
         lag: LagBands(vec![(Millis(0), LagAction::Ok)]),
         residency: ResidencyPlan::default(),
-        routing: RoutingPlan { default: ranking, by_class: BTreeMap::new() },
+        routing: RoutingPlan { default: ranking, by_class: BTreeMap::new(), dns: DnsPlan::default() },
         edge: EdgePlan { rules: vec![rule] },
     }
 }

@@ -5,11 +5,12 @@
 //! come out. Nothing here opens a socket or reads a clock: callers pass `now`.
 //!
 //! Start with [`HealthTracker`] for health, [`facts`] for what policies are
-//! told, [`Judge`] for
-//! what their verdicts may do, [`plan_from`] for what they answer, [`choose`] for one request.
+//! told, [`Judge`] for what their verdicts may do, [`plan_from`] for what they
+//! answer, [`choose`] for one request over HTTP, [`dns`] for one over DNS.
 
 mod country;
 mod decisions;
+pub mod dns;
 mod facts;
 mod geography;
 mod health;
@@ -17,7 +18,7 @@ mod judgement;
 mod table;
 mod witness;
 
-pub use country::{CountryTable, TableError};
+pub use country::{CountryTable, Matched, TableError};
 pub use decisions::DecisionLog;
 pub use facts::{classes, facts};
 pub use geography::{centre, continent, countries};

@@ -19,6 +19,7 @@ use model::question::{Answer, Question};
 use model::region::Regions;
 use model::routing::{Facts, RoutingPlan};
 use model::{Finding, RegionId, UnixMillis, codec};
+use net::DnsAnswers;
 use net::pki::{BundleSigner, BundleVerifier};
 use policy::{Generation, PolicyHost};
 
@@ -39,6 +40,8 @@ pub struct Generations {
     /// Where the last good bundle is kept across restarts.
     kept: PathBuf,
     plans: Arc<ArcSwap<Plans>>,
+    /// Told of every change of plans.
+    dns: Arc<DnsAnswers>,
     live: ArcSwapOption<Live>,
     signed: ArcSwapOption<SignedBundle>,
     findings: ArcSwap<Vec<Finding>>,
@@ -81,7 +84,7 @@ impl Generations {
         host: PolicyHost,
         (signer, verifier): (Option<BundleSigner>, BundleVerifier),
         kept: PathBuf,
-        plans: Arc<ArcSwap<Plans>>,
+        (plans, dns): (Arc<ArcSwap<Plans>>, Arc<DnsAnswers>),
     ) -> Self {
         Self {
             me,
@@ -91,6 +94,7 @@ impl Generations {
             verifier,
             kept,
             plans,
+            dns,
             live: ArcSwapOption::empty(),
             signed: ArcSwapOption::empty(),
             findings: ArcSwap::from_pointee(Vec::new()),
@@ -215,7 +219,7 @@ impl Generations {
                 self.keep(&signed);
                 let hash = bundle.tree.hash();
                 let old = self.live.swap(Some(Arc::new(Live { child, bundle, hash })));
-                self.plans.store(Arc::new(plans));
+                self.put_in_force(plans);
                 self.signed.store(Some(Arc::new(signed)));
                 self.findings.store(Arc::default());
                 metrics::gauge!("repomind_policy_generation").set(number as f64);
@@ -231,6 +235,13 @@ impl Generations {
                 Err(refused)
             }
         }
+    }
+
+    /// Swaps the plans, and the answers over DNS that follow from them.
+    fn put_in_force(&self, plans: Plans) {
+        let plans = Arc::new(plans);
+        self.plans.store(plans.clone());
+        self.dns.plans_changed(plans);
     }
 
     /// Makes refusals seen: in the log, in `status` and in the metrics.
@@ -280,7 +291,7 @@ impl Generations {
         let routing = route(&live.child, facts).await?;
         let current = self.plans.load();
         if current.routing != routing {
-            self.plans.store(Arc::new(Plans { routing, ..Plans::clone(&current) }));
+            self.put_in_force(Plans { routing, ..Plans::clone(&current) });
             metrics::counter!("repomind_routing_tables_total").increment(1);
         }
         Ok(())
@@ -313,8 +324,8 @@ async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGe
 
 async fn route(child: &Generation, facts: &Facts) -> Result<RoutingPlan, RefusedGeneration> {
     match ask(child, Question::Route { facts: facts.clone() }).await? {
-        Answer::Routes(rankings) => {
-            routing::plan_from(facts, rankings).map_err(|error| RefusedGeneration::Host(error.to_string()))
+        Answer::Routes(routes) => {
+            routing::plan_from(facts, *routes).map_err(|error| RefusedGeneration::Host(error.to_string()))
         }
         other => Err(unexpected("routes", other)),
     }

@@ -28,7 +28,8 @@ const PLAN_AGAIN: Millis = Millis(1000);
 
 type States = BTreeMap<RegionId, RegionState>;
 
-/// What a region decides about the others. Each part is locked for microseconds.
+/// What a region decides about the others. Each part is locked for microseconds. Whoever needs the health of regions
+/// too locks that first: no function here asks for it while it holds the judge.
 pub struct Judging {
     judge: Mutex<Judge>,
     log: Mutex<DecisionLog>,
@@ -114,7 +115,8 @@ pub async fn keep_judging(region: Arc<RunningRegion>, stop: CancellationToken) {
 }
 
 async fn ask_verdicts(region: &RunningRegion) {
-    let due = region.judging.judge().due(&probes::native(region), region.now());
+    let native = probes::native(region);
+    let due = region.judging.judge().due(&native, region.now());
     for due in due {
         let generation = region.generations.number();
         let verdict = if due.enough { ask_verdict(region, &due).await } else { Err(None) };
@@ -146,7 +148,8 @@ async fn ask_verdict(region: &RunningRegion, due: &Due) -> Result<bool, Option<S
 
 /// Asks for a plan where other regions serve than when it was asked last.
 async fn ask_plan(region: &RunningRegion, planned: &mut Planned) {
-    let states = region.judging.judge().states_before_drains(&probes::native(region));
+    let native = probes::native(region);
+    let states = region.judging.judge().states_before_drains(&native);
     let serving = states.iter().filter(|(_, state)| state.serves()).map(|(id, _)| id.clone()).collect();
     let asked = (region.generations.number(), serving);
     let waits = planned.failed.is_some_and(|failed| region.now() - failed < PLAN_AGAIN);

@@ -125,15 +125,20 @@ fn observe(
 
 /// What the native rule says now, of this region too.
 pub fn native(region: &RunningRegion) -> routing::Native {
-    let health = region.health.lock().expect("no probe panics while it holds the lock");
+    native_of(region, &region.health.lock().expect("no probe panics while it holds the lock"))
+}
+
+fn native_of(region: &RunningRegion, health: &routing::HealthTracker) -> routing::Native {
     let mut states = health.states();
     states.insert(region.me.clone(), region.own_state());
     routing::Native { states, recovered: health.recovered() }
 }
 
-/// Makes the health that was just learnt visible to the gateway.
+/// Makes the health that was just learnt visible to the gateway and in the answers over DNS.
 pub fn publish(region: &RunningRegion) {
-    let states = region.judging.states(&native(region));
+    // Held to the end, so that of two probes the later one is seen last, in both places.
+    let health = region.health.lock().expect("no probe panics while it holds the lock");
+    let states = region.judging.states(&native_of(region, &health));
     let before = region.states.load();
     if **before == states {
         return;
@@ -146,7 +151,9 @@ pub fn publish(region: &RunningRegion) {
                 .increment(1);
         }
     }
-    region.states.store(Arc::new(states));
+    let states = Arc::new(states);
+    region.states.store(states.clone());
+    region.dns.states_changed(states);
 }
 
 /// Sends the generation in force to a peer, where it is this region's to send.

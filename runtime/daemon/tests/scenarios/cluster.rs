@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -88,6 +88,16 @@ impl Cluster {
             other => panic!("no region {other}"),
         };
         format!("127.{}.{index}.1", self.block)
+    }
+
+    /// The address under which DNS answers with a region.
+    pub fn address(&self, region: &str) -> Ipv4Addr {
+        self.host(region).parse().expect("an address")
+    }
+
+    /// Where a region answers DNS queries.
+    pub fn dns(&self, region: &str) -> SocketAddr {
+        SocketAddr::new(self.address(region).into(), 5300)
     }
 
     /// Asks a region's gateway, with the development token.

@@ -43,7 +43,7 @@ fn decisions(cluster: &Cluster) -> Vec<Value> {
 fn a_limping_region_that_the_policy_calls_unwell_loses_its_clients_and_gets_them_back() {
     let cluster = Cluster::deployed();
     until("German clients served in eu-west", PATIENCE, || (serving(&cluster)? == "eu-west").then_some(()));
-    lose(&cluster, 0.3);
+    lose(&cluster, 0.4);
     until("eu-west degraded", PATIENCE, || (seen(&cluster)? == "degraded").then_some(()));
     until("German clients served elsewhere", PATIENCE, || (serving(&cluster)? != "eu-west").then_some(()));
     let out = decisions(&cluster).into_iter().find(|decision| decision["outcome"] == "out").expect("a decision");

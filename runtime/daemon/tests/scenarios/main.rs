@@ -1,6 +1,7 @@
 //! Whole daemons, real sockets: what an operator would be alarmed to see fail.
 
 mod cluster;
+mod dns;
 mod judgement;
 mod machines;
 

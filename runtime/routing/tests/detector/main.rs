@@ -30,12 +30,14 @@ fn losses_by_themselves_take_down_a_living_region_no_more_often_than_arithmetic_
 
 #[test]
 fn a_crash_is_noticed_within_a_second_in_bad_weather_too() {
-    let mut link = Link::new(Weather::atlantic(Kind::Datagrams, 0.02, HOUR), SEED);
-    for _ in 0..500 {
-        link.settle();
-        link.run(60_000_000);
-        link.settle();
-        let micros = link.crash();
-        assert!(micros <= 1_000_000, "noticed after {} ms; replay with seed {SEED}", micros / 1000);
+    for kind in [Kind::Datagrams, Kind::Stream] {
+        let mut link = Link::new(Weather::atlantic(kind, 0.02, HOUR), SEED);
+        for _ in 0..500 {
+            link.settle();
+            link.run(60_000_000);
+            link.settle();
+            let micros = link.crash();
+            assert!(micros <= 1_000_000, "{kind:?}: noticed after {} ms; replay with seed {SEED}", micros / 1000);
+        }
     }
 }
