@@ -53,6 +53,9 @@ enum Command {
     /// Keys and certificates for regions on machines of their own.
     #[command(subcommand)]
     Pki(crate::pki::Pki),
+    /// Say why a region was or was not taken out.
+    #[command(subcommand)]
+    Explain(Explain),
     /// Break something on purpose and measure what follows.
     #[command(subcommand)]
     Drill(Drill),
@@ -70,6 +73,12 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Explain {
+    /// Who saw what of whom, whose vote counted, what the policy said, and which bound held it back.
+    Failover(ExplainFailoverArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -311,6 +320,20 @@ pub struct FailoverArgs {
     pub json: bool,
 }
 
+/// Flags of `explain failover`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainFailoverArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The region whose decisions are shown; the primary unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `verify replication`.
 #[derive(Clone, Debug, Args)]
 pub struct ReplicationArgs {
@@ -419,6 +442,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::New(args) => crate::starter::run(&args),
         Command::SampleService(args) => crate::sample_service::run(args).await,
+        Command::Explain(Explain::Failover(args)) => crate::explain::failover(args).await,
         Command::Drill(Drill::Failover(args)) => crate::report::failover::run(args).await,
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,

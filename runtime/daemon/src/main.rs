@@ -12,6 +12,7 @@ mod client;
 mod deploy;
 mod destroy;
 mod embedded;
+mod explain;
 mod pki;
 mod policy;
 mod repl;

@@ -8,6 +8,7 @@
 mod gauges;
 pub mod generations;
 mod history;
+pub mod judging;
 pub mod probes;
 pub mod repl;
 pub mod running;
@@ -145,6 +146,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let region = Arc::new(RunningRegion {
         classes: routing::classes(),
         health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
+        judging: judging::Judging::new(&me.id, &regions),
         wan: match args.wan {
             WanProfile::Realistic => Wan::realistic(&me.id, &regions),
             WanProfile::Lan => Wan::emulated(),
@@ -265,6 +267,7 @@ fn start_tasks(
     }
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
+    tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));
     tasks.spawn(gauges::keep(region.clone(), stop.clone()));
     if region.me == region.regions.primary {
         let (watched, root, stop) = (region.clone(), args.tree.clone(), stop.clone());

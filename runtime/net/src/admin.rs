@@ -102,8 +102,8 @@ impl Admin {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let known = match path.as_str() {
-            "/healthz" | "/readyz" | "/metrics" | "/status" | "/digests" | "/rows" | "/policy/history"
-            | "/policy/tree" => Method::GET,
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows"
+            | "/policy/history" | "/policy/tree" => Method::GET,
             "/policy/publish" => Method::POST,
             "/wan" => {
                 if method == Method::GET {
@@ -131,6 +131,7 @@ impl Admin {
         }
         self.verifier.check(request.headers(), Scope::Admin)?;
         match path.as_str() {
+            "/decisions" => Ok(json_response(&self.region.decisions())),
             "/digests" => self.digests().await,
             "/rows" => Ok(self.rows()),
             "/policy/history" => policies::history(self.region.clone()).await,

@@ -28,8 +28,9 @@ use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
+use model::judgement::Decision;
 use model::region::Regions;
-use model::routing::RegionState;
+use model::routing::{Observation, RegionState};
 use model::status::RegionStatus;
 use model::{Country, Finding, RegionId};
 
@@ -74,6 +75,10 @@ pub trait Region: Send + Sync + 'static {
     fn bundle(&self) -> Option<SignedBundle>;
     /// This region's health by its own account, as peers are told.
     fn own_state(&self) -> RegionState;
+    /// What this region sees of every other, as peers are told.
+    fn observations(&self) -> BTreeMap<RegionId, Observation>;
+    /// The last decisions about the health of regions, oldest first; a bounded number.
+    fn decisions(&self) -> Vec<Decision>;
     /// The emulated links of this region.
     fn wan(&self) -> &Wan;
     /// Whether requests can be answered here, as peers are told.

@@ -12,15 +12,17 @@ use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
+use model::judgement::Decision;
 use model::region::Regions;
 use model::replication::LagAction;
-use model::routing::{ClientClass, Facts, RegionState};
+use model::routing::{ClientClass, Facts, Observation, RegionState};
 use model::status::RegionStatus;
 use model::{Country, Finding, Mono, RegionId, UnixMillis};
 use net::{DnsAnswers, Wan};
 use routing::{CountryTable, HealthTracker};
 
 use super::generations::{Generations, RefusedGeneration};
+use super::judging::Judging;
 
 /// The shared state of a running region. Every field is either fixed at start or swapped whole.
 pub struct RunningRegion {
@@ -44,6 +46,8 @@ pub struct RunningRegion {
     pub states: ArcSwap<BTreeMap<RegionId, RegionState>>,
     /// Probe results. Locked for a few microseconds a probe, and for as long as a new table of answers takes when a state changes.
     pub health: Mutex<HealthTracker>,
+    /// What may follow from policy's verdicts about other regions. Locked after `health` where both are.
+    pub judging: Judging,
     /// Whether the service behind this gateway answered its last check.
     pub api_ok: AtomicBool,
     /// Base URL of each region's service.
@@ -78,7 +82,11 @@ impl RunningRegion {
     /// The facts that policies rank by, as they are now.
     pub fn facts(&self) -> Facts {
         let health = self.health.lock().expect("no probe panics while it holds the lock");
-        routing::facts(&self.regions, &self.me, &health, &self.classes)
+        let mut facts = routing::facts(&self.regions, &self.me, &health, &self.classes);
+        let states = self.states.load();
+        let judged = facts.regions.iter_mut().filter(|region| states.get(&region.id) == Some(&RegionState::Degraded));
+        judged.for_each(|region| region.state = RegionState::Degraded);
+        facts
     }
 
     /// This region's own health, by its own account.
@@ -136,6 +144,7 @@ impl net::Region for RunningRegion {
                 .filter_map(|peer| Some((peer.clone(), health.round_trip(peer)?.as_millis_f64())))
                 .collect(),
             replication: self.data.links(),
+            plan: self.judging.plan(),
             emulated: self.wan.status(),
         }
     }
@@ -204,6 +213,14 @@ impl net::Region for RunningRegion {
 
     fn own_state(&self) -> RegionState {
         self.own_state()
+    }
+
+    fn observations(&self) -> BTreeMap<RegionId, Observation> {
+        self.health.lock().expect("no probe panics while it holds the lock").observations()
+    }
+
+    fn decisions(&self) -> Vec<Decision> {
+        self.judging.decisions()
     }
 
     fn wan(&self) -> &Wan {

@@ -3,6 +3,7 @@
 mod cluster;
 mod dns;
 mod generations;
+mod judgement;
 mod machines;
 
 use std::time::Duration;
