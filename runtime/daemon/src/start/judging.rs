@@ -256,6 +256,8 @@ fn record(
     let words = crate::explain::words(&decision);
     let news = region.judging.log.lock().unwrap_or_else(PoisonError::into_inner).push(decision);
     match outcome {
+        // Nothing was asked, and at every start it is so for a moment; `explain failover` and the counter have it.
+        Outcome::Held(Bound::TooFewVotes) => tracing::debug!(generation, "{words}"),
         Outcome::StaysIn | Outcome::StaysOut | Outcome::OutNatively => {}
         _ if news => tracing::info!(generation, "{words}"),
         _ => {}
