@@ -2,6 +2,7 @@
 
 mod copies;
 mod harness;
+mod ledger;
 mod lives;
 mod moves;
 mod two_regions;
