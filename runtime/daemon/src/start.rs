@@ -6,6 +6,7 @@
 //! denies every record and reports that it is not ready.
 
 pub mod generations;
+pub mod notary;
 pub mod probes;
 pub mod repl;
 pub mod running;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cli::{ApiOf, LogForm, StartArgs, WanProfile};
 use generations::Generations;
+use notary::{Notary, NotaryKeys};
 use running::RunningRegion;
 
 /// How long open requests and shipments may take once the daemon was told to stop.
@@ -134,7 +136,15 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         (secrets.bundle_signer, secrets.bundle_verifier),
         region_dir.join("policy").join("last-good.bundle"),
         plans.clone(),
+        data.clone(),
     );
+    let keys = NotaryKeys {
+        ledger: secrets.ledger_signer,
+        witness: secrets.witness_signer,
+        ledgers: secrets.ledger_verifiers,
+        witnesses: secrets.witness_verifiers,
+    };
+    let notary = Notary::open(&me.id, keys, &data)?;
     let countries = routing::CountryTable::bundled();
     let region = Arc::new(RunningRegion {
         classes: routing::classes(),
@@ -151,6 +161,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         regions,
         data,
         generations,
+        notary,
         plans,
         apis,
         countries,
@@ -182,7 +193,8 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
 /// Begins to log to standard error. `REPOMIND_LOG` says what, as in `info,net=debug`.
 fn log(form: LogForm) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("REPOMIND_LOG").unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
+    let filter =
+        EnvFilter::try_from_env("REPOMIND_LOG").unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let begun = match form {
         LogForm::Pretty => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
@@ -244,12 +256,15 @@ fn start_tasks(
     args: &StartArgs,
     (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> anyhow::Result<()> {
+    let mut witnesses = Vec::new();
     for peer in region.peers() {
         let address = region.regions.by_id[&peer].addresses.peer;
         let connect = || PeerClient::new(peer.clone(), address, identity, region.wan.clone());
+        witnesses.push(connect()?);
         tasks.spawn(probes::probe_peer(region.clone(), peer.clone(), Arc::new(connect()?), stop.clone()));
         tasks.spawn(net::run_link(region.data.clone(), Arc::new(connect()?), stop.clone()));
     }
+    tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
     if region.me == region.regions.primary {

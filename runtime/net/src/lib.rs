@@ -7,6 +7,8 @@
 //! [`limits`]. Logs name regions and errors, never keys, subjects or tokens.
 
 mod admin;
+mod attest;
+pub mod evidence;
 mod gateway;
 pub mod identity;
 pub mod limits;
@@ -21,22 +23,37 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use compliance::ledger::CosignRequest;
 use data::DataPlane;
 use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
-use model::bundle::SignedBundle;
+use model::bundle::{SignedBundle, TreeHash};
 use model::region::Regions;
 use model::routing::RegionState;
 use model::status::RegionStatus;
-use model::{Country, RegionId};
+use model::{Country, RegionId, UnixMillis};
 
 pub use admin::{MetricsError, MetricsHandle, install_metrics, serve_admin};
+pub use attest::{AttestError, attest};
 pub use gateway::serve_gateway;
 pub use identity::Identity;
-pub use peer::{PeerClient, PeerError, PeerReport, run_link, serve_peer};
+pub use peer::{CosignAnswer, CosignRefusal, PeerClient, PeerError, PeerReport, run_link, serve_peer};
 pub use token::TokenVerifier;
 pub use wan::Wan;
+
+/// The policies that a region follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyInForce {
+    /// The generation.
+    pub generation: u64,
+    /// The hash of its files.
+    pub tree: TreeHash,
+    /// Since when it is in force here.
+    pub since: UnixMillis,
+    /// The bundle as it was signed.
+    pub bundle: SignedBundle,
+}
 
 /// What the servers need from the daemon. Every method answers at once from memory.
 pub trait Region: Send + Sync + 'static {
@@ -59,6 +76,14 @@ pub trait Region: Send + Sync + 'static {
     /// Takes in a policy bundle that `from` sent, and gives the generation in force afterwards.
     fn receive_bundle(self: Arc<Self>, from: RegionId, bundle: SignedBundle)
     -> BoxFuture<'static, Result<u64, String>>;
+    /// Cosigns the ledger of `from`, and gives the signature line, which is on disk by then.
+    fn cosign(
+        self: Arc<Self>,
+        from: RegionId,
+        request: CosignRequest,
+    ) -> BoxFuture<'static, Result<String, CosignRefusal>>;
+    /// The policies in force, read at once.
+    fn policy(&self) -> Option<PolicyInForce>;
     /// Why this region should get no traffic, if so.
     fn ready(&self) -> Result<(), String>;
     /// The bundle in force.

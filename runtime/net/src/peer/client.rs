@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use compliance::ledger::CosignRequest;
 use data::Received;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -22,7 +23,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, PROBE, PeerReport, SHIP, pack, unpack};
+use super::{BUNDLE, COSIGN, CosignAnswer, PROBE, PeerReport, SHIP, pack, unpack};
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
 use crate::pki::DOMAIN;
@@ -202,6 +203,26 @@ impl PeerClient {
         match answer.await {
             Ok(bytes) => unpack(&bytes, limits::BUNDLE_BYTES).map(Some).map_err(|reason| self.answer(reason)),
             Err(PeerError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks the peer to cosign a checkpoint, within [`limits::COSIGN_TIME`].
+    ///
+    /// # Errors
+    /// [`PeerError`]; [`PeerError::Refused`] with status 422 means that the peer has seen another history.
+    pub async fn cosign(&self, request: &CosignRequest) -> Result<CosignAnswer, PeerError> {
+        let body = request.to_text().into();
+        let answer = self.send(&self.probing, Method::POST, COSIGN, body, limits::COSIGN_TIME).await?;
+        match answer.await {
+            Ok(line) => String::from_utf8(line.to_vec())
+                .map(CosignAnswer::Line)
+                .map_err(|_| self.answer("the signature line is no text".into())),
+            Err(PeerError::Refused { status: 409, detail, .. }) => detail
+                .trim()
+                .parse()
+                .map(CosignAnswer::From)
+                .map_err(|_| self.answer(format!("a conflict without a size: {detail}"))),
             Err(error) => Err(error),
         }
     }
