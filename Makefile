@@ -7,7 +7,7 @@ PROFILE ?= dev
 # The tree with the regions and policies, and where a deployment keeps keys and data.
 TREE    ?= .
 STATE   ?= .repomind
-# Delay added between regions: realistic or none.
+# Delay added between regions: realistic, lan or none.
 WAN     ?= realistic
 # For load-test: requests a second, and for how long.
 RATE    ?= 200
@@ -21,15 +21,25 @@ BINARY   := $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/
 REPOMIND ?= $(BINARY)
 PLACE    := --tree $(TREE) --state $(STATE)
 
+# Debian packages that tests use: `ip` makes network namespaces, `dig` asks the DNS servers.
+PACKAGES := iproute2 bind9-dnsutils
+TOOLS    := ip dig
+
 .DEFAULT_GOAL := help
-.PHONY: help build deploy-multi-region destroy status test-failover verify-replication audit-compliance load-test repl test lint
+.PHONY: help build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
+        load-test bench repl test lint tools
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
+# With the tests, so that `make test` finds every dependency compiled: a build without them resolves other features.
 build: ## Compile the binary.
 ifeq ($(origin REPOMIND),file)
+ifeq ($(PROFILE),dev)
+	$(CARGO) build --quiet --locked --workspace --all-targets --target-dir $(CARGO_TARGET_DIR)
+else
 	$(CARGO) build --quiet --locked --profile $(PROFILE) -p repomind-run --target-dir $(CARGO_TARGET_DIR)
+endif
 endif
 
 deploy-multi-region: build ## Start every region on this machine and wait until all serve.
@@ -40,6 +50,9 @@ destroy: build ## Stop what deploy-multi-region started (FLAGS=--purge deletes i
 
 status: build ## Show health, round trips, lag and policy generation of every region.
 	$(REPOMIND) status $(PLACE) $(FLAGS)
+
+check: build ## Check regions and policies of the tree, their own tests included, and start nothing.
+	$(REPOMIND) check --tree $(TREE) $(FLAGS)
 
 test-failover: build ## Kill the primary region under load; measure detection, rerouting, recovery, loss.
 	$(REPOMIND) drill failover $(PLACE) $(FLAGS)
@@ -53,6 +66,10 @@ audit-compliance: build ## Read what each region stores and judge where it lies.
 load-test: build ## Send RATE requests a second for SECONDS seconds.
 	$(REPOMIND) load-test $(PLACE) --rate $(RATE) --seconds $(SECONDS) $(FLAGS)
 
+bench: ## Measure throughput, latency, lag and saves, optimised, beside floors from the same run.
+	$(MAKE) --no-print-directory PROFILE=release build
+	$(CARGO_TARGET_DIR)/release/repomind-run bench --tree $(TREE) $(FLAGS)
+
 repl: build ## Ask a running region Scheme questions (FLAGS="--region eu-west").
 	$(REPOMIND) repl $(PLACE) $(FLAGS)
 
@@ -60,5 +77,15 @@ lint: ## Formatting and clippy, warnings refused.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --target-dir $(CARGO_TARGET_DIR) -- -D warnings
 
-test: lint ## Lint, then every test.
+# Where a tool is missing and cannot be installed, the tests that need it say so and are left out; under CI they fail.
+tools: ## Install the programs that tests use, where this user may.
+	@for tool in $(TOOLS); do command -v $$tool >/dev/null 2>&1 || missing=1; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if ! command -v apt-get >/dev/null 2>&1; then echo "please install: $(TOOLS)"; exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then as=; elif sudo -n true 2>/dev/null; then as="sudo -n"; \
+	else echo "please install: $(PACKAGES)"; exit 0; fi; \
+	echo "installing $(PACKAGES)"; \
+	$$as apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$as apt-get -qq install -y $(PACKAGES) >/dev/null
+
+test: tools lint ## Lint, then every test.
 	$(CARGO) test --locked --workspace --target-dir $(CARGO_TARGET_DIR)

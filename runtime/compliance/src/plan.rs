@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::RegionId;
-use model::question::CaseAnswer;
+use model::question::{CaseAnswer, Rulings};
 use model::record::{Basis, DataClass, Purpose};
 use model::residency::{CaseRuling, Law, RegionPolicy, ResidencyCase, ResidencyPlan};
 
@@ -22,25 +22,21 @@ pub fn cases() -> Vec<ResidencyCase> {
     cases
 }
 
-/// The plan of what was answered, the answers in the order of the cases. A case without an answer is denied; an answer
-/// without a case is dropped. Equal rulings next to each other share their memory.
+/// The plan of what was answered. A case without an answer is denied; an answer without a case is dropped. Cases with
+/// the same ruling share its memory.
 pub fn plan_from(
     cases: Vec<ResidencyCase>,
-    answers: Vec<CaseAnswer>,
+    rulings: Rulings,
     region_policies: BTreeMap<RegionId, RegionPolicy>,
 ) -> ResidencyPlan {
-    let mut last: Option<Arc<CaseRuling>> = None;
-    let mut rulings = BTreeMap::new();
-    for (case, CaseAnswer { hold, transfer }) in cases.into_iter().zip(answers) {
-        let ruling = CaseRuling { hold, transfer };
-        let shared = match &last {
-            Some(before) if **before == ruling => before.clone(),
-            _ => Arc::new(ruling),
-        };
-        last = Some(shared.clone());
-        rulings.insert(case, shared);
-    }
-    ResidencyPlan::new(rulings, region_policies)
+    let shared: Vec<Arc<CaseRuling>> = rulings
+        .distinct
+        .into_iter()
+        .map(|CaseAnswer { hold, transfer }| Arc::new(CaseRuling { hold, transfer }))
+        .collect();
+    let ruled = cases.into_iter().zip(rulings.of_case);
+    let ruled = ruled.filter_map(|(case, at)| Some((case, shared.get(at as usize)?.clone())));
+    ResidencyPlan::new(ruled.collect(), region_policies)
 }
 
 #[cfg(test)]
@@ -76,12 +72,15 @@ mod tests {
             valid_until: UnixMillis::MAX,
         };
         let answer = CaseAnswer { hold: BTreeMap::from([(eu.clone(), allow)]), transfer: BTreeMap::new() };
+        let ruled = |cases| Rulings { distinct: vec![answer.clone()], of_case: vec![0; cases] };
         let all = cases();
         let policies = BTreeMap::from([(eu.clone(), policy)]);
         let labels = Labels::of_class(DataClass::Children, UnixMillis(0));
-        let full = plan_from(all.clone(), vec![answer.clone(); all.len()], policies.clone());
+        let full = plan_from(all.clone(), ruled(all.len()), policies.clone());
         assert!(full.permit(&labels, &eu, UnixMillis(1)).is_ok());
-        let short = plan_from(all, vec![answer; 10], policies);
+        let short = plan_from(all.clone(), ruled(10), policies.clone());
         assert!(short.permit(&labels, &eu, UnixMillis(1)).is_err());
+        let astray = Rulings { of_case: vec![1; all.len()], ..ruled(0) };
+        assert!(plan_from(all, astray, policies).permit(&labels, &eu, UnixMillis(1)).is_err());
     }
 }

@@ -38,6 +38,7 @@ pub(crate) fn together(
     let doors = doors(sources, &drafts, &turns, complete && primary.is_some());
     doors_differ(sources, &doors);
     let known = peers_exist(sources, &drafts, unread);
+    publicly_reached(sources, &drafts, &turns);
 
     let primary = drafts.get(primary?)?.id.clone()?;
     let mut by_id = std::collections::BTreeMap::new();
@@ -177,6 +178,18 @@ fn clash(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
+/// Reports gateways that listen on every address of their machine and do not say which of them users know.
+fn publicly_reached(sources: &[Source<'_>], drafts: &[Draft], turns: &[u8]) {
+    for ((source, draft), turn) in sources.iter().zip(drafts).zip(turns) {
+        if let (Some((gateway, at)), Some([])) = (address(draft, 0, *turn), draft.public.as_deref())
+            && gateway.ip().is_unspecified()
+        {
+            let message = format!("`gateway` listens on {gateway}, which is no address that DNS could answer with");
+            source.refuse(at, message, "add `public: [192.0.2.10]`, with the addresses that users reach it under");
+        }
+    }
+}
+
 /// Reports peers that have no file. Returns all regions that have one.
 fn peers_exist(sources: &[Source<'_>], drafts: &[Draft], unread: &[String]) -> BTreeSet<RegionId> {
     let stems = unread.iter().filter_map(|file| file.rsplit('/').next()?.strip_suffix(".yml"));
@@ -200,7 +213,11 @@ fn peers_exist(sources: &[Source<'_>], drafts: &[Draft], unread: &[String]) -> B
 
 fn finish(draft: Draft, turn: u8, known: &BTreeSet<RegionId>) -> Option<Region> {
     let door = |door| address(&draft, door, turn).map(|(address, _)| address);
-    let addresses = Addresses { gateway: door(0)?, admin: door(1)?, peer: door(2)?, dns: door(3)? };
+    let (gateway, mut public) = (door(0)?, draft.public.clone()?);
+    if public.is_empty() {
+        public.push(gateway.ip());
+    }
+    let addresses = Addresses { gateway, admin: door(1)?, peer: door(2)?, dns: door(3)?, public };
     let id = draft.id?;
     let peers = match draft.peers? {
         Peers::All => known.iter().filter(|peer| **peer != id).cloned().collect(),

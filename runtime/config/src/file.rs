@@ -31,13 +31,15 @@ const REGION_KEYS: &[&str] = &[
 const SERVICE_KEYS: &[&str] = &["api", "storage"];
 const CAPACITY_KEYS: &[&str] = &["min_instances", "max_instances", "per_instance_rps"];
 const COORDINATE_KEYS: &[&str] = &["latitude", "longitude"];
-const ADDRESS_KEYS: &[&str] = &["host", "gateway", "admin", "peer", "dns"];
+const ADDRESS_KEYS: &[&str] = &["host", "gateway", "admin", "peer", "dns", "public"];
 
 /// The doors of a region and their default ports, in the order of [`Draft::doors`].
 pub(crate) const DOORS: [(&str, u16); 4] = [("gateway", 8080), ("admin", 9090), ("peer", 7443), ("dns", 5300)];
 
 /// Requests a second that one instance is taken to serve, unless the file says otherwise.
 const REQUESTS_PER_INSTANCE: u32 = 100;
+/// Addresses under which users reach one region; an answer over DNS has to fit into a packet.
+const MOST_PUBLIC: usize = 16;
 const MOST_INSTANCES: u32 = 1_000_000;
 const MOST_REQUESTS: u32 = 10_000_000;
 
@@ -84,6 +86,8 @@ pub(crate) struct Draft {
     pub(crate) jurisdiction: Option<Country>,
     pub(crate) host: Option<Host>,
     pub(crate) doors: [Option<Door>; 4],
+    /// Empty where the file has none: the gateway's address then.
+    pub(crate) public: Option<Vec<IpAddr>>,
     pub(crate) data_dir: Option<Located<PathBuf>>,
     pub(crate) peers: Option<Peers>,
 }
@@ -104,6 +108,7 @@ impl Draft {
             jurisdiction: None,
             host: None,
             doors: [const { None }; 4],
+            public: None,
             data_dir: None,
             peers: None,
         }
@@ -298,6 +303,7 @@ fn addresses_of(draft: &mut Draft, region: &Table<'_>) {
     let Some(entry) = region.get("addresses") else {
         draft.host = Some(Host::ByTurn);
         draft.doors = DOORS.map(|(_, port)| by_default(port));
+        draft.public = Some(Vec::new());
         return;
     };
     let Some(table) = entry.table(ADDRESS_KEYS) else { return };
@@ -312,6 +318,41 @@ fn addresses_of(draft: &mut Draft, region: &Table<'_>) {
             Some(Door::Port(Located { value: port, at }))
         }
     });
+    draft.public = match table.get("public") {
+        Some(entry) => public_of(region.source, &entry),
+        None => Some(Vec::new()),
+    };
+}
+
+/// Addresses of the internet or of a test network, none twice.
+fn public_of(source: &Source<'_>, entry: &Entry<'_>) -> Option<Vec<IpAddr>> {
+    let example = "192.0.2.10, \"2001:db8::10\"";
+    let texts = entry.texts(example)?;
+    let help = format!("write addresses that users can reach, such as `public: [{example}]`");
+    if texts.is_empty() || texts.len() > MOST_PUBLIC {
+        let message = format!("`public` has {} addresses; 1 to {MOST_PUBLIC} can be answered", texts.len());
+        source.refuse(entry.at(), message, help);
+        return None;
+    }
+    let (mut addresses, mut sound) = (Vec::new(), true);
+    for text in texts {
+        match text.value.parse::<IpAddr>() {
+            Ok(address) if address.is_unspecified() || address.is_multicast() => {
+                source.refuse(text.at, format!("users cannot reach {address}"), help.as_str());
+                sound = false;
+            }
+            Ok(address) if addresses.contains(&address) => {
+                source.refuse(text.at, format!("{address} stands twice in `public`"), "keep one of the two");
+                sound = false;
+            }
+            Ok(address) => addresses.push(address),
+            Err(_) => {
+                source.refuse(text.at, format!("{:?} is no IP address", text.value), help.as_str());
+                sound = false;
+            }
+        }
+    }
+    sound.then_some(addresses)
 }
 
 fn host_of(source: &Source<'_>, entry: &Entry<'_>) -> Option<IpAddr> {

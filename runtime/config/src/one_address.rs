@@ -48,7 +48,8 @@ impl std::error::Error for NoRoom {}
 /// region at place i, from 0, gets the block that begins at `first_port + 100·i`:
 /// gateway there, admin 10 further, peer 20 and dns 30. From 8080 on, the primary
 /// has 8080, 8090, 8100 and 8110, the next region 8180, 8190, 8200 and 8210. No two
-/// doors get the same port, and `services.api` stays as it is.
+/// doors get the same port, and `services.api` stays as it is. An answer over DNS has no ports, so that all regions
+/// look alike there.
 ///
 /// # Errors
 /// [`NoRoom`] when the last block would end past port 65535, or `first_port` is 0.
@@ -70,7 +71,7 @@ fn block(first_port: u16, place: usize) -> Option<Addresses> {
     let first = u16::try_from(place).ok()?.checked_mul(BLOCK)?.checked_add(first_port)?;
     first.checked_add(BLOCK - 1)?;
     let [gateway, admin, peer, dns] = DOORS.map(|door| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), first + door));
-    Some(Addresses { gateway, admin, peer, dns })
+    Some(Addresses { gateway, admin, peer, dns, public: vec![gateway.ip()] })
 }
 
 #[cfg(test)]
@@ -94,7 +95,7 @@ mod tests {
     }
 
     fn doors(region: &Region) -> [SocketAddr; 4] {
-        let Addresses { gateway, admin, peer, dns } = region.addresses;
+        let Addresses { gateway, admin, peer, dns, .. } = region.addresses;
         [gateway, admin, peer, dns]
     }
 

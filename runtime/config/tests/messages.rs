@@ -66,6 +66,8 @@ golden! {
     a_syntax_error_is_placed: refused_after("[full-api, websockets, batch-processing]", "[full-api, websockets");
     two_regions_on_one_address_are_refused: refused_after("  primary: true", "  primary: true\n  addresses: {host: 127.0.2.1, dns: 5301}");
     two_doors_on_one_port_are_refused: refused_after("  primary: true", "  primary: true\n  addresses: {admin: 8080}");
+    a_gateway_on_every_address_must_say_which_one_users_know: refused_after("  primary: true", "  primary: true\n  addresses: {gateway: \"0.0.0.0:80\"}");
+    public_addresses_that_nobody_can_reach_are_refused: refused_after("  primary: true", "  primary: true\n  addresses: {public: [0.0.0.0, here, 192.0.2.1, 192.0.2.1]}");
     an_unknown_peer_is_refused: refused_after("  primary: true", "  primary: true\n  peers: [eu-wets, mars]");
     every_repeated_key_is_refused: refused_after("  primary: true", "  primary: true\n  \"name\": us-east-2\n  primary: false");
     a_name_outside_the_table_must_say_where_it_is: refused_after("name: us-east-1", "name: on-premises\n  country: DE");
@@ -109,9 +111,18 @@ fn what_the_file_says_comes_before_the_defaults() {
     assert_eq!(cellar.coordinates.longitude, -1.0);
     assert_eq!(cellar.addresses.gateway.to_string(), "[::1]:80");
     assert_eq!(cellar.addresses.dns.to_string(), "0.0.0.0:53");
+    assert_eq!(cellar.addresses.public, [cellar.addresses.gateway.ip()]);
     assert_eq!(cellar.data_dir.to_str(), Some("/srv/data"));
     assert!(cellar.peers.is_empty());
     assert_eq!(cellar.features.len(), 1);
+}
+
+#[test]
+fn users_are_sent_where_the_file_says_and_not_where_the_gateway_listens() {
+    let text = EU_WEST.to_owned() + "  addresses: {gateway: \"0.0.0.0:80\", public: [192.0.2.1, \"2001:db8::1\"]}\n";
+    let regions = config::load_from(&tree(&[("us-east", US_EAST), ("eu-west", &text)])).unwrap();
+    let public = &regions.by_id["eu-west"].addresses.public;
+    assert_eq!(*public, ["192.0.2.1".parse::<std::net::IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
 }
 
 #[test]

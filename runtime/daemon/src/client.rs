@@ -34,11 +34,18 @@ const ADMIN: Duration = Duration::from_secs(3);
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
+    /// The headers.
+    pub headers: http::HeaderMap,
     /// The body.
     pub body: Bytes,
 }
 
 impl Reply {
+    /// A header's text, or nothing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
     /// The body as text for a message, at most 300 characters.
     pub fn excerpt(&self) -> String {
         String::from_utf8_lossy(&self.body).chars().take(300).collect()
@@ -115,7 +122,7 @@ impl Client {
                 .collect()
                 .await
                 .map_err(|error| anyhow::anyhow!("the answer broke off: {error}"))?;
-            anyhow::Ok(Reply { status: parts.status, body: body.to_bytes() })
+            anyhow::Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
         };
         match tokio::time::timeout(deadline, exchange).await {
             Ok(reply) => reply.with_context(|| format!("{address}{path}")),
@@ -261,7 +268,11 @@ mod tests {
 
     #[test]
     fn why_a_region_is_not_ready_is_said_in_its_own_words() {
-        let reply = |body: &'static str| Reply { status: StatusCode::SERVICE_UNAVAILABLE, body: Bytes::from(body) };
+        let reply = |body: &'static str| Reply {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            headers: http::HeaderMap::new(),
+            body: Bytes::from(body),
+        };
         assert_eq!(reason(&reply(r#"{"title":"not ready","detail":"no policies yet"}"#)), "no policies yet");
         assert_eq!(reason(&reply("\nwarming up\n")), "warming up");
         assert_eq!(reason(&reply("")), "answered 503 Service Unavailable");

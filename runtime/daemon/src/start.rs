@@ -5,6 +5,7 @@
 //! be replaced at any time; until the first generation is in force the region
 //! denies every record and reports that it is not ready.
 
+mod gauges;
 pub mod generations;
 pub mod notary;
 pub mod probes;
@@ -29,7 +30,7 @@ use model::question::{Answer, Question, Resolution};
 use model::record::{Address, Sibling};
 use model::region::Regions;
 use model::{ByteCount, Finding, Millis, RegionId};
-use net::{PeerClient, TokenVerifier, Wan};
+use net::{DnsAnswers, DnsConfig, DnsSockets, PeerClient, TokenVerifier, Wan};
 use policy::{HostLimits, PolicyHost};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("certificates of {} in {}", me.id, args.state.join("pki").display()))?;
     let apis = service_addresses(&regions, &args.api)?;
     let metrics = net::install_metrics()?;
+    gauges::describe();
 
     let listeners = Listeners::bind(&me).await?;
     let host = PolicyHost::start(
@@ -129,13 +131,15 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         resolver.clone(),
         secrets.digest_key,
     )?;
+    let dns = Arc::new(DnsAnswers::new(regions.clone()));
+    let cookies = routing::dns::CookieKey::derived_from(&secrets.digest_key);
     let generations = Generations::new(
         me.id.clone(),
         regions.clone(),
         host.clone(),
         (secrets.bundle_signer, secrets.bundle_verifier),
         region_dir.join("policy").join("last-good.bundle"),
-        plans.clone(),
+        (plans.clone(), dns.clone()),
         data.clone(),
     );
     let keys = NotaryKeys {
@@ -145,7 +149,8 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         witnesses: secrets.witness_verifiers,
     };
     let notary = Notary::open(&me.id, keys, &data)?;
-    let countries = routing::CountryTable::bundled();
+    let countries = Arc::new(routing::CountryTable::bundled());
+    let dns_config = DnsConfig::new(me.id.clone(), cookies, countries.clone());
     let region = Arc::new(RunningRegion {
         classes: routing::classes(),
         health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
@@ -155,6 +160,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
             WanProfile::None => Wan::none(),
         },
         me: me.id.clone(),
+        dns,
         new_generation: tokio::sync::Notify::new(),
         states: ArcSwap::from_pointee(BTreeMap::new()),
         api_ok: AtomicBool::new(false),
@@ -172,9 +178,9 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
 
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let verifier = TokenVerifier::new(secrets.token_key)?;
-    listeners.serve(&region, verifier, metrics, &secrets.identity, (&tasks, &stop));
+    listeners.serve(&region, (verifier, metrics, dns_config), &secrets.identity, (&tasks, &stop));
     start_tasks(&region, &secrets.identity, &args, (&tasks, &stop))?;
-    tracing::info!(region = %region.me, gateway = %me.addresses.gateway, admin = %me.addresses.admin, "the region is up");
+    tracing::info!(region = %region.me, gateway = %me.addresses.gateway, admin = %me.addresses.admin, dns = %me.addresses.dns, "the region is up");
 
     wait_for_signal().await?;
     tracing::info!("told to stop: finishing open work");
@@ -219,6 +225,7 @@ struct Listeners {
     gateway: TcpListener,
     admin: TcpListener,
     peer: TcpListener,
+    dns: DnsSockets,
 }
 
 impl Listeners {
@@ -232,20 +239,23 @@ impl Listeners {
             gateway: bind("gateway", region.addresses.gateway).await?,
             admin: bind("admin", region.addresses.admin).await?,
             peer: bind("peer", region.addresses.peer).await?,
+            dns: net::bind_dns(region.addresses.dns).await.with_context(|| {
+                format!("the dns address {} of {} cannot be bound", region.addresses.dns, region.id)
+            })?,
         })
     }
 
     fn serve(
         self,
         region: &Arc<RunningRegion>,
-        verifier: TokenVerifier,
-        metrics: net::MetricsHandle,
+        (verifier, metrics, dns): (TokenVerifier, net::MetricsHandle, DnsConfig),
         identity: &net::Identity,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) {
         let served: Arc<dyn net::Region> = region.clone();
         tasks.spawn(net::serve_gateway(self.gateway, served.clone(), verifier.clone(), stop.clone()));
         tasks.spawn(net::serve_admin(self.admin, served.clone(), verifier, metrics, stop.clone()));
+        tasks.spawn(net::serve_dns(self.dns, region.dns.clone(), dns, stop.clone()));
         tasks.spawn(net::serve_peer(self.peer, identity.clone(), served, stop.clone()));
     }
 }
@@ -267,6 +277,7 @@ fn start_tasks(
     tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
+    tasks.spawn(gauges::keep(region.clone(), stop.clone()));
     if region.me == region.regions.primary {
         let (watched, root, stop) = (region.clone(), args.tree.clone(), stop.clone());
         tasks.spawn(async move {

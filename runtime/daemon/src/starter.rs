@@ -28,7 +28,7 @@ REPOMIND ?= repomind-run
 RATE     ?= 200
 SECONDS  ?= 10
 
-.PHONY: deploy-multi-region destroy status test-failover verify-replication audit-compliance load-test
+.PHONY: deploy-multi-region destroy status check repl test-failover verify-replication audit-compliance load-test
 
 deploy-multi-region:
 \t$(REPOMIND) deploy
@@ -36,6 +36,10 @@ destroy:
 \t$(REPOMIND) destroy
 status:
 \t$(REPOMIND) status
+check:
+\t$(REPOMIND) check
+repl:
+\t$(REPOMIND) repl
 test-failover:
 \t$(REPOMIND) drill failover
 verify-replication:
@@ -44,6 +48,54 @@ audit-compliance:
 \t$(REPOMIND) audit
 load-test:
 \t$(REPOMIND) load-test --rate $(RATE) --seconds $(SECONDS)
+";
+
+/// Region files with a word on every key. The policies come as they are, with names of ours replaced.
+const REGION: &str = "\
+# One region of your service. The file's name is the region's id: policies and commands call it {id}.
+version: 1
+region:
+  # The provider's name for the place. A known one (us-east-1, eu-west-1 and 19 more) also gives the country and
+  # the coordinates; for any other, state `country: DE` and `coordinates: {latitude: 50.1, longitude: 8.7}` below.
+  name: {name}
+  # Exactly one region is the primary: it watches these files and hands saved policies to the others.
+  primary: {primary}
+  services:
+    # Your service behind this region's gateway. On one machine, `deploy` puts a sample service in its place.
+    api: https://api-{id}.example.org
+    # Where this region keeps backups and large objects.
+    storage: file:///var/lib/repomind/{id}/objects
+  capacity:
+    min_instances: 2
+    max_instances: 20
+  # What this region offers. A WebSocket goes only to regions with websockets, /batch only to batch-processing;
+  # any other word can be asked for with the header Repomind-Needs.
+  features: {features}
+  # Where it listens: gateway 8080, admin 9090, peers 7443, DNS 5300. On a machine of its own, its address there.
+  addresses:
+    host: {host}
+";
+/// Id, provider's name, whether it is the primary, features, address on one machine.
+const STARTERS: &[[&str; 5]] = &[
+    ["us-east", "us-east-1", "true", "[full-api, websockets, batch-processing]", "127.0.1.1"],
+    ["eu-west", "eu-west-1", "false", "[full-api, websockets]", "127.0.2.1"],
+    ["ap-southeast", "ap-southeast-1", "false", "[full-api, websockets]", "127.0.3.1"],
+];
+
+const README: &str = "\
+# Regions and policies of this service
+
+`make deploy-multi-region` starts all regions on this machine, with a sample service behind each gateway. Then edit a
+`.scm` file and save it: every region follows within a second, or the file is refused with the line and the remedy.
+
+- `region-config/*.yml`: one file a region. Put the address of your service under `services.api`.
+- `region-config/available/`: ready files for more regions; copy one up to `region-config/` to add it.
+- `region-config/region-mapping.scm`, `traffic-routing/*.scm`: which region serves whom.
+- `data-replication/*.scm`: how data is copied and conflicts are settled.
+- `compliance/*.scm`: where which data may lie. These are encoded rules, not legal advice.
+- `edge-deployment/edge-cache.scm`: what may be cached.
+
+`repomind-run check` reads everything and starts nothing. `repomind-run --help` lists the rest.
 ";
 
 /// `repomind-run new DIR`. Refuses a directory that holds anything.
@@ -64,7 +116,13 @@ fn write(root: &Path) -> anyhow::Result<usize> {
     for (name, folder) in FOLDERS {
         written += extract(folder, &root.join(name))?;
     }
-    for (name, text) in [("Makefile", MAKEFILE), (".gitignore", ".repomind/\n")] {
+    for [id, name, primary, features, host] in STARTERS {
+        let words =
+            [("{id}", id), ("{name}", name), ("{primary}", primary), ("{features}", features), ("{host}", host)];
+        let text = words.iter().fold(REGION.to_owned(), |text, (word, value)| text.replace(word, value));
+        put(&root.join("region-config").join(format!("{id}.yml")), text.as_bytes())?;
+    }
+    for (name, text) in [("README.md", README), ("Makefile", MAKEFILE), (".gitignore", ".repomind/\n")] {
         put(&root.join(name), text.as_bytes())?;
         written += 1;
     }
@@ -74,7 +132,8 @@ fn write(root: &Path) -> anyhow::Result<usize> {
 fn extract(folder: &Dir<'_>, root: &Path) -> anyhow::Result<usize> {
     let mut written = 0;
     for file in folder.files() {
-        put(&root.join(file.path()), file.contents())?;
+        let text = file.contents_utf8().with_context(|| format!("{} is not text", file.path().display()))?;
+        put(&root.join(file.path()), text.replace("repomind.io", "example.org").as_bytes())?;
         written += 1;
     }
     for inner in folder.dirs() {
@@ -103,5 +162,8 @@ mod tests {
             assert!(root.join(file).is_file(), "{file}");
         }
         assert!(write(&root).is_err());
+        let regions = config::load(&root).expect("the starter's regions are good");
+        let ids: Vec<_> = STARTERS.iter().map(|[id, ..]| *id).collect();
+        assert!(ids.iter().all(|id| regions.by_id.contains_key(*id)) && regions.by_id.len() == ids.len());
     }
 }

@@ -83,7 +83,7 @@ pub fn table(status: &ClusterStatus) -> Table {
     let colour = std::io::stdout().is_terminal();
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["region", "state", "gateway", "round trips (ms)", "lag (ms)", "generation"]);
+    table.set_header(["region", "state", "gateway", "dns", "round trips (ms)", "lag (ms)", "generation"]);
     for region in &status.regions {
         let state = Cell::new(region.state.name());
         let state = match colour {
@@ -106,6 +106,7 @@ pub fn table(status: &ClusterStatus) -> Table {
             Cell::new(name),
             state,
             Cell::new(format!("http://{}", region.gateway)),
+            Cell::new(region.dns),
             Cell::new(trips),
             Cell::new(lags.collect::<Vec<_>>().join("\n")),
             Cell::new(format!("{} ({}){mark}", region.generation, region.policy_hash)),
@@ -114,7 +115,7 @@ pub fn table(status: &ClusterStatus) -> Table {
     for id in &status.unreachable {
         let gone = Cell::new("no answer");
         let gone = if colour { gone.fg(Color::Red).add_attribute(Attribute::Bold) } else { gone };
-        table.add_row([Cell::new(id), gone, Cell::new(""), Cell::new(""), Cell::new(""), Cell::new("")]);
+        table.add_row([Cell::new(id), gone, Cell::new(""), Cell::new(""), Cell::new(""), Cell::new(""), Cell::new("")]);
     }
     table
 }

@@ -1,6 +1,6 @@
 //! The data of one region, as its gateway and its peers use it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -35,6 +35,10 @@ const CAUSES_WAIT: Duration = Duration::from_secs(2);
 const RETRY_AFTER: Millis = Millis::from_secs(1);
 /// Settlements of resolvers that are remembered.
 pub(crate) const SETTLED: usize = 4096;
+/// Resolvers asked and not yet heard; with more, readers are shown the last write at once.
+pub(crate) const ASKED: usize = 256;
+/// How long a reader waits for a resolver before it is shown the last write.
+pub(crate) const RESOLVER_WAIT: Duration = Duration::from_millis(50);
 
 /// Wall-clock time of this machine.
 pub(crate) fn wall_clock() -> UnixMillis {
@@ -55,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) writer: Mutex<Option<JoinHandle<()>>>,
     /// What resolvers decided, by generation, key and state of the key.
     pub(crate) settled: Mutex<HashMap<(u64, Address, String), Resolution>>,
+    /// What resolvers are being asked, by the same.
+    pub(crate) asked: Mutex<HashSet<(u64, Address, String)>>,
     /// Which regions each scope consists of.
     pub(crate) scopes: Arc<Scopes>,
     pub(crate) digest_key: [u8; 32],
@@ -120,6 +126,7 @@ impl DataPlane {
             queue: Mutex::new(Some(queue)),
             writer: Mutex::new(Some(thread)),
             settled: Mutex::default(),
+            asked: Mutex::default(),
             scopes,
             digest_key,
             desk,

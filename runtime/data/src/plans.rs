@@ -43,6 +43,7 @@ impl Plans {
             routing: RoutingPlan {
                 default: nowhere,
                 by_class: std::collections::BTreeMap::<ClientClass, Ranking>::new(),
+                dns: Default::default(),
             },
             edge: EdgePlan::default(),
         }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use model::question::Resolution;
 use model::record::{Address, Payload, Row, Sibling};
+use model::replication::Strategy;
 use model::residency::ScopeId;
 use model::{Key, Namespace};
 use replication::{Fold, ScopeDigest, ScopeDigests};
 use store::{Store, StoreError};
 
-use crate::plane::{DataPlane, SETTLED};
+use crate::plane::{ASKED, DataPlane, RESOLVER_WAIT, SETTLED};
 use crate::types::{DataError, ETag, ScopeSummary, View};
 
 /// Which sibling of a row is shown, why, and the value that a resolver put in its place.
@@ -39,22 +40,44 @@ impl DataPlane {
     pub async fn read(&self, address: &Address) -> Result<Option<View>, DataError> {
         let Some(row) = self.shared.store.row(address)? else { return Ok(None) };
         let plans = self.shared.plans.load();
-        let fold = replication::fold(&row, plans.replication.strategy(&address.namespace));
+        let strategy = plans.replication.strategy(&address.namespace);
+        let fold = replication::fold(&row, strategy);
         if let Fold::Ask { resolver, .. } = &fold
             && self.settlement(plans.generation, address, &row).is_none()
-            && let Some(resolution) = self.shared.resolver.resolve(resolver, address, &row.siblings).await
         {
-            let mut settled = self.shared.settled.lock().expect("nothing panics while it holds the lock");
-            if settled.len() >= SETTLED {
-                settled.clear();
-            }
-            settled.insert((plans.generation, address.clone(), ETag::of(&row).to_string()), resolution);
+            self.have_settled(plans.generation, resolver, address, &row).await;
         }
-        let shown = self.shown(address, &row, &fold, plans.generation);
+        let shown = self.shown(address, &row, (&fold, strategy), plans.generation);
         match row.siblings.get(shown.at) {
             Some(winner) if winner.is_marker() => Err(self.elsewhere(winner)),
             _ => Ok(shown.view(&row)),
         }
+    }
+
+    /// Has the resolver asked, and waits for its answer for at most [`RESOLVER_WAIT`]. A later one is kept for later
+    /// readers; those of now are shown the last write.
+    async fn have_settled(&self, generation: u64, resolver: &str, address: &Address, row: &Row) {
+        let key = (generation, address.clone(), ETag::of(row).to_string());
+        {
+            let mut asked = self.shared.asked.lock().expect("nothing panics while it holds the lock");
+            if asked.len() >= ASKED || !asked.insert(key.clone()) {
+                return;
+            }
+        }
+        let answer = self.shared.resolver.resolve(resolver, address, &row.siblings);
+        let shared = self.shared.clone();
+        let settling = tokio::spawn(async move {
+            let resolution = answer.await;
+            if let Some(resolution) = resolution {
+                let mut settled = shared.settled.lock().expect("nothing panics while it holds the lock");
+                if settled.len() >= SETTLED {
+                    settled.clear();
+                }
+                settled.insert(key.clone(), resolution);
+            }
+            shared.asked.lock().expect("nothing panics while it holds the lock").remove(&key);
+        });
+        let _ = tokio::time::timeout(RESOLVER_WAIT, settling).await;
     }
 
     /// Where the write lives that `marker` stands for.
@@ -67,10 +90,12 @@ impl DataPlane {
         self.shared.settled.lock().expect("nothing panics while it holds the lock").get(&key).cloned()
     }
 
-    fn shown(&self, address: &Address, row: &Row, fold: &Fold, generation: u64) -> Shown {
+    fn shown(&self, address: &Address, row: &Row, (fold, strategy): (&Fold, &Strategy), generation: u64) -> Shown {
         let show = |at: usize, by: &str| Shown { at, resolved_by: by.to_owned(), merged: None };
         match fold {
-            Fold::Winner(at) => show(*at, if row.siblings.len() > 1 { "strategy" } else { "none" }),
+            Fold::Winner(at) => {
+                show(*at, if row.siblings.len() > 1 { strategy.conflict_resolution.name() } else { "none" })
+            }
             Fold::Siblings => show(replication::last_write(&row.siblings), "siblings"),
             Fold::Ask { resolver, meanwhile } => match self.settlement(generation, address, row) {
                 Some(Resolution::Winner(at)) => show(at as usize, resolver),
@@ -104,7 +129,7 @@ impl DataPlane {
             for (key, row) in rows {
                 let address = Address { namespace: namespace.clone(), key };
                 let fold = replication::fold(&row, strategy);
-                let view = self.shown(&address, &row, &fold, plans.generation).view(&row);
+                let view = self.shown(&address, &row, (&fold, strategy), plans.generation).view(&row);
                 found.extend(view.map(|view| (address.key, view)));
             }
             if last_page {

@@ -11,7 +11,7 @@ use crate::names::RegionId;
 use crate::record::{Address, Sibling};
 use crate::replication::{LagBands, ReplicationPlan};
 use crate::residency::{RegionPolicy, ResidencyCase, Verdict};
-use crate::routing::{Facts, Observation, Ranking};
+use crate::routing::{Facts, Observation, Routes};
 
 /// What is asked of a loaded generation. Every question is answered within a wall-clock limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,8 @@ pub enum Question {
         /// The facts in force, for the tests that use none of their own.
         facts: Facts,
     },
-    /// Rank the regions for every client class of `facts`, plus the class of no country.
+    /// Rank the regions for every client class of `facts`, plus the class of no country, and shape the DNS answers
+    /// that follow from it.
     Route {
         /// The facts to rank by; they replace those loaded.
         facts: Facts,
@@ -91,15 +92,24 @@ pub struct CaseAnswer {
     pub transfer: BTreeMap<(RegionId, RegionId), Verdict>,
 }
 
+/// The rulings on many cases. Policies tell few of them apart, so each distinct ruling stands once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rulings {
+    /// The distinct rulings.
+    pub distinct: Vec<CaseAnswer>,
+    /// For each case asked about, in order, which of them applies. An index past the end is no ruling: denied.
+    pub of_case: Vec<u32>,
+}
+
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     /// The tree is good.
     Loaded(Box<Declarations>),
-    /// The rankings: for no country first, then one for each client of the facts, in their order.
-    Routes(Vec<Ranking>),
-    /// One for each case, in order.
-    Residency(Vec<CaseAnswer>),
+    /// The rankings, and what is answered over DNS.
+    Routes(Box<Routes>),
+    /// The rulings.
+    Residency(Rulings),
     /// Whether the region should be taken as unwell.
     Unwell(bool),
     /// The settlement.

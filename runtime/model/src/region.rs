@@ -1,7 +1,7 @@
 //! A region as its YAML file describes it, every default filled in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,8 @@ pub struct Addresses {
     pub peer: SocketAddr,
     /// UDP and TCP port for authoritative DNS.
     pub dns: SocketAddr,
+    /// Under which users reach the gateway, as DNS answers have it; at least one, and none is unspecified.
+    pub public: Vec<IpAddr>,
 }
 
 /// How much a region can take.

@@ -22,6 +22,18 @@ pub enum ConflictResolution {
     Custom(String),
 }
 
+impl ConflictResolution {
+    /// The name in policies, headers and reports.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::LastWriteWins => "last-write-wins",
+            Self::PriorityRegions => "priority-regions",
+            Self::KeepSiblings => "keep-siblings",
+            Self::Custom(resolver) => resolver,
+        }
+    }
+}
+
 /// How many regions must have fsynced a write before it is acknowledged, the accepting one included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AckLevel {

@@ -1,5 +1,7 @@
 //! Where a request goes: the facts that policies rank regions by, and the
-//! table that requests are answered from.
+//! table that requests are answered from, over HTTP and over DNS.
+
+mod zone;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::names::{Country, Feature, RegionId};
 use crate::region::Coordinates;
 use crate::units::Micros;
+
+pub use zone::*;
 
 /// A group of clients that are routed alike: those of one country, or those of no known one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -93,7 +97,7 @@ pub struct Facts {
 }
 
 /// Regions for one client class, best first, each with its share of a tie.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ranking {
     /// All regions that the policy named, best first: Rust masks those that are down.
     pub regions: Vec<RegionId>,
@@ -106,6 +110,17 @@ pub struct RoutingPlan {
     pub default: Ranking,
     /// By class.
     pub by_class: BTreeMap<ClientClass, Ranking>,
+    /// What is answered over DNS by these rankings.
+    pub dns: DnsPlan,
+}
+
+/// What the routing policies answered, not yet checked against the facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routes {
+    /// For clients of no known country first, then one for each client of the facts, in their order.
+    pub rankings: Vec<Ranking>,
+    /// The zones, and the shapes of the answers.
+    pub dns: DnsPlan,
 }
 
 impl RoutingPlan {

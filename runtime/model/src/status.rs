@@ -21,6 +21,8 @@ pub struct RegionStatus {
     pub gateway: SocketAddr,
     /// The admin address.
     pub admin: SocketAddr,
+    /// The UDP and TCP address for DNS.
+    pub dns: SocketAddr,
     /// The policy generation in force.
     pub generation: u64,
     /// The hash of that generation's files.

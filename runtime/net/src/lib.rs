@@ -1,13 +1,14 @@
-//! The sockets: gateway for users, admin for operators, mutual TLS between regions.
+//! The sockets: gateway for users, DNS for resolvers, admin for operators, mutual TLS between regions.
 //!
 //! A daemon implements [`Region`] once and hands it to [`serve_gateway`],
 //! [`serve_admin`] and [`serve_peer`]; it runs one [`run_link`] a peer, which
-//! ships commits over a [`PeerClient`]. Nothing here decides where data may be
+//! ships commits over a [`PeerClient`]. [`serve_dns`] needs only [`DnsAnswers`]. Nothing here decides where data may be
 //! or where a request goes: it asks the current plans. Every bound is in
 //! [`limits`]. Logs name regions and errors, never keys, subjects or tokens.
 
 mod admin;
 mod attest;
+mod dns;
 pub mod evidence;
 mod gateway;
 pub mod identity;
@@ -36,6 +37,7 @@ use model::{Country, RegionId, UnixMillis};
 
 pub use admin::{MetricsError, MetricsHandle, install_metrics, serve_admin};
 pub use attest::{AttestError, attest};
+pub use dns::{DnsAnswers, DnsConfig, DnsSockets, bind_dns, serve_dns};
 pub use gateway::serve_gateway;
 pub use identity::Identity;
 pub use peer::{CosignAnswer, CosignRefusal, PeerClient, PeerError, PeerReport, run_link, serve_peer};

@@ -113,3 +113,40 @@ pub const TOKENS_REMEMBERED: usize = 1024;
 
 /// The longest bearer token that is looked at.
 pub const TOKEN_BYTES: usize = 8 * 1024;
+
+/// How long a server waits when it cannot accept a connection, out of descriptors for example.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// UDP sockets of the DNS address; no more than there are processors.
+pub const DNS_SOCKETS: usize = 8;
+
+/// The receive buffer of a DNS socket: what arrives in some milliseconds at 100,000 queries a second.
+pub const DNS_SOCKET_BYTES: usize = 1024 * 1024;
+
+/// The longest query that is read from a datagram; what is longer is refused. A query with all options has 400 bytes.
+pub const DNS_QUERY_BYTES: usize = 2048;
+
+/// Datagrams that one socket answers before other tasks get their turn.
+pub const DNS_BATCH: usize = 64;
+
+/// Answers a second over UDP to one client prefix, where the client has not shown by a cookie that it is there. A
+/// busy resolver asks some hundreds of questions a second for one deployment.
+pub const DNS_ANSWERS: u32 = 2000;
+
+/// Client prefixes that one DNS socket counts at once, 32 bytes each.
+pub const DNS_PREFIXES: usize = 16 * 1024;
+
+/// DNS connections at once; more wait in the listen queue.
+pub const DNS_CONNECTIONS: usize = 512;
+
+/// DNS connections of one address at once; more are closed.
+pub const DNS_CONNECTIONS_EACH: usize = 32;
+
+/// How long a DNS connection may be without a whole query, or an answer without a reader.
+pub const DNS_IDLE: Duration = Duration::from_secs(10);
+
+/// Queries of one DNS connection; the client may open another.
+pub const DNS_CONNECTION_QUERIES: usize = 10_000;
+
+/// Answers to queries that came together are sent together up to this length.
+pub const DNS_UNSENT_BYTES: usize = 16 * 1024;

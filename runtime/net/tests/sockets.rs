@@ -17,13 +17,13 @@ use model::bundle::SignedBundle;
 use model::edge::{CacheRule, EdgePlan};
 use model::names::Feature;
 use model::question::Resolution;
-use model::record::{Address, DataClass, Sibling};
+use model::record::{Address, DataClass, Labels, Sibling};
 use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
 use model::replication::{AckLevel, ConflictResolution, LagAction, LagBands, ReplicationPlan, Strategy};
-use model::residency::ResidencyPlan;
-use model::routing::{Ranking, RegionState, RoutingPlan};
+use model::residency::{CaseRuling, RegionPolicy, ResidencyPlan, Verdict};
+use model::routing::{DnsPlan, Ranking, RegionState, RoutingPlan};
 use model::status::RegionStatus;
-use model::{Country, Millis, RegionId, RuleId};
+use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use net::{CosignAnswer, CosignRefusal, Identity, PeerClient, PeerError, PolicyInForce, TokenVerifier, Wan, pki};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -74,6 +74,7 @@ impl net::Region for Fixture {
             state: RegionState::Ready,
             gateway: anywhere(),
             admin: anywhere(),
+            dns: anywhere(),
             generation: 7,
             policy_hash: String::new(),
             policy_errors: Vec::new(),
@@ -143,7 +144,13 @@ fn region(name: &str) -> Region {
         coordinates: Coordinates { latitude: 0.0, longitude: 0.0 },
         country,
         jurisdiction: country,
-        addresses: Addresses { gateway: anywhere(), admin: anywhere(), peer: anywhere(), dns: anywhere() },
+        addresses: Addresses {
+            gateway: anywhere(),
+            admin: anywhere(),
+            peer: anywhere(),
+            dns: anywhere(),
+            public: vec![anywhere().ip()],
+        },
         data_dir: "data".into(),
         peers: BTreeSet::new(),
     }
@@ -169,22 +176,26 @@ fn plans() -> Plans {
         replication: ReplicationPlan { default, namespaces: BTreeMap::new() },
         lag: LagBands(vec![(Millis(0), LagAction::Ok)]),
         residency: ResidencyPlan::default(),
-        routing: RoutingPlan { default: ranking, by_class: BTreeMap::new() },
+        routing: RoutingPlan { default: ranking, by_class: BTreeMap::new(), dns: DnsPlan::default() },
         edge: EdgePlan { rules: vec![rule] },
     }
 }
 
 /// The daemon's side of `me`, with its data under `dir`.
 fn fixture(dir: &std::path::Path, me: &str, apis: BTreeMap<RegionId, Uri>) -> Arc<Fixture> {
+    fixture_with(dir, me, apis, plans())
+}
+
+fn fixture_with(dir: &std::path::Path, me: &str, apis: BTreeMap<RegionId, Uri>, plans: Plans) -> Arc<Fixture> {
     let names = ["us-east", "eu-west"];
     let regions = Arc::new(Regions {
         by_id: names.iter().map(|name| (id(name), region(name))).collect(),
         primary: id("us-east"),
     });
     let peers = names.iter().map(|name| id(name)).filter(|name| *name != id(me)).collect();
-    let shared = Arc::new(ArcSwap::from_pointee(plans()));
+    let shared = Arc::new(ArcSwap::from_pointee(plans.clone()));
     let data = DataPlane::open(id(me), peers, &dir.join(me), shared, Arc::new(Nobody), [1; 32]).unwrap();
-    Arc::new(Fixture { me: id(me), regions, data, plans: Arc::new(plans()), apis, wan: Wan::emulated() })
+    Arc::new(Fixture { me: id(me), regions, data, plans: Arc::new(plans), apis, wan: Wan::emulated() })
 }
 
 fn keys() -> tempfile::TempDir {
@@ -413,4 +424,63 @@ async fn a_stale_proof_is_answered_with_the_size_and_a_fork_with_a_refusal() {
         matches!(&forked, Err(PeerError::Refused { status: 422, detail, .. }) if detail.contains("forked")),
         "{forked:?}"
     );
+}
+
+/// The plans, with public records allowed in these regions.
+fn plans_for(regions: &[&str]) -> Plans {
+    let allow = Verdict::Allow {
+        rule: RuleId::new("may-be-here").unwrap(),
+        obligations: BTreeSet::new(),
+        valid_from: UnixMillis(0),
+        valid_until: UnixMillis::MAX,
+    };
+    let labels = Labels::of_class(DataClass::Public, UnixMillis(0));
+    let ruling = Arc::new(CaseRuling {
+        hold: regions.iter().map(|region| (id(region), allow.clone())).collect(),
+        transfer: BTreeMap::from([((id("eu-west"), id("us-east")), allow)]),
+    });
+    let cases = ResidencyPlan::cases_of(&labels).into_iter().map(|case| (case, ruling.clone())).collect();
+    let policy = |region: &&str| RegionPolicy {
+        region: id(region),
+        jurisdiction: Country::new("IE").unwrap(),
+        accepts: labels.classes.clone(),
+        requires: BTreeSet::new(),
+    };
+    let policies = regions.iter().map(|region| (id(region), policy(region))).collect();
+    Plans { residency: ResidencyPlan::new(cases, policies), ..plans() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_refuses_its_copy_over_the_wire_is_named_and_not_counted() {
+    let dir = keys();
+    let shutdown = CancellationToken::new();
+    // us-east has a plan by which the record may be in eu-west alone; eu-west has not heard of it.
+    let us = fixture_with(dir.path(), "us-east", BTreeMap::new(), plans_for(&["eu-west"]));
+    let (listener, peer) = bind().await;
+    let theirs = Identity::load(dir.path(), &id("us-east")).unwrap();
+    tokio::spawn(net::serve_peer(listener, theirs, us.clone(), shutdown.clone()));
+    let eu = fixture_with(dir.path(), "eu-west", BTreeMap::new(), plans_for(&["eu-west", "us-east"]));
+    let ours = Identity::load(dir.path(), &id("eu-west")).unwrap();
+    let client = Arc::new(PeerClient::new(id("us-east"), peer, &ours, Wan::none()).unwrap());
+    tokio::spawn(net::run_link(eu.data.clone(), client, shutdown.clone()));
+    let (listener, address) = bind().await;
+    let verifier = TokenVerifier::load(dir.path()).unwrap();
+    tokio::spawn(net::serve_gateway(listener, eu.clone(), verifier, shutdown.clone()));
+
+    let token = pki::issue_token(dir.path(), "writer", "data:write", Duration::from_secs(3600)).unwrap();
+    let head = format!("PUT /v1/data/answers/k HTTP/1.1\r\nauthorization: Bearer {token}\r\nrepomind-ack: regions");
+    let unknown = ask(address, &format!("{head}:2"), "canary").await;
+    assert!(unknown.starts_with("http/1.1 504"), "{unknown}");
+    assert!(unknown.contains(r#""copies":1"#) && unknown.contains(r#""refused_by":["us-east"]"#), "{unknown}");
+    let too_many = ask(address, &format!("{head}:3"), "x").await;
+    assert!(too_many.starts_with("http/1.1 422") && too_many.contains(r#""in_scope":2"#), "{too_many}");
+    let mut rows = 0;
+    us.data
+        .each_row(&mut |_, _| {
+            rows += 1;
+            true
+        })
+        .unwrap();
+    assert_eq!(rows, 0);
+    shutdown.cancel();
 }

@@ -65,9 +65,9 @@ async fn check(folder: &Path, expression: Option<&String>) -> Result<(), Vec<Fin
     match rulings {
         Answer::Residency(rulings) => {
             for (case, ruling) in
-                cases.iter().zip(rulings).filter(|(case, _)| case.basis == Basis::Contract).step_by(37)
+                cases.iter().zip(&rulings.of_case).filter(|(case, _)| case.basis == Basis::Contract).step_by(37)
             {
-                println!("{case:?}: {:?}", ruling.hold);
+                println!("{case:?}: {:?}", rulings.distinct[*ruling as usize].hold);
             }
         }
         Answer::Refused(findings) => return Err(findings),

@@ -1,5 +1,6 @@
 //! The child's side: one engine, one tree, one question at a time.
 
+mod answers;
 pub(crate) mod cage;
 mod declare;
 mod faults;
@@ -9,6 +10,7 @@ mod natives;
 mod questions;
 mod samples;
 mod values;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -66,7 +68,7 @@ fn answer(interpreter: &mut Interpreter, question: Question, socket: &mut File, 
                 let _ = wire::write(socket, &Report::At(file.to_owned()));
             })
             .map(|declarations| Answer::Loaded(Box::new(declarations))),
-        Question::Route { facts } => interpreter.route(&facts).map(Answer::Routes),
+        Question::Route { facts } => interpreter.route(&facts).map(|routes| Answer::Routes(Box::new(routes))),
         Question::Residency { cases } => interpreter.rule_on(&cases).map(Answer::Residency),
         Question::Health { observations } => interpreter.unwell(&observations).map(Answer::Unwell),
         Question::Resolve { resolver, address, siblings } => {

@@ -63,12 +63,74 @@ struct Spans<T> {
 }
 
 impl<T: Ord + Copy> Spans<T> {
-    fn at(&self, point: T) -> u8 {
-        match self.starts.partition_point(|&start| start <= point) {
-            0 => 0,
-            after => self.countries[after - 1],
-        }
+    /// The country's number at a point, the last point before its span and the first one after it.
+    fn around(&self, point: T) -> (u8, Option<T>, Option<T>) {
+        let after = self.starts.partition_point(|&start| start <= point);
+        let country = if after == 0 { 0 } else { self.countries[after - 1] };
+        // Where the span before this one ends is where this one begins: the start serves for both.
+        let begins = after.checked_sub(1).map(|at| self.starts[at]);
+        (country, begins, self.starts.get(after).copied())
     }
+}
+
+/// What the table says of an address, and how far that reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matched {
+    /// The country; none for private and unassigned addresses.
+    pub country: Option<Country>,
+    /// The length of the shortest prefix around the address in which every address has the same country: what
+    /// RFC 7871 calls the scope. At most 32 for IPv4 and 128 for IPv6.
+    pub prefix: u8,
+}
+
+/// IPv4 blocks that have no country whatever the source says, in ascending order (RFC 6890): first address and
+/// length of the prefix.
+const PRIVATE: [(Ipv4Addr, u8); 6] = [
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(255, 255, 255, 255), 32),
+];
+
+impl Spans<u32> {
+    /// The spans with no country in `block`.
+    fn without(self, (first, length): (Ipv4Addr, u8)) -> Self {
+        let first = first.to_bits();
+        let last = first | u32::MAX.checked_shr(u32::from(length)).unwrap_or(0);
+        let (resumed, _, next) = self.around(last);
+        let mut spans = Self { starts: Vec::with_capacity(self.starts.len() + 2), countries: Vec::new() };
+        let mut add = |start: u32, country: u8| {
+            // Neighbours of one country are one span, so that no boundary is reported where there is none.
+            if spans.countries.last().copied().unwrap_or(0) != country {
+                spans.starts.push(start);
+                spans.countries.push(country);
+            }
+        };
+        let all = self.starts.iter().copied().zip(self.countries.iter().copied());
+        all.clone().filter(|&(start, _)| start < first).for_each(|(start, country)| add(start, country));
+        add(first, 0);
+        if let Some(after) = last.checked_add(1)
+            && next != Some(after)
+        {
+            add(after, resumed);
+        }
+        all.filter(|&(start, _)| start > last).for_each(|(start, country)| add(start, country));
+        spans
+    }
+}
+
+/// How many leading bits two addresses of `width` bits share.
+fn shared(a: u128, b: u128, width: u32) -> u32 {
+    (a ^ b).leading_zeros().saturating_sub(128 - width).min(width)
+}
+
+/// The length of the shortest prefix around `point` that holds neither the point before its span nor the one after.
+fn prefix_within(point: u128, begins: Option<u128>, next: Option<u128>, width: u32) -> u8 {
+    let before = begins.and_then(|begins| begins.checked_sub(1));
+    let longest = before.into_iter().chain(next).map(|outside| shared(point, outside, width) + 1).max();
+    longest.unwrap_or(0) as u8
 }
 
 impl CountryTable {
@@ -101,33 +163,51 @@ impl CountryTable {
             codes.push(Country::new(&text).map_err(|_| TableError::Code(text))?);
         }
         let v4 = reader.spans(codes.len(), |start| u32::try_from(start).map_err(|_| TableError::Order))?;
+        // The source assigns some of these to countries.
+        let v4 = PRIVATE.into_iter().fold(v4, Spans::without);
         let v6 = reader.spans(codes.len(), Ok)?;
         if reader.rest.is_empty() { Ok(Self { codes, v4, v6 }) } else { Err(TableError::Length) }
     }
 
     /// The country of an address; none for private and unassigned ones.
     pub fn country(&self, address: IpAddr) -> Option<Country> {
-        let number = match address {
+        self.matched(address).country
+    }
+
+    /// The country of an address, and the prefix in which all addresses have it.
+    pub fn matched(&self, address: IpAddr) -> Matched {
+        match address {
             IpAddr::V4(address) => self.v4(address),
             IpAddr::V6(address) => match address.to_ipv4_mapped() {
-                Some(address) => self.v4(address),
+                Some(address) => {
+                    let Matched { country, prefix } = self.v4(address);
+                    Matched { country, prefix: prefix + 96 }
+                }
                 None => self.v6(address),
             },
-        };
-        self.codes.get(usize::from(number.checked_sub(1)?)).copied()
-    }
-
-    fn v4(&self, address: Ipv4Addr) -> u8 {
-        // The source assigns some of these to countries.
-        if address.is_private() || address.is_loopback() || address.is_link_local() || address.is_broadcast() {
-            return 0;
         }
-        self.v4.at(address.to_bits())
     }
 
-    fn v6(&self, address: Ipv6Addr) -> u8 {
+    fn v4(&self, address: Ipv4Addr) -> Matched {
+        let point = address.to_bits();
+        let (number, begins, next) = self.v4.around(point);
+        let prefix = prefix_within(point.into(), begins.map(Into::into), next.map(Into::into), 32);
+        Matched { country: self.code(number), prefix }
+    }
+
+    fn v6(&self, address: Ipv6Addr) -> Matched {
         // 48 bits are left, so nothing is cut off.
-        self.v6.at((address.to_bits() >> IPV6_SHIFT) as u64)
+        let point = (address.to_bits() >> IPV6_SHIFT) as u64;
+        let (number, begins, next) = self.v6.around(point);
+        let prefix = prefix_within(point.into(), begins.map(Into::into), next.map(Into::into), 48);
+        // IPv4-mapped addresses are looked up elsewhere: no prefix of another address may hold them.
+        let mapped = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().to_bits();
+        let apart = shared(address.to_bits(), mapped, 128) as u8 + 1;
+        Matched { country: self.code(number), prefix: prefix.max(apart) }
+    }
+
+    fn code(&self, number: u8) -> Option<Country> {
+        self.codes.get(usize::from(number.checked_sub(1)?)).copied()
     }
 }
 
@@ -182,6 +262,8 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn found(table: &CountryTable, address: &str) -> Option<String> {
@@ -210,6 +292,67 @@ mod tests {
         for address in ["127.0.0.1", "10.1.2.3", "192.168.1.1", "::1", "fd00::1", "0.0.0.0", "255.255.255.255"] {
             assert_eq!(found(&table, address), None, "{address}");
         }
+    }
+
+    /// The country of an address by reading all spans, and private blocks by the standard library's word.
+    fn found_slowly(table: &CountryTable, address: Ipv4Addr) -> Option<Country> {
+        if address.is_private() || address.is_loopback() || address.is_link_local() || address.is_broadcast() {
+            return None;
+        }
+        let spans = table.v4.starts.iter().zip(&table.v4.countries);
+        let (_, number) = spans.take_while(|(start, _)| **start <= address.to_bits()).last()?;
+        table.codes.get(usize::from(number.checked_sub(1)?)).copied()
+    }
+
+    #[test]
+    fn a_prefix_never_reaches_into_another_country_and_is_never_longer_than_it_must_be() {
+        let table = CountryTable::bundled();
+        let mut seen = BTreeSet::new();
+        for number in 0..3000_u32 {
+            // Fibonacci hashing spreads the addresses evenly; every third lies at the edge of a span.
+            let spread = number.wrapping_mul(2_654_435_769);
+            let edge = table.v4.starts[spread as usize % table.v4.starts.len()];
+            let point = if number % 3 == 0 { edge.wrapping_sub(number % 2) } else { spread };
+            let matched = table.matched(Ipv4Addr::from_bits(point).into());
+            assert_eq!(matched.country, found_slowly(&table, point.into()), "{}", Ipv4Addr::from_bits(point));
+            let size = 1_u64 << (32 - matched.prefix);
+            let first = u64::from(point) & !(size - 1);
+            let same = |at: u64| table.country(Ipv4Addr::from_bits(at as u32).into()) == matched.country;
+            for step in 0..64 {
+                assert!(same(first + (size - 1) * step / 63), "{} /{}", Ipv4Addr::from_bits(point), matched.prefix);
+            }
+            if matched.prefix > 0 {
+                // Twice the block holds a boundary: some address in its other half is the first of a span.
+                let twin = first ^ size;
+                let edges = table.v4.starts.partition_point(|&start| u64::from(start) < twin.min(first) + 1);
+                let inside = table.v4.starts.get(edges).is_some_and(|&start| u64::from(start) < twin.max(first) + size);
+                assert!(inside, "{} could be known by /{}", Ipv4Addr::from_bits(point), matched.prefix - 1);
+            }
+            seen.insert(matched.prefix);
+        }
+        assert!(seen.len() > 15, "the addresses tried are all alike: {seen:?}");
+    }
+
+    #[test]
+    fn an_ipv6_prefix_never_reaches_into_another_country() {
+        let table = CountryTable::bundled();
+        for (at, &start) in table.v6.starts.iter().enumerate().step_by(97) {
+            // ::/48 holds the IPv4-mapped addresses; it has its own test below.
+            for point in [start, start.saturating_sub(1)].into_iter().filter(|&point| point > 0) {
+                let address = Ipv6Addr::from_bits(u128::from(point) << IPV6_SHIFT);
+                let matched = table.matched(address.into());
+                assert!(matched.prefix <= 48, "{address}");
+                let size = 1_u64 << (48 - u32::from(matched.prefix));
+                let first = point & !(size - 1);
+                for step in 0..16 {
+                    let other = Ipv6Addr::from_bits(u128::from(first + (size - 1) / 15 * step) << IPV6_SHIFT);
+                    assert_eq!(table.country(other.into()), matched.country, "span {at}: {address} and {other}");
+                }
+            }
+        }
+        let mapped = table.matched("::ffff:141.20.1.1".parse().unwrap());
+        assert_eq!(mapped.prefix, 96 + table.matched("141.20.1.1".parse().unwrap()).prefix);
+        assert!(table.matched("::1".parse().unwrap()).prefix > 80, "the prefix of ::1 holds mapped addresses");
     }
 
     #[test]

@@ -5,15 +5,17 @@
 //! come out. Nothing here opens a socket or reads a clock: callers pass `now`.
 //!
 //! Start with [`HealthTracker`] for health, [`facts`] for what policies are
-//! told, [`plan_from`] for what they answer, [`choose`] for one request.
+//! told, [`plan_from`] for what they answer, [`choose`] for one request over HTTP,
+//! [`dns`] for one over DNS.
 
 mod country;
+pub mod dns;
 mod facts;
 mod geography;
 mod health;
 mod table;
 
-pub use country::{CountryTable, TableError};
+pub use country::{CountryTable, Matched, TableError};
 pub use facts::{classes, facts};
 pub use geography::{centre, continent, countries};
 pub use health::{HealthTracker, Limits};

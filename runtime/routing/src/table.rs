@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::RegionId;
 use model::names::Feature;
 use model::region::Regions;
-use model::routing::{ClientClass, Facts, Ranking, RegionState, RoutingPlan};
+use model::routing::{ClientClass, DnsPlan, Facts, Ranking, RegionState, Routes, RoutingPlan};
 
-/// Makes the table of a generation. `answers` are those of `Question::Route`: the ranking for no country first, then
-/// one for each client of `facts`, in their order. Rankings equal to the default take no row of their own.
+/// Makes the table of a generation. `routes` are the answer to `Question::Route` about these `facts`. Rankings equal
+/// to the default take no row of their own.
 ///
 /// # Errors
-/// A sentence, when an answer is missing or left over, names no region or an unknown one, or names one twice. The
-/// caller keeps the table that it has.
-pub fn plan_from(facts: &Facts, answers: Vec<Ranking>) -> Result<RoutingPlan, String> {
+/// A sentence, when a ranking is missing or left over, names no region or an unknown one, or names one twice; when a
+/// zone cannot be, or a name that it routes has no shape or one out of bounds. The caller keeps the table that it has.
+pub fn plan_from(facts: &Facts, routes: Routes) -> Result<RoutingPlan, String> {
+    let Routes { rankings: answers, dns } = routes;
+    check_dns(&dns)?;
     let expected = facts.clients.len() + 1;
     if answers.len() != expected {
         return Err(format!("the routing policies gave {} rankings; {expected} were asked for", answers.len()));
@@ -30,7 +32,23 @@ pub fn plan_from(facts: &Facts, answers: Vec<Ranking>) -> Result<RoutingPlan, St
             by_class.insert(client.class, ranking);
         }
     }
-    Ok(RoutingPlan { default, by_class })
+    Ok(RoutingPlan { default, by_class, dns })
+}
+
+fn check_dns(dns: &DnsPlan) -> Result<(), String> {
+    for (apex, zone) in &dns.zones {
+        zone.check().map_err(|fault| fault.to_string())?;
+        if *apex != zone.apex {
+            return Err(format!("the zone {} stands under {apex}", zone.apex));
+        }
+        for name in &zone.routed {
+            let shapes = dns.shapes.get(name).ok_or_else(|| format!("nothing says how {name} is answered"))?;
+            if !std::iter::once(&shapes.default).chain(shapes.by_class.values()).all(|shape| shape.is_sound()) {
+                return Err(format!("the answers for {name} are out of bounds"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check(ranking: &Ranking, known: &BTreeSet<&RegionId>, whom: &str) -> Result<(), String> {

@@ -9,7 +9,7 @@ fn id(name: &str) -> RegionId {
 }
 
 fn regions() -> Regions {
-    let address = "127.0.0.1:1".parse().unwrap();
+    let address: std::net::SocketAddr = "127.0.0.1:1".parse().unwrap();
     let region = |name: &str, country: &str, features: &[&str]| Region {
         id: id(name),
         name: name.to_owned(),
@@ -21,7 +21,13 @@ fn regions() -> Regions {
         coordinates: Coordinates { latitude: 0.0, longitude: 0.0 },
         country: Country::new(country).unwrap(),
         jurisdiction: Country::new(country).unwrap(),
-        addresses: Addresses { gateway: address, admin: address, peer: address, dns: address },
+        addresses: Addresses {
+            gateway: address,
+            admin: address,
+            peer: address,
+            dns: address,
+            public: vec![address.ip()],
+        },
         data_dir: "data".into(),
         peers: BTreeSet::new(),
     };
@@ -43,7 +49,7 @@ fn germany() -> ClientClass {
 
 fn plan() -> RoutingPlan {
     let by_class = BTreeMap::from([(germany(), ranking(&["eu-west", "us-east", "ap-southeast"]))]);
-    RoutingPlan { default: ranking(&["us-east", "ap-southeast", "eu-west"]), by_class }
+    RoutingPlan { default: ranking(&["us-east", "ap-southeast", "eu-west"]), by_class, dns: DnsPlan::default() }
 }
 
 fn up(down: &[&str]) -> BTreeMap<RegionId, RegionState> {
@@ -85,10 +91,11 @@ fn a_ranking_that_is_missing_empty_double_or_unknown_makes_no_table() {
         (vec![good.clone(), ranking(&["us-east", "us-east"])], "twice for clients in DE"),
         (vec![ranking(&["sa-east"]), good.clone()], "no such region"),
     ] {
-        let refused = plan_from(&facts, bad).unwrap_err();
+        let refused = plan_from(&facts, Routes { rankings: bad, dns: DnsPlan::default() }).unwrap_err();
         assert!(refused.contains(says), "{refused}");
     }
-    let plan = plan_from(&facts, vec![good.clone(), good]).unwrap();
+    let routes = Routes { rankings: vec![good.clone(), good], dns: DnsPlan::default() };
+    let plan = plan_from(&facts, routes).unwrap();
     assert!(plan.by_class.is_empty(), "a row like the default is not kept");
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use model::Namespace;
+use model::{Namespace, RegionId};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -22,6 +22,8 @@ use crate::cli::LoadArgs;
 const UNDER_WAY: usize = 512;
 /// How long one request may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// A request sent this long after it was due was held up.
+const LATE: Duration = Duration::from_millis(10);
 /// Keys that are written and read.
 const KEYS: u64 = 1000;
 /// The share of the asked rate that must be reached.
@@ -34,6 +36,15 @@ struct Measured {
     reached_rate: f64,
     requests: usize,
     errors: BTreeMap<String, usize>,
+    by_region: BTreeMap<RegionId, ByRegion>,
+    /// Requests that were sent later than 10 ms after they were due, because [`UNDER_WAY`] others were not answered or the machine was busy.
+    sent_late: usize,
+}
+
+/// One region's share.
+#[derive(Debug, Default, Serialize)]
+struct ByRegion {
+    good_per_second: f64,
     write: Latency,
     read: Latency,
 }
@@ -76,13 +87,26 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         let ms = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
         format!("{what}: {} good, ms p50 {} p90 {} p99 {} max {}", l.count, ms(l.p50), ms(l.p90), ms(l.p99), ms(l.max))
     };
-    let mut notes = vec![show("writes (ack local)", &measured.write), show("reads", &measured.read)];
+    let mut notes = Vec::new();
+    for (region, one) in &measured.by_region {
+        notes.push(format!("{region}: {:.1} good answers a second", one.good_per_second));
+        notes.push(show("  writes (ack local)", &one.write));
+        notes.push(show("  reads", &one.read));
+    }
+    notes.push(match measured.sent_late {
+        0 => "not saturated: every request was sent when it was due".to_owned(),
+        late if late * 100 < measured.requests => {
+            format!("not saturated: {late} of {} requests were sent more than 10 ms late", measured.requests)
+        }
+        late => format!("saturated: {late} of {} requests were sent more than 10 ms late", measured.requests),
+    });
     notes.extend(measured.errors.iter().map(|(what, count)| format!("{count} × {what}")));
     super::conclude(json, &measured, &checks, &notes)
 }
 
 async fn load(stage: &mut Stage, args: &LoadArgs) -> anyhow::Result<Measured> {
     let gateways: Vec<_> = stage.deployment.regions.values().map(|addresses| addresses.gateway).collect();
+    let regions: Vec<RegionId> = stage.deployment.regions.keys().cloned().collect();
     let namespace = Namespace::new("load")?;
     let run = super::run_id();
     // Reads come from keys that exist: the first write of each is not part of the measurement.
@@ -106,17 +130,19 @@ async fn load(stage: &mut Stage, args: &LoadArgs) -> anyhow::Result<Measured> {
     let total = u64::from(args.rate) * args.seconds;
     let room = Arc::new(Semaphore::new(UNDER_WAY));
     let mut tasks = JoinSet::new();
-    let (mut writes, mut reads, mut errors) = (Vec::new(), Vec::new(), BTreeMap::new());
-    let mut take = |(write, result): (bool, Result<u64, String>)| match result {
-        Ok(ms) if write => writes.push(ms),
-        Ok(ms) => reads.push(ms),
-        Err(why) => *errors.entry(why).or_insert(0) += 1,
+    let mut samples = vec![(Vec::new(), Vec::new()); gateways.len()];
+    let (mut errors, mut sent_late) = (BTreeMap::new(), 0);
+    let mut take = |(at, write, result): (usize, bool, Result<u64, String>)| match result {
+        Ok(ms) if write => samples[at].0.push(ms),
+        Ok(ms) => samples[at].1.push(ms),
+        Err(why) => *errors.entry(format!("{}: {why}", regions[at])).or_insert(0) += 1,
     };
     let began = Instant::now();
     for number in 0..total {
         let due = began + Duration::from_secs_f64(number as f64 / f64::from(args.rate));
         tokio::time::sleep_until(due.into()).await;
         let permit = room.clone().acquire_owned().await?;
+        sent_late += usize::from(due.elapsed() > LATE);
         let at = (number % gateways.len() as u64) as usize;
         let write = (number / gateways.len() as u64).is_multiple_of(2);
         let key = format!("{run}-{at}-{}", number % (KEYS / 10));
@@ -133,7 +159,7 @@ async fn load(stage: &mut Stage, args: &LoadArgs) -> anyhow::Result<Measured> {
                 Ok(reply) => Err(format!("answered {}", reply.status)),
                 Err(error) => Err(error.root_cause().to_string()),
             };
-            (write, result)
+            (at, write, result)
         });
         while let Some(done) = tasks.try_join_next() {
             take(done?);
@@ -142,15 +168,19 @@ async fn load(stage: &mut Stage, args: &LoadArgs) -> anyhow::Result<Measured> {
     while let Some(done) = tasks.join_next().await {
         take(done?);
     }
-    let took = began.elapsed().as_secs_f64();
-    let good = writes.len() + reads.len();
+    // The last request is due one interval before the end.
+    let took = began.elapsed().as_secs_f64().max(args.seconds as f64);
+    let good: usize = samples.iter().map(|(writes, reads)| writes.len() + reads.len()).sum();
+    let by_region = regions.into_iter().zip(samples).map(|(region, (writes, reads))| {
+        let good_per_second = (writes.len() + reads.len()) as f64 / took;
+        (region, ByRegion { good_per_second, write: Latency::of(writes), read: Latency::of(reads) })
+    });
     Ok(Measured {
         asked_rate: args.rate,
-        // The last request is due one interval before the end.
-        reached_rate: good as f64 / took.max(args.seconds as f64),
+        reached_rate: good as f64 / took,
         requests: total as usize,
         errors,
-        write: Latency::of(writes),
-        read: Latency::of(reads),
+        by_region: by_region.collect(),
+        sent_late,
     })
 }

@@ -21,8 +21,10 @@ use super::traffic::{self, Worker, Writing};
 use super::{Check, Stage, percentile};
 use crate::cli::ReplicationArgs;
 
-/// Keys that every region writes.
+/// Keys of each namespace that every region writes.
 const CONTENDED: u64 = 20;
+/// Where they are: the default tree settles conflicts differently in each.
+const NAMESPACES: &[&str] = &["verify", "answers", "settings", "drafts"];
 /// The pause between writes of one writer.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The pause between looks at the lag.
@@ -40,6 +42,7 @@ struct Measured {
     rows: u64,
     contended_keys: u64,
     contended_keys_that_differ: Vec<String>,
+    conflicts_by_strategy: BTreeMap<String, u64>,
     lag_ms: BTreeMap<String, Lag>,
     largest_lag_while_cut_ms: Option<u64>,
     failures: Vec<String>,
@@ -69,6 +72,12 @@ pub async fn run(args: ReplicationArgs) -> anyhow::Result<ExitCode> {
         },
         Check::none("writes that were refused", measured.refused),
         Check::at_most_ms("after healing, the digests of every scope are equal", measured.converged_ms, within),
+        Check {
+            what: "keys on which regions wrote at once and that a strategy had to settle".into(),
+            holds: !measured.conflicts_by_strategy.is_empty(),
+            bound: "some".into(),
+            found: measured.conflicts_by_strategy.values().sum::<u64>().to_string(),
+        },
         Check::none("contended keys on which regions differ", measured.contended_keys_that_differ.len()),
         Check::at_most_ms("99th percentile of lag on the slowest link, nothing cut", worst, target),
     ];
@@ -78,6 +87,8 @@ pub async fn run(args: ReplicationArgs) -> anyhow::Result<ExitCode> {
         measured.scopes,
         measured.cut.join(" - ")
     )];
+    let settled = measured.conflicts_by_strategy.iter().map(|(by, keys)| format!("{by} {keys}"));
+    notes.push(format!("conflicts settled: {}", settled.collect::<Vec<_>>().join(", ")));
     for (link, lag) in &measured.lag_ms {
         notes.push(format!(
             "lag {link}: p50 {} ms, p99 {} ms, max {} ms ({} samples)",
@@ -85,14 +96,18 @@ pub async fn run(args: ReplicationArgs) -> anyhow::Result<ExitCode> {
         ));
     }
     notes.extend(measured.failures.iter().cloned());
+    notes.extend(measured.contended_keys_that_differ.iter().take(5).cloned());
     super::conclude(json, &measured, &checks, &notes)
 }
 
 async fn verify(stage: &mut Stage, args: &ReplicationArgs) -> anyhow::Result<Measured> {
     let regions: Vec<RegionId> = stage.deployment.regions.keys().cloned().collect();
     let [.., a, b] = regions.as_slice() else { bail!("replication needs two regions") };
-    let mut measured =
-        Measured { cut: vec![a.to_string(), b.to_string()], contended_keys: CONTENDED, ..Measured::default() };
+    let mut measured = Measured {
+        cut: vec![a.to_string(), b.to_string()],
+        contended_keys: CONTENDED * NAMESPACES.len() as u64,
+        ..Measured::default()
+    };
     let contended = format!("{}-all-", super::run_id());
     let phase = Duration::from_secs(args.seconds);
 
@@ -131,22 +146,26 @@ async fn verify(stage: &mut Stage, args: &ReplicationArgs) -> anyhow::Result<Mea
             measured.lag_ms.insert(link, Lag { samples: samples.len(), p50, p99, max });
         }
     }
-    measured.contended_keys_that_differ = differing_keys(stage, &contended).await?;
+    compare_keys(stage, &contended, &mut measured).await?;
     Ok(measured)
 }
 
 fn workers(stage: &Stage, contended: &str) -> anyhow::Result<Vec<Worker>> {
-    let what = Writing {
-        namespace: Namespace::new("verify")?,
-        prefix: contended.to_owned(),
-        keys: CONTENDED,
-        ack: "local",
-        every: PAUSE,
-    };
     let mut workers = Vec::new();
     for (id, addresses) in &stage.deployment.regions {
-        let alone = Writing { prefix: format!("{}-{id}-", super::run_id()), keys: u64::MAX, ..what.clone() };
-        for what in [what.clone(), alone] {
+        let alone = Writing {
+            namespace: Namespace::new("verify")?,
+            prefix: format!("{}-{id}-", super::run_id()),
+            keys: u64::MAX,
+            ack: "local",
+            every: PAUSE,
+        };
+        let mut all = vec![alone.clone()];
+        for namespace in NAMESPACES {
+            let namespace = Namespace::new(namespace)?;
+            all.push(Writing { namespace, prefix: contended.to_owned(), keys: CONTENDED, ..alone.clone() });
+        }
+        for what in all {
             workers.push(traffic::writer(stage.client.clone(), id.clone(), addresses.gateway, what));
         }
     }
@@ -206,24 +225,49 @@ async fn differing_scopes(stage: &Stage) -> anyhow::Result<(Vec<String>, usize, 
     Ok((differing, by_scope.len(), total))
 }
 
-async fn differing_keys(stage: &Stage, contended: &str) -> anyhow::Result<Vec<String>> {
-    let namespace = Namespace::new("verify")?;
-    let mut differing = Vec::new();
-    for number in 0..CONTENDED {
+/// Reads every contended key in every region: all must give the same value, settled by the same strategy.
+async fn compare_keys(stage: &Stage, contended: &str, measured: &mut Measured) -> anyhow::Result<()> {
+    for (namespace, number) in NAMESPACES.iter().flat_map(|namespace| (0..CONTENDED).map(move |at| (namespace, at))) {
+        let namespace = Namespace::new(namespace)?;
         let key = format!("{contended}{number}");
         let mut answers = BTreeMap::new();
+        let mut strategy = String::new();
         for (region, addresses) in &stage.deployment.regions {
-            let reply = stage.client.get(addresses.gateway, &namespace, &key, Duration::from_secs(5)).await?;
-            answers.insert(region, (reply.status, reply.excerpt()));
+            let reply = settled(stage, addresses.gateway, &namespace, &key).await?;
+            if reply.header("repomind-siblings").parse::<u64>().is_ok_and(|siblings| siblings > 1) {
+                strategy = reply.header("repomind-resolved-by").to_owned();
+            }
+            answers.insert(region, (reply.status, reply.header("repomind-resolved-by").to_owned(), reply.excerpt()));
         }
-        let all: BTreeSet<_> = answers.values().map(|(status, body)| (status.as_u16(), body)).collect();
-        if all.len() != 1 || answers.values().any(|(status, _)| !status.is_success()) {
-            let each: Vec<String> =
-                answers.iter().map(|(region, (status, body))| format!("{region} {} {body}", status.as_u16())).collect();
-            differing.push(format!("{key}: {}", each.join(", ")));
+        let all: BTreeSet<_> = answers.values().collect();
+        if all.len() != 1 || answers.values().any(|(status, ..)| !status.is_success()) {
+            let each = answers.iter().map(|(region, (status, by, body))| format!("{region} {status} {by} {body}"));
+            let each = each.collect::<Vec<_>>().join(", ");
+            measured.contended_keys_that_differ.push(format!("{namespace}/{key}: {each}"));
+        }
+        if !strategy.is_empty() {
+            *measured.conflicts_by_strategy.entry(strategy).or_default() += 1;
         }
     }
-    Ok(differing)
+    Ok(())
+}
+
+/// A read that waits, for at most two seconds, until a resolver that was asked has answered.
+async fn settled(
+    stage: &Stage,
+    gateway: std::net::SocketAddr,
+    namespace: &Namespace,
+    key: &str,
+) -> anyhow::Result<crate::client::Reply> {
+    let began = Instant::now();
+    loop {
+        let reply = stage.client.get(gateway, namespace, key, Duration::from_secs(5)).await?;
+        let pending = reply.header("repomind-resolved-by").starts_with("pending:");
+        if !pending || began.elapsed() > Duration::from_secs(2) {
+            return Ok(reply);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Looks at the lag of every link until told to stop.

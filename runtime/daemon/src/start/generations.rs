@@ -22,8 +22,8 @@ use model::region::Regions;
 use model::residency::ResidencyPlan;
 use model::routing::{Facts, RoutingPlan};
 use model::{Finding, RegionId, UnixMillis, codec};
-use net::PolicyInForce;
 use net::pki::{BundleSigner, BundleVerifier};
+use net::{DnsAnswers, PolicyInForce};
 use policy::{Generation, PolicyHost};
 
 /// A generation in force: its child process, and what it was made from.
@@ -46,6 +46,8 @@ pub struct Generations {
     /// Where the last good bundle is kept across restarts.
     kept: PathBuf,
     plans: Arc<ArcSwap<Plans>>,
+    /// Told of every change of plans.
+    dns: Arc<DnsAnswers>,
     /// Where the ledger is.
     data: DataPlane,
     live: ArcSwapOption<Live>,
@@ -89,7 +91,7 @@ impl Generations {
         host: PolicyHost,
         (signer, verifier): (Option<BundleSigner>, BundleVerifier),
         kept: PathBuf,
-        plans: Arc<ArcSwap<Plans>>,
+        (plans, dns): (Arc<ArcSwap<Plans>>, Arc<DnsAnswers>),
         data: DataPlane,
     ) -> Self {
         Self {
@@ -100,6 +102,7 @@ impl Generations {
             verifier,
             kept,
             plans,
+            dns,
             data,
             live: ArcSwapOption::empty(),
             findings: ArcSwap::from_pointee(Vec::new()),
@@ -243,7 +246,7 @@ impl Generations {
                 let hash = bundle.tree.hash();
                 let signed = Arc::new(signed);
                 let old = self.live.swap(Some(Arc::new(Live { child, bundle, hash, signed, since })));
-                self.plans.store(Arc::new(plans));
+                self.put_in_force(plans);
                 if let Err(error) = self.data.in_force(number, hash).await {
                     tracing::error!(generation = number, %error, "the ledger does not tell of the generation");
                 }
@@ -261,6 +264,13 @@ impl Generations {
                 Err(refused)
             }
         }
+    }
+
+    /// Swaps the plans, and the answers over DNS that follow from them.
+    fn put_in_force(&self, plans: Plans) {
+        let plans = Arc::new(plans);
+        self.plans.store(plans.clone());
+        self.dns.plans_changed(plans);
     }
 
     /// Makes refusals seen: in the log, in `status` and in the metrics.
@@ -299,7 +309,7 @@ impl Generations {
         let routing = route(&live.child, facts).await?;
         let current = self.plans.load();
         if current.routing != routing {
-            self.plans.store(Arc::new(Plans { routing, ..Plans::clone(&current) }));
+            self.put_in_force(Plans { routing, ..Plans::clone(&current) });
             metrics::counter!("repomind_routing_tables_total").increment(1);
         }
         Ok(())
@@ -356,8 +366,8 @@ async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGe
 
 async fn route(child: &Generation, facts: &Facts) -> Result<RoutingPlan, RefusedGeneration> {
     match ask(child, Question::Route { facts: facts.clone() }).await? {
-        Answer::Routes(rankings) => {
-            routing::plan_from(facts, rankings).map_err(|error| RefusedGeneration::Host(error.to_string()))
+        Answer::Routes(routes) => {
+            routing::plan_from(facts, *routes).map_err(|error| RefusedGeneration::Host(error.to_string()))
         }
         other => Err(unexpected("routes", other)),
     }

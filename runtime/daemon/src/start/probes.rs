@@ -130,16 +130,12 @@ fn observe(
     publish(region);
 }
 
-/// Makes the health that was just learnt visible to the gateway.
+/// Makes the health that was just learnt visible to the gateway and in the answers over DNS.
 pub fn publish(region: &RunningRegion) {
-    let mut states = BTreeMap::new();
-    {
-        let health = region.health.lock().expect("no probe panics while it holds the lock");
-        for peer in region.peers() {
-            let state = health.state(&peer);
-            states.insert(peer, state);
-        }
-    }
+    // Held to the end, so that of two probes the later one is seen last, in both places.
+    let health = region.health.lock().expect("no probe panics while it holds the lock");
+    let mut states: BTreeMap<_, _> =
+        region.peers().into_iter().map(|peer| (peer.clone(), health.state(&peer))).collect();
     states.insert(region.me.clone(), region.own_state());
     let before = region.states.load();
     if **before == states {
@@ -153,7 +149,9 @@ pub fn publish(region: &RunningRegion) {
                 .increment(1);
         }
     }
-    region.states.store(Arc::new(states));
+    let states = Arc::new(states);
+    region.states.store(states.clone());
+    region.dns.states_changed(states);
 }
 
 /// Sends the generation in force to a peer, where it is this region's to send.

@@ -18,7 +18,7 @@ use model::replication::LagAction;
 use model::routing::{ClientClass, Facts, RegionState};
 use model::status::RegionStatus;
 use model::{Country, Mono, RegionId, UnixMillis};
-use net::{CosignRefusal, PolicyInForce, Wan};
+use net::{CosignRefusal, DnsAnswers, PolicyInForce, Wan};
 use routing::{CountryTable, HealthTracker};
 
 use super::generations::Generations;
@@ -40,9 +40,11 @@ pub struct RunningRegion {
     pub new_generation: tokio::sync::Notify,
     /// The plans that requests are answered from.
     pub plans: Arc<ArcSwap<Plans>>,
+    /// The answers over DNS, which follow from the plans and the health.
+    pub dns: Arc<DnsAnswers>,
     /// How it sees every region, itself included.
     pub states: ArcSwap<BTreeMap<RegionId, RegionState>>,
-    /// Probe results. Locked for a few microseconds a probe.
+    /// Probe results. Locked for a few microseconds a probe, and for as long as a new table of answers takes when a state changes.
     pub health: Mutex<HealthTracker>,
     /// Whether the service behind this gateway answered its last check.
     pub api_ok: AtomicBool,
@@ -51,7 +53,7 @@ pub struct RunningRegion {
     /// Emulated delays of peer links, where the local target asks for them.
     pub wan: Wan,
     /// Countries by address.
-    pub countries: CountryTable,
+    pub countries: Arc<CountryTable>,
     /// Client classes that the routing table has a row for.
     pub classes: Vec<ClientClass>,
     /// When this process started: the zero of its monotonic clock.
@@ -125,6 +127,7 @@ impl net::Region for RunningRegion {
             state: self.own_state(),
             gateway: region.addresses.gateway,
             admin: region.addresses.admin,
+            dns: region.addresses.dns,
             generation: self.generations.number(),
             policy_hash: self.generations.hash(),
             policy_errors: self.generations.findings().iter().map(ToString::to_string).collect(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// The binary under test.
-const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
 /// Folders of a tree.
 const TREE: &[&str] = &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
 /// Each cluster of this process takes the next 127.N.0.0/16, beginning here.
@@ -35,18 +35,7 @@ impl Cluster {
     pub fn tree() -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let block = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for name in TREE {
-            let to = folder.path().join("tree").join(name);
-            std::fs::create_dir_all(&to).expect("a folder");
-            for entry in std::fs::read_dir(root.join(name)).expect("the tree's folder").flatten() {
-                if entry.path().is_file() {
-                    let text = std::fs::read_to_string(entry.path()).expect("a text file");
-                    let text = text.replace("127.0.", &format!("127.{block}."));
-                    std::fs::write(to.join(entry.file_name()), text).expect("a copied file");
-                }
-            }
-        }
+        copy_tree(&folder.path().join("tree"), |text| text.replace("127.0.", &format!("127.{block}.")));
         Self { folder, block }
     }
 
@@ -97,6 +86,16 @@ impl Cluster {
             other => panic!("no region {other}"),
         };
         format!("127.{}.{index}.1", self.block)
+    }
+
+    /// The address under which DNS answers with a region.
+    pub fn address(&self, region: &str) -> Ipv4Addr {
+        self.host(region).parse().expect("an address")
+    }
+
+    /// Where a region answers DNS queries.
+    pub fn dns(&self, region: &str) -> SocketAddr {
+        SocketAddr::new(self.address(region).into(), 5300)
     }
 
     /// Asks a region's gateway, with the development token.
@@ -168,6 +167,20 @@ impl Drop for Cluster {
     }
 }
 
+/// Copies regions and policies of the repository, each text changed by `change`.
+pub fn copy_tree(to: &Path, change: impl Fn(&str) -> String) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for name in TREE {
+        std::fs::create_dir_all(to.join(name)).expect("a folder");
+        for entry in std::fs::read_dir(root.join(name)).expect("the tree's folder").flatten() {
+            if entry.path().is_file() {
+                let text = std::fs::read_to_string(entry.path()).expect("a text file");
+                std::fs::write(to.join(name).join(entry.file_name()), change(&text)).expect("a copied file");
+            }
+        }
+    }
+}
+
 /// Everything a command printed.
 pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -185,7 +198,7 @@ pub fn until<T>(what: &str, patience: Duration, mut seen: impl FnMut() -> Option
     }
 }
 
-fn exchange(
+pub fn exchange(
     address: SocketAddr,
     method: &str,
     path: &str,

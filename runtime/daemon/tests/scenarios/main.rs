@@ -2,6 +2,8 @@
 
 mod audit;
 mod cluster;
+mod dns;
+mod machines;
 
 use std::time::Duration;
 

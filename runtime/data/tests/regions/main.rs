@@ -1,5 +1,6 @@
 //! Regions that exchange shipments in memory: no socket, real disks.
 
+mod convergence;
 mod copies;
 mod harness;
 mod ledger;

@@ -3,7 +3,7 @@
 use data::{DataError, Write};
 use model::RegionId;
 use model::record::{Content, DataClass, Shipment};
-use model::version::PositionVector;
+use model::version::{CausalContext, PositionVector};
 
 use crate::harness::{
     AP, EU, Site, US, address, carry, delete, open_among, open_with, plans, region, row, rows_contain, ship, value,
@@ -209,4 +209,39 @@ async fn a_record_refused_on_arrival_does_not_leave_the_older_one_to_be_read() {
     ship((&eu, EU), (&us, US)).await;
     assert_eq!(lives_in(us.read(&address("k")).await), [EU]);
     assert!(["older", "newer", "jane-doe"].iter().all(|text| !rows_contain(&us, text)));
+}
+
+#[tokio::test]
+async fn a_write_that_has_not_seen_a_hidden_one_of_its_log_does_not_let_others_overwrite_it_unseen() {
+    let sites = Site::three();
+    let [eu, us, _] = &sites;
+    eu.data.write(write("k", "canary", DataClass::Personal)).await.unwrap();
+    // Everyone may see this one, and whoever does takes all earlier writes of the same log for seen.
+    let unseeing = Write { context: Some(CausalContext::new()), ..write("k", "beside", DataClass::Public) };
+    let refused = eu.data.write(unseeing).await;
+    assert!(matches!(refused, Err(DataError::PreconditionFailed)), "{refused:?}");
+    everywhere(&sites).await;
+    us.data.write(write("k", "from-us", DataClass::Public)).await.unwrap();
+    everywhere(&sites).await;
+    assert!(rows_contain(&eu.data, "canary") && rows_contain(&eu.data, "from-us"));
+}
+
+#[tokio::test]
+async fn a_write_does_not_claim_to_have_seen_what_its_region_has_not() {
+    let sites = Site::three();
+    let [eu, us, ap] = &sites;
+    // Of the same key, once where us-east cannot see it and once on its way there.
+    let code = eu.data.write(write("code", "canary", DataClass::SourceCode)).await.unwrap();
+    let late = ap.data.write(write("late", "canary", DataClass::Public)).await.unwrap();
+    carry(eu, us).await;
+    let with = |key, context| Write { context: Some(context), ..write(key, "from-us", DataClass::Public) };
+    us.data.write(with("code", code.context)).await.unwrap();
+    let behind = us.data.write(with("late", late.context.clone())).await;
+    assert!(matches!(behind, Err(DataError::Behind { .. })), "{behind:?}");
+    assert!(row(&us.data, "late").is_none());
+    carry(ap, us).await;
+    us.data.write(with("late", late.context)).await.unwrap();
+    everywhere(&sites).await;
+    let siblings = |key| row(&eu.data, key).unwrap().siblings.len();
+    assert_eq!((siblings("code"), siblings("late")), (2, 1));
 }

@@ -240,4 +240,5 @@ fn show_labels(headers: &mut HeaderMap, view: &View) {
         set(headers, "repomind-retain-until", &until.0.to_string(), true);
     }
     headers.insert("repomind-siblings", HeaderValue::from(view.siblings));
+    set(headers, "repomind-resolved-by", &view.resolved_by, true);
 }

@@ -196,4 +196,20 @@ mod tests {
         let read = parameters(Some("prefix=a+b%26&limit=3&&x")).unwrap();
         assert_eq!(read, [("prefix", "a b&"), ("limit", "3"), ("x", "")].map(|(a, b)| (a.to_owned(), b.to_owned())));
     }
+
+    #[test]
+    fn who_asks_for_a_record_that_moved_is_told_where_to_ask() {
+        let region = |id: &str| model::RegionId::new(id).unwrap();
+        let problem = problem_of(&DataError::Elsewhere {
+            region: region("us-east"),
+            rule: model::RuleId::new("record-moved").unwrap(),
+            regions: [region("ap-southeast"), region("eu-west")].into(),
+        })
+        .json();
+        assert_eq!(problem["status"], 451);
+        assert_eq!(problem["rule"], "record-moved");
+        assert_eq!(problem["lawful_regions"], serde_json::json!(["ap-southeast", "eu-west"]));
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.ends_with("ask one of ap-southeast, eu-west"), "{detail}");
+    }
 }

@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::edge::{CacheRule, EdgePlan};
-use model::names::Namespace;
+use model::names::{DnsName, Namespace};
 use model::record::DataClass;
 use model::replication::{AckLevel, ConflictResolution, ReplicationPlan, Strategy};
 use model::residency::RegionPolicy;
+use model::routing::Zone;
 use model::{Country, Millis, RegionId};
 use steel::RootedSteelVal;
 use steel::rvals::SteelVal;
 
 use super::natives::Natives;
 use super::values::{Alist, Scheme, count, fault, items, name, region_id, rule, shown};
+use super::zones;
 
 /// The most that one tree may declare of each kind.
 const MOST: usize = 1000;
@@ -37,6 +39,8 @@ pub struct Ledger {
     pub edge: EdgePlan,
     /// What each region takes in, and the file that says so.
     pub region_policies: BTreeMap<RegionId, (String, RegionPolicy)>,
+    /// Zones by apex, and the file that declares each.
+    pub zones: BTreeMap<DnsName, (String, Zone)>,
     strategies: BTreeMap<Option<Namespace>, (String, Partial)>,
 }
 
@@ -81,6 +85,7 @@ pub fn define(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
     on("define-conflict-resolver", 2..=2, resolver);
     on("define-cache-rule", 2..=2, cache_rule);
     on("define-region-policy", 2..=2, region_policy);
+    on("define-zone", 2..=2, zones::define);
     on("check-equal?", 3..=3, |ledger, given| {
         ledger.check(&given[0], given[1] == given[2], || shown(&given[2]), || shown(&given[1]))
     });

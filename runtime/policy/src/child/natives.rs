@@ -89,15 +89,17 @@ fn regions(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
     });
     module.define("region-distance", 2..=2, |arguments| {
         let (region, client) = (object::<RegionObject>(&arguments[0])?, object::<ClientObject>(&arguments[1])?);
-        let kilometres = client.0.coordinates.map(|place| region.0.coordinates.kilometres_to(place));
+        let kilometres = client.look().coordinates.map(|place| region.0.coordinates.kilometres_to(place));
         Ok(kilometres.map_or(SteelVal::BoolV(false), |distance| SteelVal::IntV(distance.round() as isize)))
     });
 }
 
 fn clients_and_links(module: &mut Natives) {
     let or_false = |value: Option<&str>| value.map_or(SteelVal::BoolV(false), text);
-    module.field("client-country", move |c: &ClientObject| or_false(c.0.class.country.as_ref().map(Country::as_str)));
-    module.field("client-continent", move |c: &ClientObject| or_false(c.0.continent.as_deref()));
+    module.field("client-country", move |c: &ClientObject| {
+        or_false(c.look().class.country.as_ref().map(Country::as_str))
+    });
+    module.field("client-continent", move |c: &ClientObject| or_false(c.look().continent.as_deref()));
     module.field("link-lag", |l: &LinkObject| integer(l.0.0));
     module.field("observation-probes", |o: &ObservationObject| integer(u64::from(o.0.probes)));
     module.field("observation-losses", |o: &ObservationObject| integer(u64::from(o.0.losses)));

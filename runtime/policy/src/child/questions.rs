@@ -1,14 +1,13 @@
 //! Puts the runtime's questions to the loaded policies, and takes nothing for
 //! an answer that has not the shape agreed on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::question::{CaseAnswer, Declarations, Resolution};
+use model::question::{CaseAnswer, Declarations, Resolution, Rulings};
 use model::record::{Address, Basis, Content, DataClass, Purpose, Sibling};
 use model::replication::{LagAction, LagBands};
 use model::residency::{Law, ResidencyCase, Verdict};
-use model::routing::{ClientClass, ClientFacts, Facts, Observation, Ranking};
+use model::routing::{ClientClass, ClientFacts, Facts, Observation, Ranking, Routes};
 use model::{Finding, Millis, RegionId, UnixMillis};
 use steel::rvals::SteelVal;
 
@@ -17,16 +16,14 @@ use super::faults;
 use super::interpreter::Interpreter;
 use super::memo::Memo;
 use super::values::{
-    Alist, ClientObject, LinkObject, ObservationObject, RecordObject, Scheme, SiblingObject, bare, count, duties,
-    fault, items, list, name, object, region_ids, rule, shown, text, wrap,
+    ClientObject, LinkObject, ObservationObject, RecordObject, Scheme, SiblingObject, bare, duties, fault, items, list,
+    name, object, region_ids, rule, shown, text, wrap,
 };
 
 /// The lag up to which `lag-action` is sampled; beyond it, its last answer holds.
 const LONGEST_LAG: u64 = 600_000;
 /// The longest text that a resolver may merge, in bytes.
 const LONGEST_MERGE: usize = 1 << 20;
-/// The longest time that a DNS answer may be kept, in seconds.
-const LONGEST_TTL: u64 = 86_400;
 
 type Answered<T> = Result<T, Vec<Finding>>;
 
@@ -35,11 +32,12 @@ impl Interpreter {
     pub(super) fn declarations(&mut self, facts: &Facts, at: &mut dyn FnMut(&str)) -> Answered<Declarations> {
         let mut findings = Vec::new();
         let regions = self.region_ids();
-        let (replication, region_policies, edge, resolvers, tests_passed) = {
+        let (replication, region_policies, zones, edge, resolvers, tests_passed) = {
             let ledger = lock(&self.ledger);
             (
                 ledger.replication(&regions),
                 ledger.region_policies(&regions),
+                ledger.zones(&regions),
                 ledger.edge.clone(),
                 ledger.resolvers.keys().cloned().collect(),
                 ledger.passed,
@@ -49,6 +47,7 @@ impl Interpreter {
             |misfits: Vec<_>| misfits.into_iter().map(|misfit| faults::misfit(&self.files, misfit)).collect::<Vec<_>>();
         let replication = replication.map_err(|misfits| findings.extend(place(misfits))).ok();
         let region_policies = region_policies.map_err(|misfits| findings.extend(place(misfits))).ok();
+        let _ = zones.map_err(|misfits| findings.extend(place(misfits)));
         at(self.file_of("lag-action"));
         let lag = self.lag_bands().map_err(|finding| findings.push(finding)).ok();
         findings.extend(self.try_samples(facts, at));
@@ -66,11 +65,12 @@ impl Interpreter {
         let nobody = nobody();
         let clients: Vec<ClientFacts> = std::iter::once(nobody).chain(facts.clients.iter().take(2).cloned()).collect();
         at(self.file_of("rank-regions"));
+        let sample = self.sample_name();
         for client in &clients {
             match self.rank(client) {
                 Ok(ranking) => {
                     at(self.file_of("dns-answer"));
-                    findings.extend(self.dns_answer(client, &ranking).err());
+                    findings.extend(self.dns_answer(&sample, client, &ranking).err());
                 }
                 Err(finding) => findings.push(finding),
             }
@@ -89,18 +89,20 @@ impl Interpreter {
         findings
     }
 
-    /// Ranks the regions for nobody in particular, then for each client of the facts.
-    pub fn route(&mut self, facts: &Facts) -> Answered<Vec<Ranking>> {
+    /// Ranks the regions for nobody in particular, then for each client of the facts, and shapes the DNS answers.
+    pub fn route(&mut self, facts: &Facts) -> Answered<Routes> {
         self.set_facts(facts);
-        let nobody = nobody();
-        let clients = std::iter::once(&nobody).chain(&facts.clients);
+        let clients: Vec<ClientFacts> = std::iter::once(nobody()).chain(facts.clients.iter().cloned()).collect();
         // One finding is enough here: the same mistake would come 250 times.
-        clients.map(|client| self.rank(client).map_err(|finding| vec![finding])).collect()
+        let rankings: Result<Vec<Ranking>, Finding> = clients.iter().map(|client| self.rank(client)).collect();
+        let rankings = rankings.map_err(|finding| vec![finding])?;
+        let dns = self.dns_plan(&clients, &rankings)?;
+        Ok(Routes { rankings, dns })
     }
 
     fn rank(&mut self, client: &ClientFacts) -> Result<Ranking, Finding> {
         let regions = self.region_values();
-        let seen = wrap(ClientObject(Arc::new(client.clone())));
+        let seen = wrap(ClientObject::new(client.clone()));
         let candidates = self.call("region-candidates", vec![seen.clone(), list(regions.iter().cloned())])?;
         let candidates = self.known_ids("region-candidates", &candidates)?;
         let chosen = candidates.iter().filter_map(|id| {
@@ -134,25 +136,9 @@ impl Interpreter {
         })
     }
 
-    fn misshapen(&self, function: &str, answer: &SteelVal, error: &steel::SteelErr, help: &str) -> Finding {
+    pub(super) fn misshapen(&self, function: &str, answer: &SteelVal, error: &steel::SteelErr, help: &str) -> Finding {
         let message = format!("`{function}` returned {}: {}", shown(answer), bare(&error.to_string()));
         faults::in_function(&self.files, self.file_of(function), function, message, help)
-    }
-
-    fn dns_answer(&mut self, client: &ClientFacts, ranking: &Ranking) -> Result<(), Finding> {
-        let ranked = list(ranking.regions.iter().map(|id| super::values::symbol(id.as_str())));
-        let client = wrap(ClientObject(Arc::new(client.clone())));
-        let answer = self.call("dns-answer", vec![text("api.example.org"), client, ranked])?;
-        let shape = Alist::read(&answer, &["count", "ttl-min", "ttl-max"]).and_then(|keys| {
-            let key = |called| keys.one(called, count)?.ok_or_else(|| fault(format!("`{called}` is missing")));
-            let (answers, least, most) = (key("count")?, key("ttl-min")?, key("ttl-max")?);
-            if answers == 0 || least == 0 || least > most || most > LONGEST_TTL {
-                return Err(fault(format!("count and ttl-min from 1, ttl-max from ttl-min to {LONGEST_TTL}")));
-            }
-            Ok(())
-        });
-        let help = "return ((count . 2) (ttl-min . 20) (ttl-max . 300)), times in seconds";
-        shape.map_err(|error| self.misshapen("dns-answer", &answer, &error, help))
     }
 
     fn failover_plan(&mut self) -> Result<(), Finding> {
@@ -176,58 +162,49 @@ impl Interpreter {
     }
 
     /// Rules on each case, asking once for all that cannot be told apart.
-    pub fn rule_on(&mut self, cases: &[ResidencyCase]) -> Answered<Vec<CaseAnswer>> {
-        let mut holds = Memo::default();
-        let mut travels: HashMap<(usize, usize), Memo<Verdict>> = HashMap::new();
-        cases
-            .iter()
-            .map(|case| self.rule_on_one(case, &mut holds, &mut travels).map_err(|finding| vec![finding]))
-            .collect()
+    pub fn rule_on(&mut self, cases: &[ResidencyCase]) -> Answered<Rulings> {
+        let mut known: Memo<u32> = Memo::default();
+        let mut rulings = Rulings::default();
+        for case in cases {
+            let at = match known.recall(case) {
+                Some(at) => at,
+                None => {
+                    let record = RecordObject::new(*case);
+                    let ruling = self.rule_on_one(&record).map_err(|finding| vec![finding])?;
+                    let at = rulings.distinct.iter().position(|other| *other == ruling).unwrap_or_else(|| {
+                        rulings.distinct.push(ruling);
+                        rulings.distinct.len() - 1
+                    });
+                    let at = u32::try_from(at).unwrap_or(u32::MAX);
+                    known.keep(case, record.noted(), at);
+                    at
+                }
+            };
+            rulings.of_case.push(at);
+        }
+        Ok(rulings)
     }
 
-    fn rule_on_one(
-        &mut self,
-        case: &ResidencyCase,
-        holds: &mut Memo<Arc<BTreeMap<RegionId, Verdict>>>,
-        travels: &mut HashMap<(usize, usize), Memo<Verdict>>,
-    ) -> Result<CaseAnswer, Finding> {
-        let hold = match holds.recall(case) {
-            Some(hold) => hold,
-            None => {
-                let record = RecordObject::new(*case);
-                let answer = self.call("residency", vec![wrap(record.clone())])?;
-                let hold = Arc::new(self.holding(&answer)?);
-                holds.keep(case, record.noted(), hold.clone());
-                hold
-            }
-        };
+    /// The ruling on one case; the record notes which of its fields it depended on.
+    fn rule_on_one(&mut self, record: &RecordObject) -> Result<CaseAnswer, Finding> {
+        let answer = self.call("residency", vec![wrap(record.clone())])?;
+        let hold = self.holding(&answer)?;
         let allowed: Vec<usize> = (0..self.regions.len())
             .filter(|&at| matches!(hold.get(&self.regions[at].0.id), Some(Verdict::Allow { .. })))
             .collect();
+        let values = self.region_values();
         let mut transfer = BTreeMap::new();
         for (&from, &to) in allowed.iter().flat_map(|from| allowed.iter().map(move |to| (from, to))) {
             if from == to {
                 continue;
             }
-            let memo = travels.entry((from, to)).or_default();
-            let verdict = match memo.recall(case) {
-                Some(verdict) => verdict,
-                None => {
-                    let record = RecordObject::new(*case);
-                    let values = self.region_values();
-                    let answer =
-                        self.call("transfer", vec![wrap(record.clone()), values[from].clone(), values[to].clone()])?;
-                    let verdict = travel_verdict(&answer).map_err(|error| {
-                        let help = "return (allow 'rule duties) or (deny 'rule)";
-                        self.misshapen("transfer", &answer, &error, help)
-                    })?;
-                    memo.keep(case, record.noted(), verdict.clone());
-                    verdict
-                }
-            };
+            let answer = self.call("transfer", vec![wrap(record.clone()), values[from].clone(), values[to].clone()])?;
+            let verdict = travel_verdict(&answer).map_err(|error| {
+                self.misshapen("transfer", &answer, &error, "return (allow 'rule duties) or (deny 'rule)")
+            })?;
             transfer.insert((self.regions[from].0.id.clone(), self.regions[to].0.id.clone()), verdict);
         }
-        Ok(CaseAnswer { hold: (*hold).clone(), transfer })
+        Ok(CaseAnswer { hold, transfer })
     }
 
     /// A verdict for every region; those that `allow-in` leaves out are denied by the same rule.

@@ -99,11 +99,11 @@ fn round_trips(value: &SteelVal) -> Scheme<BTreeMap<RegionId, Micros>> {
 
 /// country continent latitude longitude
 fn client(given: &Given<'_>) -> Scheme<SteelVal> {
-    Ok(wrap(ClientObject(Arc::new(ClientFacts {
+    Ok(wrap(ClientObject::new(ClientFacts {
         class: ClientClass { country: given.at(0, country)? },
         continent: given.at(1, |value| name(value).map(str::to_owned))?,
         coordinates: given.place(2)?,
-    }))))
+    })))
 }
 
 /// class law basis purpose

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use model::residency::{Law, ResidencyCase};
 use model::routing::{ClientFacts, Observation, RegionFacts};
@@ -30,9 +30,12 @@ pub fn fault(message: impl Into<String>) -> SteelErr {
 /// A region as policies see it.
 #[derive(Clone)]
 pub struct RegionObject(pub Arc<RegionFacts>);
-/// A client class as policies see it.
+/// A client class as policies see it; it notes whether anything of it was read.
 #[derive(Clone)]
-pub struct ClientObject(pub Arc<ClientFacts>);
+pub struct ClientObject {
+    pub facts: Arc<ClientFacts>,
+    pub read: Arc<AtomicBool>,
+}
 /// A residency case as policies see it; it notes which of its fields were read.
 #[derive(Clone)]
 pub struct RecordObject {
@@ -81,6 +84,22 @@ object!(RecordObject, "record", |_r| "");
 object!(LinkObject, "link", |_l| "");
 object!(ObservationObject, "observation", |_o| "");
 object!(SiblingObject, "sibling", |s| format!(" {}", s.index));
+
+impl ClientObject {
+    /// A client that has not been looked at.
+    pub fn new(facts: ClientFacts) -> Self {
+        Self { facts: Arc::new(facts), read: Arc::default() }
+    }
+    /// Its facts, noted as read.
+    pub fn look(&self) -> &ClientFacts {
+        self.read.store(true, Ordering::Relaxed);
+        &self.facts
+    }
+    /// Whether it was looked at.
+    pub fn was_read(&self) -> bool {
+        self.read.load(Ordering::Relaxed)
+    }
+}
 
 impl RecordObject {
     /// A record that has not been looked at.
@@ -273,6 +292,19 @@ impl Alist {
         let Some((_, rest, tail)) = self.0.iter().find(|(name, ..)| name == key) else { return Ok(None) };
         let values = match (rest.as_slice(), tail) {
             ([SteelVal::ListV(_)], None) => items(&rest[0])?,
+            (values, None) => values.to_vec(),
+            (_, Some(tail)) => return Err(fault(format!("`{key}` wants a list, found {}", shown(tail)))),
+        };
+        values.iter().map(read).collect::<Scheme<Vec<T>>>().map(Some).map_err(|error| within(key, &error))
+    }
+
+    /// Like [`Alist::many`] for items that are lists themselves: `(key . ((a b)))` has one item, `(a b)`, and so has
+    /// `(key (a b))`; only a list with lists in it is taken for the items.
+    pub fn entries<T>(&self, key: &str, read: impl Fn(&SteelVal) -> Scheme<T>) -> Scheme<Option<Vec<T>>> {
+        let Some((_, rest, tail)) = self.0.iter().find(|(name, ..)| name == key) else { return Ok(None) };
+        let nested = |value: &SteelVal| matches!(value, SteelVal::ListV(_) | SteelVal::Pair(_));
+        let values = match (rest.as_slice(), tail) {
+            ([SteelVal::ListV(inner)], None) if inner.iter().any(nested) => items(&rest[0])?,
             (values, None) => values.to_vec(),
             (_, Some(tail)) => return Err(fault(format!("`{key}` wants a list, found {}", shown(tail)))),
         };

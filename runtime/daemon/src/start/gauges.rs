@@ -1,0 +1,84 @@
+//! Figures that are read rather than counted, for `/metrics`, once a second.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::routing::RegionState;
+use tokio_util::sync::CancellationToken;
+
+use super::running::RunningRegion;
+
+/// How often they are set.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Every state that a region can be in, so that the one it left reads 0.
+const STATES: &[RegionState] =
+    &[RegionState::Joining, RegionState::Ready, RegionState::Suspect, RegionState::Down, RegionState::CatchingUp];
+
+/// Says what each metric means, once a process.
+pub fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!("repomind_region_state", "1 for the state that this region sees another one in, else 0");
+    describe_gauge!("repomind_round_trip_seconds", Unit::Seconds, "smoothed round trip to a peer");
+    describe_gauge!(
+        "repomind_replication_lag_seconds",
+        Unit::Seconds,
+        "age of the oldest entry that a peer has not durably taken over; 0 when nothing is owed"
+    );
+    describe_gauge!("repomind_replication_backlog", Unit::Count, "entries that a peer has not durably taken over");
+    describe_gauge!("repomind_policy_generation", "number of the policy generation in force");
+    describe_gauge!("repomind_policy_refused", "1 while the files on disk are not in force because of findings");
+    describe_counter!("repomind_policy_refusals_total", "saves that were refused");
+    describe_counter!("repomind_routing_tables_total", "routing tables published because facts had changed");
+    describe_counter!("repomind_region_transitions_total", "changes of a region's state, as this region sees it");
+    describe_counter!("repomind_requests_total", "requests answered by the gateway, by route and status");
+    describe_histogram!("repomind_request_seconds", Unit::Seconds, "time to answer a request, by route");
+    describe_counter!("repomind_writes_total", "writes made durable here");
+    describe_histogram!("repomind_commit_seconds", Unit::Seconds, "one group commit, to the disk's word");
+    describe_counter!("repomind_ship_bytes_total", Unit::Bytes, "bytes of batches sent to a peer, compressed");
+    describe_counter!("repomind_ship_interruptions_total", "times that shipping to a peer broke off");
+    describe_gauge!("repomind_ledger_leaves", Unit::Count, "durable leaves of this region's ledger");
+    describe_gauge!(
+        "repomind_ledger_checkpoint",
+        Unit::Count,
+        "leaves under the newest checkpoint with enough cosignatures"
+    );
+    describe_gauge!("repomind_ledger_witnesses", Unit::Count, "regions that have cosigned the newest checkpoint");
+    describe_counter!("repomind_ledger_forks_total", "times that a ledger showed another history than was cosigned");
+    describe_counter!("repomind_shipments_refused_total", "records refused on arrival, by rule");
+    describe_counter!("repomind_proxy_failures_total", "attempts at a region's service that failed");
+}
+
+/// Sets the gauges until `stop`.
+pub async fn keep(region: Arc<RunningRegion>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        set(&region);
+    }
+}
+
+fn set(region: &RunningRegion) {
+    for (id, seen) in region.states.load().iter() {
+        for state in STATES {
+            let labels = [("region", id.to_string()), ("state", state.name().to_owned())];
+            metrics::gauge!("repomind_region_state", &labels).set(f64::from(u8::from(seen == state)));
+        }
+    }
+    for peer in region.peers() {
+        let trip = region.health.lock().expect("no probe panics while it holds the lock").round_trip(&peer);
+        if let Some(trip) = trip {
+            let seconds = trip.as_millis_f64() / 1000.0;
+            metrics::gauge!("repomind_round_trip_seconds", "peer" => peer.to_string()).set(seconds);
+        }
+    }
+    for link in region.data.links() {
+        let peer = link.peer.to_string();
+        let lag = link.lag_ms as f64 / 1000.0;
+        metrics::gauge!("repomind_replication_lag_seconds", "peer" => peer.clone()).set(lag);
+        metrics::gauge!("repomind_replication_backlog", "peer" => peer).set(link.backlog as f64);
+    }
+}

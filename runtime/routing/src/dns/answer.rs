@@ -1,0 +1,357 @@
+//! From a packet to a packet.
+
+use std::net::IpAddr;
+
+use model::UnixMillis;
+use model::routing::LONGEST_CHAIN;
+
+use super::cookie::CookieKey;
+use super::table::{RecordSet, Steering, Table, ZoneTable};
+use super::wire::{self, CLASS_IN, Edns, HEADER, LONGEST_NAME, Query, Question, Rcode, Subnet, lower, option, rtype};
+use crate::CountryTable;
+
+/// The largest packet that is sent over UDP: what crosses the internet unfragmented (DNS Flag Day 2020).
+pub const UDP_PAYLOAD: u16 = 1232;
+/// The largest packet over UDP to those who do not speak EDNS (RFC 1035, section 2.3.4).
+const PLAIN_PAYLOAD: u16 = 512;
+/// Bits of the third byte of a header.
+const RESPONSE: u8 = 0x80;
+const AUTHORITATIVE: u8 = 0x04;
+const TRUNCATED: u8 = 0x02;
+/// What a response repeats of a query: opcode and RD in the third byte, CD in the fourth.
+const REPEATED: [u8; 2] = [0x79, 0x10];
+
+/// How a query came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// In a datagram, whose sender may be forged.
+    Udp,
+    /// Over a connection.
+    Tcp,
+}
+
+/// Who asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// The address that the query came from: a resolver's, as a rule.
+    pub address: IpAddr,
+    /// How it came.
+    pub transport: Transport,
+}
+
+/// What does not change while a region runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Server<'a> {
+    /// Countries by address.
+    pub countries: &'a CountryTable,
+    /// The secret behind cookies.
+    pub cookies: &'a CookieKey,
+    /// What those are told who ask which server answers: the region's name.
+    pub nsid: &'a [u8],
+}
+
+/// What was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The response code.
+    pub rcode: Rcode,
+    /// Whether it did not fit and the client was told to come over TCP.
+    pub truncated: bool,
+    /// Whether the client showed by a cookie that its address is its own.
+    pub known_client: bool,
+    /// One past the question in the answer.
+    pub question_end: usize,
+}
+
+/// Answers one packet into `out`, which is cleared first. Nothing comes back, and `out` is empty, for packets that
+/// must not be answered: fragments of a header, and responses.
+pub fn answer(
+    table: &Table,
+    server: &Server<'_>,
+    packet: &[u8],
+    client: Client,
+    now: UnixMillis,
+    out: &mut Vec<u8>,
+) -> Option<Outcome> {
+    out.clear();
+    let query = wire::read(packet)?;
+    let cookie = query.edns.and_then(|edns| edns.cookie);
+    let known_client = cookie.is_some_and(|cookie| server.cookies.knows(&cookie, client.address, now));
+    out.extend_from_slice(&[0; HEADER]);
+    let question = query.question;
+    if let Some(question) = question {
+        out.extend_from_slice(&packet[HEADER..question.end]);
+    }
+    let question_end = out.len();
+    let options = Options { server, client, now, edns: query.edns };
+    let most = match (client.transport, query.edns) {
+        (Transport::Tcp, _) => u16::MAX,
+        (Transport::Udp, Some(edns)) => edns.payload.clamp(PLAIN_PAYLOAD, UDP_PAYLOAD),
+        (Transport::Udp, None) => PLAIN_PAYLOAD,
+    };
+    let room = usize::from(most) - options.length();
+    let mut reply = Reply { out, room, answers: 0, authorities: 0, additionals: 0, overflow: false, scope: 0 };
+    let rcode = match (query.fault, question) {
+        (Some(fault), _) => fault,
+        (None, Some(question)) => resolve(&mut reply, table, server, packet, &query, question, client),
+        // A question about nothing but a cookie.
+        (None, None) => Rcode::NoError,
+    };
+    let authoritative = matches!(rcode, Rcode::NoError | Rcode::NxDomain) && question.is_some();
+    if reply.overflow {
+        reply.out.truncate(question_end);
+        (reply.answers, reply.authorities, reply.additionals) = (0, 0, 0);
+    }
+    let (truncated, scope) = (reply.overflow, reply.scope);
+    if let Some(edns) = query.edns {
+        reply.additionals += 1;
+        options.write(reply.out, edns, rcode, scope);
+    }
+    let third = RESPONSE
+        | (query.head[2] & REPEATED[0])
+        | if authoritative { AUTHORITATIVE } else { 0 }
+        | if truncated { TRUNCATED } else { 0 };
+    let fourth = (query.head[3] & REPEATED[1]) | (rcode.number() & 0xF) as u8;
+    let counts = [u16::from(question.is_some()), reply.answers, reply.authorities, reply.additionals];
+    out[..4].copy_from_slice(&[query.head[0], query.head[1], third, fourth]);
+    for (at, count) in counts.into_iter().enumerate() {
+        out[4 + 2 * at..6 + 2 * at].copy_from_slice(&count.to_be_bytes());
+    }
+    Some(Outcome { rcode, truncated, known_client, question_end })
+}
+
+/// Takes everything but the question out of an answer and marks it as truncated, so that the client comes again over
+/// TCP, where its address cannot be forged.
+pub fn shorten(packet: &mut Vec<u8>, outcome: &Outcome) {
+    packet.truncate(outcome.question_end);
+    packet[2] |= TRUNCATED;
+    packet[6..HEADER].fill(0);
+}
+
+/// An answer in the making.
+struct Reply<'o> {
+    out: &'o mut Vec<u8>,
+    /// How long it may get before the OPT record.
+    room: usize,
+    answers: u16,
+    authorities: u16,
+    additionals: u16,
+    /// Set when something that belongs into it did not fit.
+    overflow: bool,
+    /// The prefix that the answer holds for, if the client's subnet mattered.
+    scope: u8,
+}
+
+/// Whose records they are.
+#[derive(Clone, Copy)]
+enum Owner<'n> {
+    /// The question's.
+    Question,
+    /// A name that ends the question's, at this place of the packet.
+    Within(usize),
+    /// Another.
+    Name(&'n [u8]),
+}
+
+impl Reply<'_> {
+    /// Adds records whole, or says that there is no room.
+    fn push(&mut self, set: &RecordSet, owner: Owner<'_>) -> bool {
+        let start = self.out.len();
+        match owner {
+            Owner::Question => self.out.extend_from_slice(&set.bytes),
+            Owner::Within(at) => {
+                for record in set.bare() {
+                    self.out.extend_from_slice(&(0xC000 | at as u16).to_be_bytes());
+                    self.out.extend_from_slice(record);
+                }
+            }
+            Owner::Name(name) => {
+                for record in set.bare() {
+                    self.out.extend_from_slice(name);
+                    self.out.extend_from_slice(record);
+                }
+            }
+        }
+        let fits = self.out.len() <= self.room;
+        if !fits {
+            self.out.truncate(start);
+        }
+        fits
+    }
+
+    fn answer(&mut self, set: &RecordSet, owner: Owner<'_>) {
+        if self.push(set, owner) {
+            self.answers += set.count;
+        } else {
+            self.overflow = true;
+        }
+    }
+
+    /// The SOA record of a negative answer.
+    fn negative(&mut self, zone: &ZoneTable, owner: Owner<'_>) {
+        if self.push(&zone.negative, owner) {
+            self.authorities += zone.negative.count;
+        } else {
+            self.overflow = true;
+        }
+    }
+
+    /// Addresses of servers: useful, and left out where there is no room.
+    fn glue(&mut self, zone: &ZoneTable) {
+        for name in &zone.glue {
+            let Some(entry) = zone.names.get(name) else { continue };
+            for kind in [rtype::A, rtype::AAAA] {
+                if let Some(set) = entry.set(kind)
+                    && self.push(set, Owner::Name(name))
+                {
+                    self.additionals += set.count;
+                }
+            }
+        }
+    }
+}
+
+fn resolve(
+    reply: &mut Reply<'_>,
+    table: &Table,
+    server: &Server<'_>,
+    packet: &[u8],
+    query: &Query,
+    question: Question,
+    client: Client,
+) -> Rcode {
+    match question.rtype {
+        rtype::OPT => return Rcode::FormErr,
+        rtype::TKEY | rtype::TSIG | rtype::MAILA | rtype::MAILB => return Rcode::NotImp,
+        rtype::AXFR | rtype::IXFR => return Rcode::Refused,
+        _ => {}
+    }
+    if question.class != CLASS_IN {
+        return Rcode::Refused;
+    }
+    if !table.is_ready() {
+        return Rcode::ServFail;
+    }
+    let mut buffer = [0; LONGEST_NAME];
+    let asked = lower(&packet[HEADER..HEADER + question.name], &mut buffer);
+    let (mut name, mut owner) = (asked, Owner::Question);
+    for _ in 0..=LONGEST_CHAIN {
+        let Some((apex, zone)) = table.zone(name) else {
+            // An alias that leads out of our zones is a whole answer; the resolver goes on from there.
+            return if reply.answers > 0 { Rcode::NoError } else { Rcode::Refused };
+        };
+        let soa = match owner {
+            Owner::Question => Owner::Within(HEADER + name.len() - apex.len()),
+            _ => Owner::Name(apex),
+        };
+        let Some(entry) = zone.names.get(name) else {
+            reply.negative(zone, soa);
+            return Rcode::NxDomain;
+        };
+        if question.rtype == rtype::ANY {
+            reply.answer(&zone.minimal, owner);
+            return Rcode::NoError;
+        }
+        if let Some((alias, target)) = &entry.alias {
+            reply.answer(alias, owner);
+            if question.rtype == rtype::CNAME {
+                return Rcode::NoError;
+            }
+            (name, owner) = (target, Owner::Name(target));
+            continue;
+        }
+        let set = match (&entry.steering, question.rtype) {
+            (Some(steering), rtype::A) => Some(&steer(reply, server, query, client, steering).v4),
+            (Some(steering), rtype::AAAA) => Some(&steer(reply, server, query, client, steering).v6),
+            _ => entry.set(question.rtype),
+        };
+        match set.filter(|set| set.count > 0) {
+            Some(set) => {
+                reply.answer(set, owner);
+                if question.rtype == rtype::NS && name == apex {
+                    reply.glue(zone);
+                }
+            }
+            None => reply.negative(zone, soa),
+        }
+        return Rcode::NoError;
+    }
+    // Longer chains lead through several zones and perhaps in a circle: what was found so far is true.
+    Rcode::NoError
+}
+
+/// Finds the answer for where the client is, and how far around it that holds.
+fn steer<'t>(
+    reply: &mut Reply<'_>,
+    server: &Server<'_>,
+    query: &Query,
+    client: Client,
+    steering: &'t Steering,
+) -> &'t super::table::Addresses {
+    if !steering.tells_apart() {
+        return steering.answer(None);
+    }
+    // Who sends a prefix of no bits wants nothing to follow from where its clients are (RFC 7871, section 7.1.2).
+    match query.edns.and_then(|edns| edns.subnet).filter(|subnet| subnet.source > 0) {
+        Some(Subnet { address, .. }) => {
+            let matched = server.countries.matched(address);
+            reply.scope = matched.prefix;
+            steering.answer(matched.country)
+        }
+        None => steering.answer(server.countries.matched(client.address).country),
+    }
+}
+
+/// Writes the OPT record.
+struct Options<'a> {
+    server: &'a Server<'a>,
+    client: Client,
+    now: UnixMillis,
+    edns: Option<Edns>,
+}
+
+impl Options<'_> {
+    /// The most bytes that the OPT record takes.
+    fn length(&self) -> usize {
+        let Some(edns) = self.edns else { return 0 };
+        let cookie = edns.cookie.map_or(0, |_| 4 + 8 + 16);
+        let subnet = edns.subnet.map_or(0, |subnet| 4 + 4 + usize::from(subnet.source).div_ceil(8));
+        let nsid = if edns.nsid { 4 + self.server.nsid.len() } else { 0 };
+        11 + cookie + subnet + nsid
+    }
+
+    fn write(&self, out: &mut Vec<u8>, edns: Edns, rcode: Rcode, scope: u8) {
+        out.push(0);
+        out.extend_from_slice(&rtype::OPT.to_be_bytes());
+        out.extend_from_slice(&UDP_PAYLOAD.to_be_bytes());
+        out.extend_from_slice(&[(rcode.number() >> 4) as u8, 0, if edns.dnssec_ok { 0x80 } else { 0 }, 0]);
+        let length_at = out.len();
+        out.extend_from_slice(&[0, 0]);
+        let mut put = |code: u16, parts: &[&[u8]]| {
+            let length: usize = parts.iter().map(|part| part.len()).sum();
+            out.extend_from_slice(&code.to_be_bytes());
+            out.extend_from_slice(&(length as u16).to_be_bytes());
+            parts.iter().for_each(|part| out.extend_from_slice(part));
+        };
+        if let Some(cookie) = edns.cookie {
+            let half = self.server.cookies.server_half(cookie.client, self.client.address, self.now);
+            put(option::COOKIE, &[&cookie.client, &half]);
+        }
+        if let Some(subnet) = edns.subnet
+            && matches!(rcode, Rcode::NoError | Rcode::NxDomain)
+        {
+            let [high, low] = subnet.family.to_be_bytes();
+            let bytes = match subnet.address {
+                IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+                IpAddr::V6(address) => address.to_bits(),
+            };
+            let sent = &bytes.to_be_bytes()[..usize::from(subnet.source).div_ceil(8)];
+            put(option::CLIENT_SUBNET, &[&[high, low, subnet.source, scope], sent]);
+        }
+        if edns.nsid {
+            put(option::NSID, &[self.server.nsid]);
+        }
+        let length = (out.len() - length_at - 2) as u16;
+        out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+    }
+}

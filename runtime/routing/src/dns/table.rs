@@ -1,0 +1,346 @@
+//! Every answer that can be given, ready for the wire.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use model::names::DnsName;
+use model::region::Regions;
+use model::routing::{
+    AnswerShape, ClientClass, NameShapes, Ranking, RecordData, RegionState, RoutingPlan, StaticRecord, Zone,
+};
+use model::{Country, RegionId};
+
+use super::wire::{CLASS_IN, encode_name, parent, rtype};
+
+/// The owner of a record as a pointer to the name of the question, which begins behind the header.
+const TO_QUESTION: [u8; 2] = [0xC0, 0x0C];
+
+/// Records of one owner and type as they go on the wire, their owner a pointer to the question's name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RecordSet {
+    pub(super) count: u16,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl RecordSet {
+    fn push(&mut self, rtype: u16, ttl: u32, data: &[u8]) {
+        self.count += 1;
+        self.bytes.extend_from_slice(&TO_QUESTION);
+        self.bytes.extend_from_slice(&rtype.to_be_bytes());
+        self.bytes.extend_from_slice(&CLASS_IN.to_be_bytes());
+        self.bytes.extend_from_slice(&ttl.to_be_bytes());
+        self.bytes.extend_from_slice(&(data.len() as u16).to_be_bytes());
+        self.bytes.extend_from_slice(data);
+    }
+
+    fn one(rtype: u16, ttl: u32, data: &[u8]) -> Self {
+        let mut set = Self::default();
+        set.push(rtype, ttl, data);
+        set
+    }
+
+    /// The records without their owners.
+    pub(super) fn bare(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.bytes.as_slice();
+        std::iter::from_fn(move || {
+            let (_owner, record) = rest.split_at_checked(TO_QUESTION.len())?;
+            let length = usize::from(u16::from_be_bytes([*record.get(8)?, *record.get(9)?]));
+            let (record, after) = record.split_at_checked(10 + length)?;
+            rest = after;
+            Some(record)
+        })
+    }
+}
+
+/// The addresses of one answer that is routed by region, by family.
+#[derive(Clone, Debug)]
+pub(super) struct Addresses {
+    pub(super) v4: RecordSet,
+    pub(super) v6: RecordSet,
+}
+
+/// Which answer a client gets.
+#[derive(Clone, Debug)]
+pub(super) struct Steering {
+    answers: Vec<Addresses>,
+    default: u16,
+    by_country: BTreeMap<Country, u16>,
+}
+
+impl Steering {
+    /// The answer for clients of a country.
+    pub(super) fn answer(&self, country: Option<Country>) -> &Addresses {
+        let at = country.and_then(|country| self.by_country.get(&country)).unwrap_or(&self.default);
+        &self.answers[usize::from(*at)]
+    }
+
+    /// Whether it matters where a client is.
+    pub(super) fn tells_apart(&self) -> bool {
+        self.answers.len() > 1
+    }
+}
+
+/// What is known of one name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Entry {
+    /// By type; those of A and AAAA are here where the name is not routed by region.
+    pub(super) sets: Vec<(u16, RecordSet)>,
+    /// The alias, and where it points.
+    pub(super) alias: Option<(RecordSet, Box<[u8]>)>,
+    pub(super) steering: Option<Steering>,
+}
+
+impl Entry {
+    fn add(&mut self, rtype: u16, ttl: u32, data: &[u8]) {
+        match self.sets.iter_mut().find(|(other, _)| *other == rtype) {
+            Some((_, set)) => set.push(rtype, ttl, data),
+            None => self.sets.push((rtype, RecordSet::one(rtype, ttl, data))),
+        }
+    }
+
+    fn add_address(&mut self, ttl: u32, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.add(rtype::A, ttl, &address.octets()),
+            IpAddr::V6(address) => self.add(rtype::AAAA, ttl, &address.octets()),
+        }
+    }
+
+    pub(super) fn set(&self, rtype: u16) -> Option<&RecordSet> {
+        self.sets.iter().find(|(other, _)| *other == rtype).map(|(_, set)| set)
+    }
+}
+
+/// One zone.
+#[derive(Clone, Debug)]
+pub(super) struct ZoneTable {
+    /// The SOA record for negative answers, with the time of RFC 2308, section 3.
+    pub(super) negative: RecordSet,
+    /// What ANY is answered with (RFC 8482, section 4.2).
+    pub(super) minimal: RecordSet,
+    /// The servers inside the zone.
+    pub(super) glue: Vec<Box<[u8]>>,
+    /// By whole name in lower case; names that only have others below them are there too, with nothing in them.
+    pub(super) names: BTreeMap<Box<[u8]>, Entry>,
+}
+
+/// Every answer of one plan at one state of health. Immutable: a change makes a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    generation: u64,
+    /// By apex in lower case.
+    zones: BTreeMap<Box<[u8]>, ZoneTable>,
+}
+
+impl Table {
+    /// Makes the table of a plan. `generation` is the plan's, and the serial of every zone; with 0, there is no plan
+    /// yet and every query is answered with SERVFAIL. A region whose state is not in `states` does not serve.
+    pub fn new(
+        plan: &RoutingPlan,
+        generation: u64,
+        regions: &Regions,
+        states: &BTreeMap<RegionId, RegionState>,
+    ) -> Self {
+        let rankings = Rankings::of(plan);
+        let maker = Maker { plan, rankings, generation, regions, states };
+        let zones = plan.dns.zones.values().map(|zone| (encode_name(zone.apex.as_str()).into(), maker.zone(zone)));
+        Self { generation, zones: zones.collect() }
+    }
+
+    /// Whether a plan is in force.
+    pub(super) fn is_ready(&self) -> bool {
+        self.generation > 0
+    }
+
+    /// The zone that a name in lower case lies in, the deepest if there are several, with its apex.
+    pub(super) fn zone(&self, name: &[u8]) -> Option<(&[u8], &ZoneTable)> {
+        let mut suffix = Some(name);
+        while let Some(at) = suffix {
+            if let Some((apex, zone)) = self.zones.get_key_value(at) {
+                return Some((apex, zone));
+            }
+            suffix = parent(at);
+        }
+        None
+    }
+}
+
+/// The rankings of a plan, each once, and which one each class has.
+struct Rankings<'a> {
+    all: Vec<&'a Ranking>,
+    by_class: BTreeMap<ClientClass, usize>,
+}
+
+impl<'a> Rankings<'a> {
+    fn of(plan: &'a RoutingPlan) -> Self {
+        let (mut all, mut numbers) = (vec![&plan.default], BTreeMap::from([(&plan.default, 0)]));
+        let mut by_class = BTreeMap::new();
+        for (class, ranking) in &plan.by_class {
+            let number = *numbers.entry(ranking).or_insert_with(|| {
+                all.push(ranking);
+                all.len() - 1
+            });
+            by_class.insert(*class, number);
+        }
+        Self { all, by_class }
+    }
+}
+
+struct Maker<'a> {
+    plan: &'a RoutingPlan,
+    rankings: Rankings<'a>,
+    generation: u64,
+    regions: &'a Regions,
+    states: &'a BTreeMap<RegionId, RegionState>,
+}
+
+impl Maker<'_> {
+    fn zone(&self, zone: &Zone) -> ZoneTable {
+        let mut names: BTreeMap<Box<[u8]>, Entry> = BTreeMap::new();
+        let key = |name: &DnsName| -> Box<[u8]> { encode_name(name.as_str()).into() };
+        let soa = self.soa(zone);
+        let apex = names.entry(key(&zone.apex)).or_default();
+        apex.add(rtype::SOA, zone.ttl, &soa);
+        for server in &zone.ns {
+            apex.add(rtype::NS, zone.ttl, &encode_name(server.name.as_str()));
+        }
+        for record in &zone.records {
+            add_static(names.entry(key(&record.name)).or_default(), zone.ttl, record);
+        }
+        for name in &zone.routed {
+            if let Some(shapes) = self.plan.dns.shapes.get(name) {
+                names.entry(key(name)).or_default().steering = Some(self.steering(shapes));
+            }
+        }
+        let glue = self.servers(zone, &mut names);
+        add_empty(&mut names, &encode_name(zone.apex.as_str()));
+        ZoneTable {
+            negative: RecordSet::one(rtype::SOA, zone.ttl.min(zone.times.negative), &soa),
+            minimal: RecordSet::one(rtype::HINFO, zone.ttl, b"\x07RFC8482\x00"),
+            glue,
+            names,
+        }
+    }
+
+    fn soa(&self, zone: &Zone) -> Vec<u8> {
+        let primary = zone.ns.first().map_or(&zone.apex, |server| &server.name);
+        let mut data = encode_name(primary.as_str());
+        data.extend(encode_name(zone.contact.as_str()));
+        let times = zone.times;
+        // Serials wrap, as RFC 1982 has it.
+        let serial = self.generation as u32;
+        for number in [serial, times.refresh, times.retry, times.expire, times.negative] {
+            data.extend_from_slice(&number.to_be_bytes());
+        }
+        data
+    }
+
+    /// Gives servers inside the zone that have no addresses those of their region, or of every region.
+    fn servers(&self, zone: &Zone, names: &mut BTreeMap<Box<[u8]>, Entry>) -> Vec<Box<[u8]>> {
+        let mut glue: Vec<Box<[u8]>> = Vec::new();
+        let inside: BTreeSet<&DnsName> =
+            zone.ns.iter().map(|server| &server.name).filter(|name| zone.holds(name)).collect();
+        for name in inside {
+            let key: Box<[u8]> = encode_name(name.as_str()).into();
+            let entry = names.entry(key.clone()).or_default();
+            glue.push(key);
+            if entry.steering.is_some() || entry.set(rtype::A).is_some() || entry.set(rtype::AAAA).is_some() {
+                continue;
+            }
+            let mut given: BTreeSet<IpAddr> = BTreeSet::new();
+            for server in zone.ns.iter().filter(|server| server.name == *name) {
+                let regions = self.regions.by_id.values();
+                for region in regions.filter(|region| server.region.as_ref().is_none_or(|id| *id == region.id)) {
+                    given.extend(&region.addresses.public);
+                }
+            }
+            given.into_iter().for_each(|address| entry.add_address(zone.ttl, address));
+        }
+        glue
+    }
+
+    fn steering(&self, shapes: &NameShapes) -> Steering {
+        let mut kinds: Vec<(usize, AnswerShape)> = vec![(0, shapes.default)];
+        let mut by_country = BTreeMap::new();
+        let classes: BTreeSet<&ClientClass> = self.rankings.by_class.keys().chain(shapes.by_class.keys()).collect();
+        for class in classes {
+            let Some(country) = class.country else { continue };
+            let kind = (self.rankings.by_class.get(class).copied().unwrap_or(0), shapes.shape(*class));
+            let at = kinds.iter().position(|other| *other == kind).unwrap_or_else(|| {
+                kinds.push(kind);
+                kinds.len() - 1
+            });
+            if at > 0 {
+                by_country.insert(country, at as u16);
+            }
+        }
+        let answers = kinds.into_iter().map(|(ranking, shape)| self.addresses(self.rankings.all[ranking], shape));
+        Steering { answers: answers.collect(), default: 0, by_country }
+    }
+
+    /// The answer of one shape to clients with one ranking, at the present state of health.
+    fn addresses(&self, ranking: &Ranking, shape: AnswerShape) -> Addresses {
+        let count = usize::from(shape.count);
+        let state = |id: &RegionId| self.states.get(id).copied().unwrap_or(RegionState::Joining);
+        let wanted: Vec<&RegionId> = ranking.regions.iter().take(count).collect();
+        let serving: Vec<&RegionId> = ranking.regions.iter().filter(|id| state(id).serves()).take(count).collect();
+        let given = if serving.is_empty() { &wanted } else { &serving };
+        // A region that is only missing may be back soon: the answer without it must not be kept for long either.
+        let settled = wanted.iter().chain(given).all(|id| state(id) == RegionState::Ready);
+        let ttl = if settled { shape.ttl_max } else { shape.ttl_min };
+        let mut addresses = Addresses { v4: RecordSet::default(), v6: RecordSet::default() };
+        // Regions behind one address are told apart by nobody, and no record may stand twice (RFC 2181, section 5).
+        let mut named = BTreeSet::new();
+        let public =
+            given.iter().filter_map(|id| self.regions.by_id.get(*id)).flat_map(|region| &region.addresses.public);
+        for address in public.filter(|address| named.insert(**address)) {
+            match address {
+                IpAddr::V4(address) => addresses.v4.push(rtype::A, ttl, &address.octets()),
+                IpAddr::V6(address) => addresses.v6.push(rtype::AAAA, ttl, &address.octets()),
+            }
+        }
+        addresses
+    }
+}
+
+fn add_static(entry: &mut Entry, ttl: u32, record: &StaticRecord) {
+    match &record.data {
+        RecordData::A(address) => entry.add_address(ttl, (*address).into()),
+        RecordData::Aaaa(address) => entry.add_address(ttl, (*address).into()),
+        RecordData::Txt(text) => {
+            let mut data = Vec::new();
+            // An empty text still has one string (RFC 1035, section 3.3.14).
+            let bytes = text.as_bytes();
+            let strings: Vec<&[u8]> = if bytes.is_empty() { vec![b""] } else { bytes.chunks(255).collect() };
+            for string in strings {
+                data.push(string.len() as u8);
+                data.extend_from_slice(string);
+            }
+            entry.add(rtype::TXT, ttl, &data);
+        }
+        RecordData::Caa { critical, tag, value } => {
+            let mut data = vec![if *critical { 0x80 } else { 0 }, tag.len() as u8];
+            data.extend_from_slice(tag.as_bytes());
+            data.extend_from_slice(value.as_bytes());
+            entry.add(rtype::CAA, ttl, &data);
+        }
+        RecordData::Cname(target) => {
+            let target = encode_name(target.as_str());
+            entry.alias = Some((RecordSet::one(rtype::CNAME, ttl, &target), target.into()));
+        }
+    }
+}
+
+/// Adds the names that only have others below them: they exist, and have no records (RFC 8020).
+fn add_empty(names: &mut BTreeMap<Box<[u8]>, Entry>, apex: &[u8]) {
+    let mut between: BTreeSet<Box<[u8]>> = BTreeSet::new();
+    for name in names.keys() {
+        let mut above = parent(name);
+        while let Some(at) = above.filter(|at| at.len() > apex.len()) {
+            between.insert(at.into());
+            above = parent(at);
+        }
+    }
+    for name in between {
+        names.entry(name).or_default();
+    }
+}

@@ -1,0 +1,24 @@
+;;; dns.scm --- declares the zones that are answered for.
+;;;
+;;; (define-zone "repomind.io" '((names . ("api" "www")) (ns . ("ns1" "ns2")) …)). Keys:
+;;;
+;;;   names    routed by region; "@" is the zone itself
+;;;   ns       the servers, at least one. ("ns1" . us-east) has that region's addresses; "ns1"
+;;;            alone has those of every region, unless the zone gives it some
+;;;   soa      contact (a mailbox); refresh, retry, expire, negative-ttl in seconds
+;;;   ttl      seconds that NS, SOA and fixed records may be kept; 3600
+;;;   a, aaaa  fixed addresses: ("mail" "192.0.2.25")
+;;;   txt      fixed texts: ("@" "v=spf1 -all")
+;;;   caa      who may issue certificates: ("@" "issue" "ca.example.net")
+;;;   cname    aliases: ("docs" "docs.example.net")
+;;;
+;;; An owner may leave the zone out; what a record points at is whole if there is a dot in it.
+
+(require-builtin repomind/host)
+(provide define-zone zone-part)
+
+;;@doc
+;; What a zone's declaration gives for a key; the empty list where it gives nothing.
+(define (zone-part key zone)
+  (define entry (assoc key zone))
+  (if entry (cdr entry) '()))
