@@ -47,9 +47,15 @@ enum Command {
     New(NewArgs),
     /// A small HTTP service to stand behind a gateway.
     SampleService(SampleServiceArgs),
+    /// The generations of the policies: list, compare, publish, bring back.
+    #[command(subcommand)]
+    Policy(crate::policy::Policy),
     /// Keys and certificates for regions on machines of their own.
     #[command(subcommand)]
     Pki(crate::pki::Pki),
+    /// Say why a region was or was not taken out.
+    #[command(subcommand)]
+    Explain(Explain),
     /// Break something on purpose and measure what follows.
     #[command(subcommand)]
     Drill(Drill),
@@ -70,6 +76,12 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Explain {
+    /// Who saw what of whom, whose vote counted, what the policy said, and which bound held it back.
+    Failover(ExplainFailoverArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -317,6 +329,20 @@ pub struct FailoverArgs {
     pub json: bool,
 }
 
+/// Flags of `explain failover`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainFailoverArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The region whose decisions are shown; the primary unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `verify replication`.
 #[derive(Clone, Debug, Args)]
 pub struct ReplicationArgs {
@@ -460,11 +486,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::New(args) => crate::starter::run(&args),
         Command::SampleService(args) => crate::sample_service::run(args).await,
+        Command::Explain(Explain::Failover(args)) => crate::explain::failover(args).await,
         Command::Drill(Drill::Failover(args)) => crate::report::failover::run(args).await,
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,
         Command::Ledger(Ledger::Verify(args)) => crate::report::audit::verify_ledger(args).await,
         Command::LoadTest(args) => crate::report::load::run(args).await,
+        Command::Policy(command) => crate::policy::run(command).await,
         Command::Pki(step) => crate::pki::run(step),
         Command::Bench(args) => crate::report::bench::run(args).await,
         Command::Completions { shell } => {

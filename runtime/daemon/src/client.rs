@@ -15,6 +15,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use model::judgement::Decision;
 use model::status::RegionStatus;
 use model::{Namespace, RegionId};
 use net::evidence::{Dump, LedgerHead};
@@ -130,6 +131,11 @@ impl Client {
         }
     }
 
+    /// Any admin question that is answered in JSON.
+    pub async fn get_admin<T: DeserializeOwned>(&self, admin: SocketAddr, path: &str) -> anyhow::Result<T> {
+        self.admin(admin, path).await
+    }
+
     async fn admin<T: DeserializeOwned>(&self, admin: SocketAddr, path: &str) -> anyhow::Result<T> {
         let reply = self.send(Method::GET, admin, path, &[], Bytes::new(), ADMIN).await?;
         if !reply.status.is_success() {
@@ -150,6 +156,11 @@ impl Client {
     /// `/status`.
     pub async fn status(&self, admin: SocketAddr) -> anyhow::Result<RegionStatus> {
         self.admin(admin, "/status").await
+    }
+
+    /// `/decisions`: the last ones about the health of regions, oldest first.
+    pub async fn decisions(&self, admin: SocketAddr) -> anyhow::Result<Vec<Decision>> {
+        self.admin(admin, "/decisions").await
     }
 
     /// `/digests`: by scope.

@@ -12,7 +12,9 @@ mod client;
 mod deploy;
 mod destroy;
 mod embedded;
+mod explain;
 mod pki;
+mod policy;
 mod repl;
 mod report;
 mod sample_service;
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     if arguments.next().as_deref() == Some("policy-host") {
         // Before any thread exists: the child puts itself into its cage.
-        policy::child_main(&arguments.collect::<Vec<_>>());
+        ::policy::child_main(&arguments.collect::<Vec<_>>());
     }
     cli::main()
 }

@@ -7,6 +7,8 @@
 
 mod gauges;
 pub mod generations;
+mod history;
+pub mod judging;
 pub mod notary;
 pub mod probes;
 pub mod repl;
@@ -138,7 +140,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         regions.clone(),
         host.clone(),
         (secrets.bundle_signer, secrets.bundle_verifier),
-        region_dir.join("policy").join("last-good.bundle"),
+        history::History::new(region_dir.join("policy")),
         (plans.clone(), dns.clone()),
         data.clone(),
     );
@@ -154,6 +156,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let region = Arc::new(RunningRegion {
         classes: routing::classes(),
         health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
+        judging: judging::Judging::new(&me.id, &regions),
         wan: match args.wan {
             WanProfile::Realistic => Wan::realistic(&me.id, &regions),
             WanProfile::Lan => Wan::emulated(),
@@ -162,6 +165,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         me: me.id.clone(),
         dns,
         new_generation: tokio::sync::Notify::new(),
+        adopted: tokio::sync::Notify::new(),
         states: ArcSwap::from_pointee(BTreeMap::new()),
         api_ok: AtomicBool::new(false),
         regions,
@@ -277,6 +281,7 @@ fn start_tasks(
     tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
+    tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));
     tasks.spawn(gauges::keep(region.clone(), stop.clone()));
     if region.me == region.regions.primary {
         let (watched, root, stop) = (region.clone(), args.tree.clone(), stop.clone());

@@ -68,6 +68,48 @@ pub struct Bundle {
     pub proposer: RegionId,
     /// When, by the proposer's clock.
     pub proposed_at: UnixMillis,
+    /// Who wanted it, and why.
+    pub because: Because,
+    /// The files.
+    pub tree: PolicyTree,
+}
+
+/// Who wanted a generation, and why, in their own words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Because {
+    /// Who: a person's or a tool's name.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// One generation in a list of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationInfo {
+    /// Its number.
+    pub generation: u64,
+    /// The hash of its files.
+    pub hash: String,
+    /// The hash of the files that it grew from.
+    pub parent: Option<String>,
+    /// The region that proposed it.
+    pub proposer: RegionId,
+    /// When, by the proposer's clock.
+    pub proposed_at: UnixMillis,
+    /// Who wanted it, and why.
+    pub because: Because,
+    /// Whether it is in force.
+    pub in_force: bool,
+}
+
+/// A tree that somebody wants in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proposal {
+    /// The hash of the files that the proposer saw in force: another one by now refuses the proposal as stale.
+    pub parent: String,
+    /// Who wants it, and why.
+    pub because: Because,
     /// The files.
     pub tree: PolicyTree,
 }

@@ -14,6 +14,7 @@ pub mod codec;
 pub mod diagnostic;
 pub mod edge;
 pub mod hlc;
+pub mod judgement;
 pub mod names;
 pub mod question;
 pub mod record;

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::PolicyTree;
 use crate::diagnostic::Finding;
 use crate::edge::EdgePlan;
+use crate::judgement::FailoverPlan;
 use crate::names::RegionId;
 use crate::record::{Address, Sibling};
 use crate::replication::{LagBands, ReplicationPlan};
 use crate::residency::{RegionPolicy, ResidencyCase, Verdict};
-use crate::routing::{Facts, Observation, Routes};
+use crate::routing::{Facts, Observation, RegionFacts, Routes};
 
 /// What is asked of a loaded generation. Every question is answered within a wall-clock limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,8 +37,13 @@ pub enum Question {
     },
     /// Judge a region from what its observers saw.
     Health {
-        /// One a peer.
+        /// One an observer whose vote counts; the region itself is no observer.
         observations: Vec<Observation>,
+    },
+    /// Say who should leave, how traffic moves, and who is promoted, now that other regions serve than before.
+    Failover {
+        /// Every region as it is now.
+        regions: Vec<RegionFacts>,
     },
     /// Settle concurrent writes of one key by the named resolver.
     Resolve {
@@ -112,6 +118,8 @@ pub enum Answer {
     Residency(Rulings),
     /// Whether the region should be taken as unwell.
     Unwell(bool),
+    /// What should follow from the regions that serve.
+    Failover(FailoverPlan),
     /// The settlement.
     Resolved(Resolution),
     /// What was printed, then the value of the last form as Scheme writes it.

@@ -34,9 +34,15 @@ pub enum RegionState {
     Down,
     /// Reachable again, and still taking over what it missed.
     CatchingUp,
+    /// Judged unwell by policy: it answers, and serves nobody new while another region serves.
+    Degraded,
 }
 
 impl RegionState {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Joining, Self::Ready, Self::Suspect, Self::Down, Self::CatchingUp, Self::Degraded];
+
     /// Whether requests may be sent there.
     pub const fn serves(self) -> bool {
         matches!(self, Self::Ready | Self::Suspect)
@@ -49,6 +55,7 @@ impl RegionState {
             Self::Suspect => "suspect",
             Self::Down => "down",
             Self::CatchingUp => "catching-up",
+            Self::Degraded => "degraded",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::judgement::FailoverPlan;
 use crate::names::RegionId;
 use crate::routing::RegionState;
 
@@ -37,6 +38,9 @@ pub struct RegionStatus {
     pub rtt_ms: BTreeMap<RegionId, f64>,
     /// Replication to each peer.
     pub replication: Vec<LinkStatus>,
+    /// What `failover-plan` last said. Drains are carried out within the runtime's bounds; the rest is advice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<FailoverPlan>,
     /// What is made up about the links to peers; its members stand beside the others.
     #[serde(flatten)]
     pub emulated: Emulated,

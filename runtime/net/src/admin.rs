@@ -28,7 +28,7 @@ use crate::problem::Problem;
 use crate::serve::{Body, BodyError, collect, full, json_response, serve};
 use crate::token::Scope;
 use crate::wan::{LinkShape, WanChange, WanError};
-use crate::{Region, TokenVerifier, limits};
+use crate::{Region, TokenVerifier, limits, policies};
 
 /// Bytes of rows that are sent as one piece.
 const ROWS_PIECE: usize = 64 * 1024;
@@ -105,9 +105,9 @@ impl Admin {
         let path = request.uri().path().to_owned();
         let with_rows = request.uri().query() != Some("rows=no");
         let known = match path.as_str() {
-            "/healthz" | "/readyz" | "/metrics" | "/status" | "/digests" | "/rows" | "/ledger" | "/evidence" => {
-                Method::GET
-            }
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows" | "/ledger"
+            | "/evidence" | "/policy/history" | "/policy/tree" => Method::GET,
+            "/policy/publish" => Method::POST,
             "/wan" => {
                 if method == Method::GET {
                     Method::GET
@@ -134,8 +134,12 @@ impl Admin {
         }
         self.verifier.check(request.headers(), Scope::Admin)?;
         match path.as_str() {
+            "/decisions" => Ok(json_response(&self.region.decisions())),
             "/digests" => self.digests().await,
             "/rows" => Ok(self.rows()),
+            "/policy/history" => policies::history(self.region.clone()).await,
+            "/policy/tree" => policies::tree(self.region.clone(), request.uri().query()).await,
+            "/policy/publish" => policies::publish(self.region.clone(), request.into_body()).await,
             "/ledger" => self.ledger().await,
             "/evidence" => Ok(self.evidence(with_rows)),
             _ if known == Method::GET => Ok(json_response(&self.region.wan().shapes())),

@@ -15,6 +15,7 @@ pub mod identity;
 pub mod limits;
 mod peer;
 pub mod pki;
+mod policies;
 mod problem;
 mod serve;
 pub mod token;
@@ -29,11 +30,12 @@ use data::DataPlane;
 use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
-use model::bundle::{SignedBundle, TreeHash};
+use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
+use model::judgement::Decision;
 use model::region::Regions;
-use model::routing::RegionState;
+use model::routing::{Observation, RegionState};
 use model::status::RegionStatus;
-use model::{Country, RegionId, UnixMillis};
+use model::{Country, Finding, RegionId, UnixMillis};
 
 pub use admin::{MetricsError, MetricsHandle, install_metrics, serve_admin};
 pub use attest::{AttestError, attest};
@@ -78,6 +80,12 @@ pub trait Region: Send + Sync + 'static {
     /// Takes in a policy bundle that `from` sent, and gives the generation in force afterwards.
     fn receive_bundle(self: Arc<Self>, from: RegionId, bundle: SignedBundle)
     -> BoxFuture<'static, Result<u64, String>>;
+    /// The policy generations kept here, oldest first. Reads files.
+    fn policy_history(&self) -> Vec<GenerationInfo>;
+    /// The files of a generation, or why they cannot be had. Reads a file.
+    fn policy_tree(&self, generation: u64) -> Result<PolicyTree, String>;
+    /// Makes a tree the next generation everywhere, and gives its number, or all findings.
+    fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<u64, Vec<Finding>>>;
     /// Cosigns the ledger of `from`, and gives the signature line, which is on disk by then.
     fn cosign(
         self: Arc<Self>,
@@ -92,6 +100,10 @@ pub trait Region: Send + Sync + 'static {
     fn bundle(&self) -> Option<SignedBundle>;
     /// This region's health by its own account, as peers are told.
     fn own_state(&self) -> RegionState;
+    /// What this region sees of every other, as peers are told.
+    fn observations(&self) -> BTreeMap<RegionId, Observation>;
+    /// The last decisions about the health of regions, oldest first; a bounded number.
+    fn decisions(&self) -> Vec<Decision>;
     /// The emulated links of this region.
     fn wan(&self) -> &Wan;
     /// Whether requests can be answered here, as peers are told.

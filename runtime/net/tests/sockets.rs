@@ -21,7 +21,7 @@ use model::record::{Address, DataClass, Labels, Sibling};
 use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
 use model::replication::{AckLevel, ConflictResolution, LagAction, LagBands, ReplicationPlan, Strategy};
 use model::residency::{CaseRuling, RegionPolicy, ResidencyPlan, Verdict};
-use model::routing::{DnsPlan, Ranking, RegionState, RoutingPlan};
+use model::routing::{DnsPlan, Observation, Ranking, RegionState, RoutingPlan};
 use model::status::RegionStatus;
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use net::{CosignAnswer, CosignRefusal, Identity, PeerClient, PeerError, PolicyInForce, TokenVerifier, Wan, pki};
@@ -82,6 +82,7 @@ impl net::Region for Fixture {
             sees: BTreeMap::new(),
             rtt_ms: BTreeMap::new(),
             replication: Vec::new(),
+            plan: None,
             emulated: self.wan.status(),
         }
     }
@@ -93,6 +94,15 @@ impl net::Region for Fixture {
     }
     fn receive_bundle(self: Arc<Self>, _: RegionId, _: SignedBundle) -> BoxFuture<'static, Result<u64, String>> {
         Box::pin(std::future::ready(Err("the parent is another one".into())))
+    }
+    fn policy_history(&self) -> Vec<model::bundle::GenerationInfo> {
+        Vec::new()
+    }
+    fn policy_tree(&self, generation: u64) -> Result<model::bundle::PolicyTree, String> {
+        Err(format!("generation {generation} is not kept here"))
+    }
+    fn publish(self: Arc<Self>, _: model::bundle::Proposal) -> BoxFuture<'static, Result<u64, Vec<model::Finding>>> {
+        Box::pin(async { Ok(8) })
     }
     fn ready(&self) -> Result<(), String> {
         Ok(())
@@ -117,6 +127,12 @@ impl net::Region for Fixture {
     }
     fn own_state(&self) -> RegionState {
         RegionState::Ready
+    }
+    fn observations(&self) -> BTreeMap<RegionId, Observation> {
+        BTreeMap::from([(id("us-east"), Observation { probes: 64, losses: 3, losses_in_a_row: 1 })])
+    }
+    fn decisions(&self) -> Vec<model::judgement::Decision> {
+        Vec::new()
     }
     fn wan(&self) -> &Wan {
         &self.wan
@@ -323,7 +339,15 @@ async fn operators_need_a_token_for_records_and_links_and_none_for_health() {
         let answer = ask(address, &format!("GET {open} HTTP/1.1"), "").await;
         assert!(answer.starts_with("http/1.1 200"), "{open}: {answer}");
     }
-    for closed in ["GET /rows", "GET /digests", "GET /ledger", "GET /evidence", "PUT /wan"] {
+    for closed in [
+        "GET /decisions",
+        "GET /rows",
+        "GET /digests",
+        "GET /ledger",
+        "GET /evidence",
+        "GET /policy/history",
+        "PUT /wan",
+    ] {
         let answer = ask(address, &format!("{closed} HTTP/1.1"), "{}").await;
         assert!(answer.starts_with("http/1.1 401"), "{closed}: {answer}");
     }
@@ -365,7 +389,9 @@ async fn a_probe_pays_the_emulated_distance_and_a_stranger_gets_no_answer() {
     let identity = Identity::load(dir.path(), &id("us-east")).unwrap();
     let wan = Wan::emulated();
     let client = PeerClient::new(id("eu-west"), address, &identity, wan.clone()).unwrap();
-    assert_eq!(client.probe().await.unwrap().0.generation, 7);
+    let report = client.probe().await.unwrap().0;
+    assert_eq!(report.generation, 7);
+    assert_eq!(report.sees[&id("us-east")].losses, 3, "a peer's own observations did not arrive");
     let change = net::wan::WanChange { delay_ms: Some(40.0), ..net::wan::WanChange::to(id("eu-west")) };
     wan.set(&change).unwrap();
     let begun = Instant::now();

@@ -4,6 +4,7 @@ mod answers;
 pub(crate) mod cage;
 mod declare;
 mod faults;
+mod health;
 mod interpreter;
 mod memo;
 mod natives;
@@ -71,6 +72,7 @@ fn answer(interpreter: &mut Interpreter, question: Question, socket: &mut File, 
         Question::Route { facts } => interpreter.route(&facts).map(|routes| Answer::Routes(Box::new(routes))),
         Question::Residency { cases } => interpreter.rule_on(&cases).map(Answer::Residency),
         Question::Health { observations } => interpreter.unwell(&observations).map(Answer::Unwell),
+        Question::Failover { regions } => interpreter.failover_plan(regions).map(Answer::Failover),
         Question::Resolve { resolver, address, siblings } => {
             interpreter.resolve(&resolver, &address, &siblings).map(Answer::Resolved)
         }

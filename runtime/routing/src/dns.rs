@@ -29,6 +29,8 @@ pub use table::Table;
 pub use wire::Rcode;
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod oracle_tests;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,9 @@
 //!                            ^                                           |
 //!                            +-------------------------------------------+
 //!                                      5 losses, or silence
+//!
+//!  Ready, Suspect <--- steady again --- Degraded      (laid over this by `judgement`:
+//!                 --- judged unwell -->                policy's wish, within bounds)
 //! ```
 //!
 //! This module opens no socket and reads no clock: callers pass `now`.
@@ -33,6 +36,13 @@ const SMOOTHING: u64 = 8;
 const STEADY_FLOOR: Micros = Micros(2_000);
 /// ...and further off than one part in so many.
 const STEADY_PART: u64 = 10;
+
+/// A probe is lost after one and a half of its usual round trips and this much, ...
+const SLACK: Micros = Micros::from_millis(100);
+/// ... at least after this much, ...
+const LEAST_PATIENCE: Micros = Micros::from_millis(250);
+/// ... and after this much at most, or where no round trip is known yet.
+const MOST_PATIENCE: Micros = Micros::from_millis(1000);
 
 /// When to judge. The defaults are those that operators are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,10 +105,7 @@ impl Peer {
         self.losses_in_a_row = 0;
         self.good_in_a_row = self.good_in_a_row.saturating_add(1);
         self.measure(round_trip);
-        self.state = match self.state {
-            RegionState::Ready | RegionState::Suspect => RegionState::Ready,
-            RegionState::Joining | RegionState::Down | RegionState::CatchingUp => RegionState::CatchingUp,
-        };
+        self.state = if self.state.serves() { RegionState::Ready } else { RegionState::CatchingUp };
         self.come_up(limits);
     }
 
@@ -190,6 +197,14 @@ impl HealthTracker {
         self.peers.get(region)?.smoothed
     }
 
+    /// How long the answer to a probe may take before it counts as lost: one and a half of the usual round trips and
+    /// 100 ms, from 250 ms to 1 s; 1 s where no round trip is known yet.
+    pub fn patience(&self, region: &RegionId) -> Micros {
+        self.round_trip(region).map_or(MOST_PATIENCE, |trip| {
+            Micros((trip.0.saturating_mul(3) / 2).saturating_add(SLACK.0)).clamp(LEAST_PATIENCE, MOST_PATIENCE)
+        })
+    }
+
     /// The round trip in steps of whole milliseconds, which stays until the smoothed one has left it by more than
     /// 2 ms and a tenth: for facts, so that jitter never makes a new routing plan.
     pub fn steady_round_trip(&self, region: &RegionId) -> Option<Micros> {
@@ -204,6 +219,18 @@ impl HealthTracker {
             losses: peer.window.count_ones(),
             losses_in_a_row: peer.losses_in_a_row,
         })
+    }
+
+    /// What was seen of every region that was probed, as peers are told it.
+    pub fn observations(&self) -> BTreeMap<RegionId, Observation> {
+        let probed = self.peers.iter().filter(|(_, peer)| peer.probes > 0);
+        probed.filter_map(|(id, _)| Some((id.clone(), self.observation(id)?))).collect()
+    }
+
+    /// The regions that have answered as often in a row as a region must that comes back from being down.
+    pub fn recovered(&self) -> BTreeSet<RegionId> {
+        let good = self.peers.iter().filter(|(_, peer)| peer.good_in_a_row >= self.limits.up_after);
+        good.map(|(id, _)| id.clone()).collect()
     }
 
     fn forgive_own_pause(&mut self, now: Mono) {

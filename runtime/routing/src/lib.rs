@@ -5,18 +5,23 @@
 //! come out. Nothing here opens a socket or reads a clock: callers pass `now`.
 //!
 //! Start with [`HealthTracker`] for health, [`facts`] for what policies are
-//! told, [`plan_from`] for what they answer, [`choose`] for one request over HTTP,
-//! [`dns`] for one over DNS.
+//! told, [`Judge`] for what their verdicts may do, [`plan_from`] for what they
+//! answer, [`choose`] for one request over HTTP, [`dns`] for one over DNS.
 
 mod country;
+mod decisions;
 pub mod dns;
 mod facts;
 mod geography;
 mod health;
+mod judgement;
 mod table;
+mod witness;
 
 pub use country::{CountryTable, Matched, TableError};
+pub use decisions::DecisionLog;
 pub use facts::{classes, facts};
 pub use geography::{centre, continent, countries};
 pub use health::{HealthTracker, Limits};
+pub use judgement::{Due, Judge, JudgeLimits, Native};
 pub use table::{choose, plan_from};

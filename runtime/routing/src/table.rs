@@ -68,8 +68,11 @@ fn check(ranking: &Ranking, known: &BTreeSet<&RegionId>, whom: &str) -> Result<(
 }
 
 /// The regions that may take a request now, best first: those of the ranking that serve, offer all that it `needs`,
-/// and are `lawful` where that is a question. Empty when there are none: no region that the policy or the law left
-/// out is ever put in instead. A region whose state is not in `up` does not serve.
+/// and are `lawful` where that is a question. No region that the policy or the law left out is ever put in instead.
+///
+/// Where none of them serves, those that are degraded do: they answer. Where none does and most regions are out, the
+/// detector is distrusted, and all that were ever heard of are tried, nearest first. Otherwise the list is empty.
+/// A region whose state is not in `up` does not serve.
 pub fn choose(
     plan: &RoutingPlan,
     class: ClientClass,
@@ -79,11 +82,23 @@ pub fn choose(
     lawful: Option<&BTreeSet<RegionId>>,
 ) -> Vec<RegionId> {
     let fit = |id: &&RegionId| {
-        up.get(*id).is_some_and(|state| state.serves())
-            && regions.by_id.get(*id).is_some_and(|region| needs.is_subset(&region.features))
+        regions.by_id.get(*id).is_some_and(|region| needs.is_subset(&region.features))
             && lawful.is_none_or(|lawful| lawful.contains(*id))
     };
-    plan.ranking(class).regions.iter().filter(fit).cloned().collect()
+    let ranked = || plan.ranking(class).regions.iter().filter(fit);
+    let which = |wanted: &dyn Fn(RegionState) -> bool| -> Vec<RegionId> {
+        ranked().filter(|id| up.get(*id).is_some_and(|state| wanted(*state))).cloned().collect()
+    };
+    let serving = which(&RegionState::serves);
+    if !serving.is_empty() {
+        return serving;
+    }
+    let degraded = which(&|state| state == RegionState::Degraded);
+    let out = up.values().filter(|state| !state.serves()).count();
+    if degraded.is_empty() && out * 2 > regions.by_id.len() {
+        return which(&|state| state != RegionState::Joining);
+    }
+    degraded
 }
 
 #[cfg(test)]

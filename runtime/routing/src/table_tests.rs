@@ -74,6 +74,28 @@ fn when_every_lawful_region_is_down_nobody_else_is_chosen() {
 }
 
 #[test]
+fn a_degraded_region_is_chosen_only_when_nobody_else_serves() {
+    let none = BTreeSet::new();
+    let mut states = up(&[]);
+    states.insert(id("eu-west"), RegionState::Degraded);
+    let chosen = choose(&plan(), germany(), &states, &none, &regions(), None);
+    assert_eq!(chosen, [id("us-east"), id("ap-southeast")]);
+    let lawful = BTreeSet::from([id("eu-west")]);
+    assert_eq!(choose(&plan(), germany(), &states, &none, &regions(), Some(&lawful)), [id("eu-west")]);
+}
+
+#[test]
+fn when_every_region_seems_down_the_nearest_is_still_tried_and_the_law_still_holds() {
+    let (none, all) = (BTreeSet::new(), up(&["us-east", "eu-west", "ap-southeast"]));
+    let chosen = choose(&plan(), germany(), &all, &none, &regions(), None);
+    assert_eq!(chosen, [id("eu-west"), id("us-east"), id("ap-southeast")]);
+    let lawful = BTreeSet::from([id("ap-southeast")]);
+    assert_eq!(choose(&plan(), germany(), &all, &none, &regions(), Some(&lawful)), [id("ap-southeast")]);
+    let unheard = regions().by_id.keys().map(|name| (name.clone(), RegionState::Joining)).collect();
+    assert!(choose(&plan(), germany(), &unheard, &none, &regions(), None).is_empty());
+}
+
+#[test]
 fn a_websocket_never_goes_to_a_region_without_them() {
     let needs = BTreeSet::from([Feature::new("websockets").unwrap()]);
     let chosen = choose(&plan(), ClientClass { country: None }, &up(&[]), &needs, &regions(), None);

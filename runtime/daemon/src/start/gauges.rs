@@ -11,10 +11,6 @@ use super::running::RunningRegion;
 /// How often they are set.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Every state that a region can be in, so that the one it left reads 0.
-const STATES: &[RegionState] =
-    &[RegionState::Joining, RegionState::Ready, RegionState::Suspect, RegionState::Down, RegionState::CatchingUp];
-
 /// Says what each metric means, once a process.
 pub fn describe() {
     use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -31,6 +27,11 @@ pub fn describe() {
     describe_counter!("repomind_policy_refusals_total", "saves that were refused");
     describe_counter!("repomind_routing_tables_total", "routing tables published because facts had changed");
     describe_counter!("repomind_region_transitions_total", "changes of a region's state, as this region sees it");
+    describe_counter!("repomind_judgement_changes_total", "regions taken out, and back, by judgement of failover.scm");
+    describe_counter!(
+        "repomind_judgement_held_total",
+        "times that a bound held back what failover.scm wanted, by bound"
+    );
     describe_counter!("repomind_requests_total", "requests answered by the gateway, by route and status");
     describe_histogram!("repomind_request_seconds", Unit::Seconds, "time to answer a request, by route");
     describe_counter!("repomind_writes_total", "writes made durable here");
@@ -63,9 +64,10 @@ pub async fn keep(region: Arc<RunningRegion>, stop: CancellationToken) {
 
 fn set(region: &RunningRegion) {
     for (id, seen) in region.states.load().iter() {
-        for state in STATES {
+        // Every state that a region can be in, so that the one it left reads 0.
+        for state in RegionState::ALL {
             let labels = [("region", id.to_string()), ("state", state.name().to_owned())];
-            metrics::gauge!("repomind_region_state", &labels).set(f64::from(u8::from(seen == state)));
+            metrics::gauge!("repomind_region_state", &labels).set(f64::from(u8::from(*seen == state)));
         }
     }
     for peer in region.peers() {

@@ -9,22 +9,26 @@
 //! Until consensus orders generations, only the region whose file says
 //! `primary: true` proposes; the others refuse bundles from anyone else.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use data::DataPlane;
 use data::plans::Plans;
-use model::bundle::{Bundle, PolicyTree, SignedBundle, TreeHash};
+use model::bundle::{Because, Bundle, GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
 use model::question::{Answer, Declarations, Question};
 use model::region::Regions;
 use model::residency::ResidencyPlan;
 use model::routing::{Facts, RoutingPlan};
-use model::{Finding, RegionId, UnixMillis, codec};
+use model::{Finding, RegionId, UnixMillis};
 use net::pki::{BundleSigner, BundleVerifier};
 use net::{DnsAnswers, PolicyInForce};
 use policy::{Generation, PolicyHost};
+
+use super::history::History;
+
+/// How many kept generations are tried after a restart before a region waits for the primary.
+const RESUMED: usize = 3;
 
 /// A generation in force: its child process, and what it was made from.
 struct Live {
@@ -43,8 +47,8 @@ pub struct Generations {
     host: PolicyHost,
     signer: Option<BundleSigner>,
     verifier: BundleVerifier,
-    /// Where the last good bundle is kept across restarts.
-    kept: PathBuf,
+    /// The generations that were in force here; the newest is taken up after a restart.
+    history: History,
     plans: Arc<ArcSwap<Plans>>,
     /// Told of every change of plans.
     dns: Arc<DnsAnswers>,
@@ -70,6 +74,14 @@ pub enum RefusedGeneration {
         /// Why.
         reason: String,
     },
+    /// Somebody else changed the policies meanwhile.
+    #[error("{ours} is in force by now, and the proposal grew from {parent}; look at what changed and publish again")]
+    Stale {
+        /// What the proposer saw.
+        parent: String,
+        /// What is in force.
+        ours: String,
+    },
     /// The host gave no usable answer.
     #[error("the policy host did not compile the plan: {0}")]
     Host(String),
@@ -90,7 +102,7 @@ impl Generations {
         regions: Arc<Regions>,
         host: PolicyHost,
         (signer, verifier): (Option<BundleSigner>, BundleVerifier),
-        kept: PathBuf,
+        history: History,
         (plans, dns): (Arc<ArcSwap<Plans>>, Arc<DnsAnswers>),
         data: DataPlane,
     ) -> Self {
@@ -100,7 +112,7 @@ impl Generations {
             host,
             signer,
             verifier,
-            kept,
+            history,
             plans,
             dns,
             data,
@@ -162,24 +174,49 @@ impl Generations {
         self.host.scratch_eval(tree, facts, source).await
     }
 
-    /// Takes up the bundle kept from before a restart, if there is one and it still loads.
+    /// Takes up the newest generation kept from before a restart that still loads.
     pub async fn resume(&self, facts: Facts) -> Option<u64> {
-        let bytes = std::fs::read(&self.kept).ok()?;
-        // It has been in force since it was kept, also where the region was down meanwhile.
-        let kept = std::fs::metadata(&self.kept).and_then(|about| about.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-        let resumed = async {
-            let signed: SignedBundle = codec::decode(&bytes).map_err(|error| error.to_string())?;
-            let bundle = self.verify(&signed)?;
-            let _one = self.changing.lock().await;
-            self.take(bundle, signed, facts, unix(kept)).await.map_err(|error| error.to_string())
-        };
-        match resumed.await {
-            Ok(number) => Some(number),
-            Err(reason) => {
-                tracing::error!(file = %self.kept.display(), %reason, "the kept policy bundle could not be taken up");
-                None
+        let _one = self.changing.lock().await;
+        for generation in self.history.generations().into_iter().rev().take(RESUMED) {
+            let resumed = async {
+                let signed = self.history.load(generation)?;
+                let bundle = self.verify(&signed)?;
+                // It has been in force since it was kept, also where the region was down meanwhile.
+                let since = unix(self.history.kept_at(generation).unwrap_or(SystemTime::UNIX_EPOCH));
+                self.take(bundle, signed, facts.clone(), since).await.map_err(|error| error.to_string())
+            };
+            match resumed.await {
+                Ok(number) => return Some(number),
+                Err(reason) => tracing::error!(generation, %reason, "a kept generation could not be taken up"),
             }
         }
+        None
+    }
+
+    /// The generations kept here, oldest first. Those that cannot be read are left out.
+    pub fn history(&self) -> Vec<GenerationInfo> {
+        let in_force = self.number();
+        let info = |generation| {
+            let bundle = self.verify(&self.history.load(generation).ok()?).ok()?;
+            Some(GenerationInfo {
+                generation,
+                hash: bundle.tree.hash().to_string(),
+                parent: bundle.parent.map(|parent| parent.to_string()),
+                proposer: bundle.proposer,
+                proposed_at: bundle.proposed_at,
+                because: bundle.because,
+                in_force: generation == in_force,
+            })
+        };
+        self.history.generations().into_iter().filter_map(info).collect()
+    }
+
+    /// The files of a generation.
+    ///
+    /// # Errors
+    /// A sentence: it is not kept here, damaged, or its signature does not match.
+    pub fn tree(&self, generation: u64) -> Result<PolicyTree, String> {
+        Ok(self.verify(&self.history.load(generation)?)?.tree)
     }
 
     /// Makes `tree` the next generation, if it differs from the one in force.
@@ -189,10 +226,40 @@ impl Generations {
     pub async fn propose(
         &self,
         tree: PolicyTree,
-        facts: Facts,
-        now: UnixMillis,
+        because: Because,
+        (facts, now): (Facts, UnixMillis),
     ) -> Result<Proposed, RefusedGeneration> {
         let _one = self.changing.lock().await;
+        self.propose_next(tree, because, (facts, now)).await
+    }
+
+    /// Makes a tree that somebody handed in the next generation.
+    ///
+    /// # Errors
+    /// [`RefusedGeneration::Stale`] where other files are in force than the proposer saw, and all of
+    /// [`Generations::propose`].
+    pub async fn publish(
+        &self,
+        proposal: Proposal,
+        (facts, now): (Facts, UnixMillis),
+    ) -> Result<u64, RefusedGeneration> {
+        let _one = self.changing.lock().await;
+        let ours = self.hash();
+        if proposal.parent != ours {
+            return Err(RefusedGeneration::Stale { parent: proposal.parent, ours });
+        }
+        match self.propose_next(proposal.tree, proposal.because, (facts, now)).await? {
+            Proposed::Unchanged => Ok(self.number()),
+            Proposed::InForce(number) => Ok(number),
+        }
+    }
+
+    async fn propose_next(
+        &self,
+        tree: PolicyTree,
+        because: Because,
+        (facts, now): (Facts, UnixMillis),
+    ) -> Result<Proposed, RefusedGeneration> {
         let (number, parent) =
             self.live.load().as_ref().map_or((1, None), |live| (live.bundle.generation + 1, Some(live.hash)));
         if parent == Some(tree.hash()) {
@@ -202,7 +269,7 @@ impl Generations {
         let Some(signer) = &self.signer else {
             return Err(RefusedGeneration::Host("this region holds no key to sign generations with".into()));
         };
-        let bundle = Bundle { generation: number, parent, proposer: self.me.clone(), proposed_at: now, tree };
+        let bundle = Bundle { generation: number, parent, proposer: self.me.clone(), proposed_at: now, because, tree };
         let bytes = net::pki::bundle_bytes(&bundle);
         let signed = SignedBundle { signature: signer.sign(&bytes), bundle: bytes };
         self.take(bundle, signed, facts, now).await.map(Proposed::InForce)
@@ -242,7 +309,7 @@ impl Generations {
         let number = bundle.generation;
         match self.compile(&bundle, facts).await {
             Ok((child, plans)) => {
-                self.keep(&signed);
+                self.keep(number, &signed);
                 let hash = bundle.tree.hash();
                 let signed = Arc::new(signed);
                 let old = self.live.swap(Some(Arc::new(Live { child, bundle, hash, signed, since })));
@@ -315,19 +382,13 @@ impl Generations {
         Ok(())
     }
 
-    fn keep(&self, signed: &SignedBundle) {
-        let written = (|| {
-            if let Some(folder) = self.kept.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            let draft = self.kept.with_extension("draft");
-            let mut file = std::fs::File::create(&draft)?;
-            std::io::Write::write_all(&mut file, &codec::encode(signed))?;
-            file.sync_all()?;
-            std::fs::rename(&draft, &self.kept)
-        })();
-        if let Err(error) = written {
-            tracing::error!(file = %self.kept.display(), %error, "the policy bundle could not be kept for a restart");
+    fn keep(&self, generation: u64, signed: &SignedBundle) {
+        // One taken up after a restart is there already.
+        if self.history.newest() == Some(generation) {
+            return;
+        }
+        if let Err(error) = self.history.keep(generation, signed) {
+            tracing::error!(generation, %error, "the generation could not be kept for a restart");
         }
     }
 }

@@ -7,7 +7,6 @@
 //! data, which generation it runs, and whether its service answers; a peer that
 //! is behind the primary's generation is sent it at once.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,14 +26,10 @@ use crate::client::ServiceProbe;
 const EVERY: Duration = Duration::from_millis(100);
 /// A probe of the own service that takes longer is lost; a service that needs so long serves nobody.
 const PATIENCE: Duration = Duration::from_millis(1000);
-/// A probe of a peer is lost after one and a half of its usual round trips and this much, ...
-const SLACK: Duration = Duration::from_millis(100);
-/// ... at least after this much, ...
-const LEAST_PATIENCE: Duration = Duration::from_millis(250);
-/// ... and after this much at most, or where no round trip is known yet.
-const MOST_PATIENCE: Duration = Duration::from_secs(1);
 /// Probes under way to one peer; one more counts as lost without being sent.
 const UNDER_WAY: usize = 32;
+/// How long a newer generation of a peer that was not good here is left alone.
+const ADOPT_AGAIN: Duration = Duration::from_secs(5);
 /// How often measured round trips may bring a new routing table.
 const REROUTE_EVERY: Duration = Duration::from_secs(2);
 
@@ -46,7 +41,7 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (outcomes, mut seen) = mpsc::channel::<Outcome>(UNDER_WAY);
-    let (mut under_way, mut offer) = (JoinSet::new(), JoinSet::new());
+    let (mut under_way, mut offer, mut adopting) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     let (mut refused, mut goal) = (0, None);
     loop {
         tokio::select! {
@@ -61,12 +56,16 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
             }
             Some(outcome) = seen.recv() => {
                 observe(&region, &peer, outcome.as_ref(), &mut goal);
-                let behind = outcome.is_some_and(|(report, _)| report.generation < region.generations.number());
-                if behind && offer.is_empty() {
+                let (ours, theirs) = (region.generations.number(), outcome.map(|(report, _)| report.generation));
+                if theirs.is_some_and(|theirs| theirs < ours) && offer.is_empty() {
                     offer_generation(&region, &client, &mut offer);
+                }
+                if theirs.is_some_and(|theirs| theirs > ours) && adopting.is_empty() {
+                    adopting.spawn(adopt(region.clone(), peer.clone(), client.clone()));
                 }
             }
             () = region.new_generation.notified() => offer_generation(&region, &client, &mut offer),
+            Some(_) = adopting.join_next() => {}
             Some(answer) = offer.join_next() => {
                 let ours = region.generations.number();
                 match answer {
@@ -85,10 +84,8 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
 
 /// How long the answer to a probe may take before it counts as lost.
 fn patience(region: &RunningRegion, peer: &RegionId) -> Duration {
-    let known = region.health.lock().expect("no probe panics while it holds the lock").round_trip(peer);
-    known.map_or(MOST_PATIENCE, |trip| {
-        (Duration::from_micros(trip.0) * 3 / 2 + SLACK).clamp(LEAST_PATIENCE, MOST_PATIENCE)
-    })
+    let health = region.health.lock().expect("no probe panics while it holds the lock");
+    Duration::from_micros(health.patience(peer).0)
 }
 
 async fn probe(client: Arc<PeerClient>, patience: Duration, outcomes: mpsc::Sender<Outcome>) {
@@ -126,17 +123,28 @@ fn observe(
             (None, RegionState::Down) => *goal = None,
             (None, _) => {}
         }
+        let heard = report.map(|(report, _)| (peer, &report.sees));
+        region.judging.told(&region.me, &health.observations(), heard, region.now());
     }
     publish(region);
+}
+
+/// What the native rule says now, of this region too.
+pub fn native(region: &RunningRegion) -> routing::Native {
+    native_of(region, &region.health.lock().expect("no probe panics while it holds the lock"))
+}
+
+fn native_of(region: &RunningRegion, health: &routing::HealthTracker) -> routing::Native {
+    let mut states = health.states();
+    states.insert(region.me.clone(), region.own_state());
+    routing::Native { states, recovered: health.recovered() }
 }
 
 /// Makes the health that was just learnt visible to the gateway and in the answers over DNS.
 pub fn publish(region: &RunningRegion) {
     // Held to the end, so that of two probes the later one is seen last, in both places.
     let health = region.health.lock().expect("no probe panics while it holds the lock");
-    let mut states: BTreeMap<_, _> =
-        region.peers().into_iter().map(|peer| (peer.clone(), health.state(&peer))).collect();
-    states.insert(region.me.clone(), region.own_state());
+    let states = region.judging.states(&native_of(region, &health));
     let before = region.states.load();
     if **before == states {
         return;
@@ -168,6 +176,27 @@ fn offer_generation(
     offer.abort_all();
     let client = client.clone();
     offer.spawn(async move { client.send_bundle(&bundle).await });
+}
+
+/// Takes over a newer generation than ours from a peer: one that we missed, or that we ourselves proposed before our
+/// disk was lost. Its signature is checked as if its proposer had sent it.
+async fn adopt(region: Arc<RunningRegion>, peer: RegionId, client: Arc<PeerClient>) {
+    let bundle = match client.fetch_bundle().await {
+        Ok(Some(bundle)) => bundle,
+        Ok(None) | Err(_) => return,
+    };
+    match region.generations.receive(&peer, bundle, region.facts()).await {
+        Ok(generation) => {
+            tracing::info!(%peer, generation, "took over a newer policy generation");
+            // The primary looks at its tree again: what is saved there may differ.
+            region.adopted.notify_one();
+        }
+        Err(error) => {
+            tracing::warn!(%peer, %error, "a newer policy generation was not taken over");
+            // It is offered again with every probe; a bundle that does not load takes a while to find out.
+            tokio::time::sleep(ADOPT_AGAIN).await;
+        }
+    }
 }
 
 /// Checks the service behind this gateway until `stop`.

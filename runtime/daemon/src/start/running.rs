@@ -12,16 +12,18 @@ use data::DataPlane;
 use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
-use model::bundle::SignedBundle;
+use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
+use model::judgement::Decision;
 use model::region::Regions;
 use model::replication::LagAction;
-use model::routing::{ClientClass, Facts, RegionState};
+use model::routing::{ClientClass, Facts, Observation, RegionState};
 use model::status::RegionStatus;
-use model::{Country, Mono, RegionId, UnixMillis};
+use model::{Country, Finding, Mono, RegionId, UnixMillis};
 use net::{CosignRefusal, DnsAnswers, PolicyInForce, Wan};
 use routing::{CountryTable, HealthTracker};
 
-use super::generations::Generations;
+use super::generations::{Generations, RefusedGeneration};
+use super::judging::Judging;
 use super::notary::Notary;
 
 /// The shared state of a running region. Every field is either fixed at start or swapped whole.
@@ -38,6 +40,8 @@ pub struct RunningRegion {
     pub notary: Notary,
     /// Woken whenever a generation comes into force.
     pub new_generation: tokio::sync::Notify,
+    /// Woken when a generation was taken over from a peer that is ahead.
+    pub adopted: tokio::sync::Notify,
     /// The plans that requests are answered from.
     pub plans: Arc<ArcSwap<Plans>>,
     /// The answers over DNS, which follow from the plans and the health.
@@ -46,6 +50,8 @@ pub struct RunningRegion {
     pub states: ArcSwap<BTreeMap<RegionId, RegionState>>,
     /// Probe results. Locked for a few microseconds a probe, and for as long as a new table of answers takes when a state changes.
     pub health: Mutex<HealthTracker>,
+    /// What may follow from policy's verdicts about other regions. Locked after `health` where both are.
+    pub judging: Judging,
     /// Whether the service behind this gateway answered its last check.
     pub api_ok: AtomicBool,
     /// Base URL of each region's service.
@@ -80,7 +86,11 @@ impl RunningRegion {
     /// The facts that policies rank by, as they are now.
     pub fn facts(&self) -> Facts {
         let health = self.health.lock().expect("no probe panics while it holds the lock");
-        routing::facts(&self.regions, &self.me, &health, &self.classes)
+        let mut facts = routing::facts(&self.regions, &self.me, &health, &self.classes);
+        let states = self.states.load();
+        let judged = facts.regions.iter_mut().filter(|region| states.get(&region.id) == Some(&RegionState::Degraded));
+        judged.for_each(|region| region.state = RegionState::Degraded);
+        facts
     }
 
     /// This region's own health, by its own account.
@@ -138,6 +148,7 @@ impl net::Region for RunningRegion {
                 .filter_map(|peer| Some((peer.clone(), health.round_trip(peer)?.as_millis_f64())))
                 .collect(),
             replication: self.data.links(),
+            plan: self.judging.plan(),
             emulated: self.wan.status(),
         }
     }
@@ -162,6 +173,30 @@ impl net::Region for RunningRegion {
             taken.map_err(|error| {
                 tracing::warn!(%from, %error, "a policy bundle was refused");
                 error.to_string()
+            })
+        })
+    }
+
+    fn policy_history(&self) -> Vec<GenerationInfo> {
+        self.generations.history()
+    }
+
+    fn policy_tree(&self, generation: u64) -> Result<PolicyTree, String> {
+        self.generations.tree(generation)
+    }
+
+    fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<u64, Vec<Finding>>> {
+        Box::pin(async move {
+            let refuse = |message: String, help: &str| vec![Finding::error("", "", (0, 0), message, help)];
+            if self.me != self.regions.primary {
+                let message = format!("{} orders generations; this is {}", self.regions.primary, self.me);
+                return Err(refuse(message, "publish to the primary"));
+            }
+            let published = self.generations.publish(proposal, (self.facts(), self.wall_clock())).await;
+            self.new_generation.notify_waiters();
+            published.map_err(|error| match error {
+                RefusedGeneration::Findings(findings) => findings,
+                error => refuse(error.to_string(), ""),
             })
         })
     }
@@ -194,6 +229,14 @@ impl net::Region for RunningRegion {
 
     fn own_state(&self) -> RegionState {
         self.own_state()
+    }
+
+    fn observations(&self) -> BTreeMap<RegionId, Observation> {
+        self.health.lock().expect("no probe panics while it holds the lock").observations()
+    }
+
+    fn decisions(&self) -> Vec<Decision> {
+        self.judging.decisions()
     }
 
     fn wan(&self) -> &Wan {

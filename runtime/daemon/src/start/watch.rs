@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::Finding;
-use model::bundle::{POLICY_FILES, PolicyTree};
+use model::bundle::{Because, POLICY_FILES, PolicyTree};
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +81,7 @@ pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: Cancellation
         propose(&region, &root).await;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
+            () = region.adopted.notified() => {}
             event = saves.recv() => if event.is_none() { return Ok(()) },
         }
         while tokio::time::timeout(QUIET, saves.recv()).await.is_ok_and(|event| event.is_some()) {}
@@ -92,7 +93,8 @@ async fn propose(region: &RunningRegion, root: &Path) {
         Ok(tree) => tree,
         Err(findings) => return region.generations.report(&findings),
     };
-    match region.generations.propose(tree, region.facts(), region.wall_clock()).await {
+    let because = Because { author: format!("the tree of {}", region.me), reason: "saved files".to_owned() };
+    match region.generations.propose(tree, because, (region.facts(), region.wall_clock())).await {
         Ok(Proposed::Unchanged) => {}
         Ok(Proposed::InForce(generation)) => {
             tracing::info!(generation, "the edited policy files are in force here");

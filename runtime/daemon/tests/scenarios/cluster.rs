@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,7 +14,7 @@ use serde_json::Value;
 pub const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
 /// Folders of a tree.
 const TREE: &[&str] = &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
-/// Each cluster of this process takes the next 127.N.0.0/16, beginning here.
+/// Where the search for a free block begins; each cluster of this process looks further on.
 static NEXT: AtomicU8 = AtomicU8::new(40);
 
 /// What a server answered.
@@ -28,15 +28,17 @@ pub struct Answer {
 pub struct Cluster {
     folder: tempfile::TempDir,
     block: u8,
+    /// Holds the block against other runs of these tests on this machine.
+    _claim: UdpSocket,
 }
 
 impl Cluster {
     /// A copy of the repository's tree, not yet deployed.
     pub fn tree() -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let block = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (block, claim) = claim_block();
         copy_tree(&folder.path().join("tree"), |text| text.replace("127.0.", &format!("127.{block}.")));
-        Self { folder, block }
+        Self { folder, block, _claim: claim }
     }
 
     /// Three regions that serve and see each other.
@@ -179,6 +181,19 @@ pub fn copy_tree(to: &Path, change: impl Fn(&str) -> String) {
             }
         }
     }
+}
+
+/// A block 127.N.0.0/16 that no other cluster on this machine uses, and the socket that says so.
+fn claim_block() -> (u8, UdpSocket) {
+    for _ in 0..200 {
+        let block =
+            NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| Some(if at >= 240 { 40 } else { at + 1 }));
+        let block = block.expect("the next is always known");
+        if let Ok(claim) = UdpSocket::bind((Ipv4Addr::new(127, block, 255, 1), 7077)) {
+            return (block, claim);
+        }
+    }
+    panic!("no block of loopback addresses is free");
 }
 
 /// Everything a command printed.

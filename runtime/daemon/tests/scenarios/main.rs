@@ -3,6 +3,8 @@
 mod audit;
 mod cluster;
 mod dns;
+mod generations;
+mod judgement;
 mod machines;
 
 use std::time::Duration;

@@ -21,8 +21,11 @@ pub use cosign::{CosignAnswer, CosignRefusal};
 pub use link::run_link;
 pub use server::serve_peer;
 
+use std::collections::BTreeMap;
+
+use model::RegionId;
 use model::codec::{self, Format};
-use model::routing::RegionState;
+use model::routing::{Observation, RegionState};
 use model::version::PositionVector;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +48,8 @@ pub struct PeerReport {
     pub api_ok: bool,
     /// Its state by its own account.
     pub state: RegionState,
+    /// What it sees of every other region. Whoever is asked about passes over regions that it does not know.
+    pub sees: BTreeMap<RegionId, Observation>,
 }
 
 /// Envelopes and compresses.

@@ -137,6 +137,7 @@ impl Session {
             generation: self.region.plans().generation,
             api_ok: self.region.api_ok(),
             state: self.region.own_state(),
+            sees: self.region.observations(),
         };
         postcard_response(&report)
     }

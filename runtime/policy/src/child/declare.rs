@@ -14,7 +14,7 @@ use steel::RootedSteelVal;
 use steel::rvals::SteelVal;
 
 use super::natives::Natives;
-use super::values::{Alist, Scheme, count, fault, items, name, region_id, rule, shown};
+use super::values::{Alist, Scheme, count, fault, name, region_id, rule, shown};
 use super::zones;
 
 /// The most that one tree may declare of each kind.
@@ -339,18 +339,4 @@ impl Partial {
             default_class: self.default_class.unwrap_or(default.default_class),
         }
     }
-}
-
-/// The items of an association list with any keys, as text, to see that it is one.
-pub fn pairs(value: &SteelVal) -> Scheme<usize> {
-    let entries = items(value)?;
-    for entry in &entries {
-        let key = match entry {
-            SteelVal::Pair(pair) => pair.car(),
-            SteelVal::ListV(parts) if !parts.is_empty() => parts[0].clone(),
-            other => return Err(fault(format!("expected (key . value), found {}", shown(other)))),
-        };
-        name(&key)?;
-    }
-    Ok(entries.len())
 }

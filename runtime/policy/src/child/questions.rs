@@ -7,17 +7,17 @@ use model::question::{CaseAnswer, Declarations, Resolution, Rulings};
 use model::record::{Address, Basis, Content, DataClass, Purpose, Sibling};
 use model::replication::{LagAction, LagBands};
 use model::residency::{Law, ResidencyCase, Verdict};
-use model::routing::{ClientClass, ClientFacts, Facts, Observation, Ranking, Routes};
+use model::routing::{ClientClass, ClientFacts, Facts, Observation, Ranking, RegionFacts, Routes};
 use model::{Finding, Millis, RegionId, UnixMillis};
 use steel::rvals::SteelVal;
 
-use super::declare::{known_regions, lock, pairs};
+use super::declare::{known_regions, lock};
 use super::faults;
 use super::interpreter::Interpreter;
 use super::memo::Memo;
 use super::values::{
-    ClientObject, LinkObject, ObservationObject, RecordObject, Scheme, SiblingObject, bare, duties, fault, items, list,
-    name, object, region_ids, rule, shown, text, wrap,
+    ClientObject, LinkObject, RecordObject, Scheme, SiblingObject, bare, duties, fault, items, list, name, object,
+    region_ids, rule, shown, text, wrap,
 };
 
 /// The lag up to which `lag-action` is sampled; beyond it, its last answer holds.
@@ -25,7 +25,7 @@ const LONGEST_LAG: u64 = 600_000;
 /// The longest text that a resolver may merge, in bytes.
 const LONGEST_MERGE: usize = 1 << 20;
 
-type Answered<T> = Result<T, Vec<Finding>>;
+pub(super) type Answered<T> = Result<T, Vec<Finding>>;
 
 impl Interpreter {
     /// Collects what was declared, and asks each function once to see the shape of its answers.
@@ -80,7 +80,8 @@ impl Interpreter {
             let seen = Observation { probes: 10, losses, losses_in_a_row: losses };
             findings.extend(self.unwell(&[seen, seen]).err().into_iter().flatten());
         }
-        findings.extend(self.failover_plan().err());
+        let regions: Vec<RegionFacts> = self.regions.iter().map(|region| (*region.0).clone()).collect();
+        findings.extend(self.failover_plan(regions).err().into_iter().flatten());
         at(self.file_of("residency"));
         for (class, law) in [(DataClass::Public, Law::None), (DataClass::Personal, Law::Eea)] {
             let case = ResidencyCase { class, law, basis: Basis::Contract, purpose: Purpose::Service };
@@ -139,26 +140,6 @@ impl Interpreter {
     pub(super) fn misshapen(&self, function: &str, answer: &SteelVal, error: &steel::SteelErr, help: &str) -> Finding {
         let message = format!("`{function}` returned {}: {}", shown(answer), bare(&error.to_string()));
         faults::in_function(&self.files, self.file_of(function), function, message, help)
-    }
-
-    fn failover_plan(&mut self) -> Result<(), Finding> {
-        let regions = list(self.region_values());
-        let answer = self.call("failover-plan", vec![regions])?;
-        pairs(&answer)
-            .map(|_| ())
-            .map_err(|error| self.misshapen("failover-plan", &answer, &error, "return a list of (key . value)"))
-    }
-
-    /// Whether a region should be taken as unwell.
-    pub fn unwell(&mut self, observations: &[Observation]) -> Answered<bool> {
-        let seen = list(observations.iter().map(|&observation| wrap(ObservationObject(observation))));
-        let answer = self.call("region-verdict", vec![seen]).map_err(|finding| vec![finding])?;
-        let verdict = name(&answer).and_then(|word| match word {
-            "steady" => Ok(false),
-            "unwell" => Ok(true),
-            _ => Err(fault("this is no verdict")),
-        });
-        verdict.map_err(|error| vec![self.misshapen("region-verdict", &answer, &error, "return 'steady or 'unwell")])
     }
 
     /// Rules on each case, asking once for all that cannot be told apart.

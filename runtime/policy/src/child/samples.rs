@@ -77,8 +77,7 @@ fn region(given: &Given<'_>) -> Scheme<SteelVal> {
 }
 
 fn state(value: &SteelVal) -> Scheme<RegionState> {
-    use RegionState::{CatchingUp, Down, Joining, Ready, Suspect};
-    let (called, states) = (name(value)?, [Joining, Ready, Suspect, Down, CatchingUp]);
+    let (called, states) = (name(value)?, RegionState::ALL);
     states.into_iter().find(|state| state.name() == called).ok_or_else(|| {
         fault(format!("\"{called}\" is not a state; the states are {}", states.map(RegionState::name).join(", ")))
     })

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use model::names::DnsName;
 use model::region::Regions;
@@ -63,15 +64,15 @@ pub(super) struct Addresses {
 #[derive(Clone, Debug)]
 pub(super) struct Steering {
     answers: Vec<Addresses>,
-    default: u16,
-    by_country: BTreeMap<Country, u16>,
+    /// Answer 0 is for those that are not here. Names whose shapes do not depend on the client share the map.
+    by_country: Arc<BTreeMap<Country, u16>>,
 }
 
 impl Steering {
     /// The answer for clients of a country.
     pub(super) fn answer(&self, country: Option<Country>) -> &Addresses {
-        let at = country.and_then(|country| self.by_country.get(&country)).unwrap_or(&self.default);
-        &self.answers[usize::from(*at)]
+        let at = country.and_then(|country| self.by_country.get(&country)).copied().unwrap_or(0);
+        &self.answers[usize::from(at)]
     }
 
     /// Whether it matters where a client is.
@@ -164,24 +165,27 @@ impl Table {
     }
 }
 
-/// The rankings of a plan, each once, and which one each class has.
+/// The rankings of a plan, each once, and which one each country has: number 0 where it is not named.
 struct Rankings<'a> {
     all: Vec<&'a Ranking>,
-    by_class: BTreeMap<ClientClass, usize>,
+    by_country: Arc<BTreeMap<Country, u16>>,
 }
 
 impl<'a> Rankings<'a> {
     fn of(plan: &'a RoutingPlan) -> Self {
         let (mut all, mut numbers) = (vec![&plan.default], BTreeMap::from([(&plan.default, 0)]));
-        let mut by_class = BTreeMap::new();
+        let mut by_country = BTreeMap::new();
         for (class, ranking) in &plan.by_class {
+            let Some(country) = class.country else { continue };
             let number = *numbers.entry(ranking).or_insert_with(|| {
                 all.push(ranking);
-                all.len() - 1
+                (all.len() - 1) as u16
             });
-            by_class.insert(*class, number);
+            if number > 0 {
+                by_country.insert(country, number);
+            }
         }
-        Self { all, by_class }
+        Self { all, by_country: Arc::new(by_country) }
     }
 }
 
@@ -259,12 +263,18 @@ impl Maker<'_> {
     }
 
     fn steering(&self, shapes: &NameShapes) -> Steering {
-        let mut kinds: Vec<(usize, AnswerShape)> = vec![(0, shapes.default)];
+        let Rankings { all, by_country: numbers } = &self.rankings;
+        if shapes.by_class.is_empty() {
+            let answers = all.iter().map(|ranking| self.addresses(ranking, shapes.default)).collect();
+            return Steering { answers, by_country: numbers.clone() };
+        }
+        let mut kinds: Vec<(u16, AnswerShape)> = vec![(0, shapes.default)];
         let mut by_country = BTreeMap::new();
-        let classes: BTreeSet<&ClientClass> = self.rankings.by_class.keys().chain(shapes.by_class.keys()).collect();
-        for class in classes {
-            let Some(country) = class.country else { continue };
-            let kind = (self.rankings.by_class.get(class).copied().unwrap_or(0), shapes.shape(*class));
+        let apart = shapes.by_class.keys().filter_map(|class| class.country);
+        let countries: BTreeSet<Country> = apart.chain(numbers.keys().copied()).collect();
+        for country in countries {
+            let shape = shapes.shape(ClientClass { country: Some(country) });
+            let kind = (numbers.get(&country).copied().unwrap_or(0), shape);
             let at = kinds.iter().position(|other| *other == kind).unwrap_or_else(|| {
                 kinds.push(kind);
                 kinds.len() - 1
@@ -273,8 +283,8 @@ impl Maker<'_> {
                 by_country.insert(country, at as u16);
             }
         }
-        let answers = kinds.into_iter().map(|(ranking, shape)| self.addresses(self.rankings.all[ranking], shape));
-        Steering { answers: answers.collect(), default: 0, by_country }
+        let answers = kinds.into_iter().map(|(number, shape)| self.addresses(all[usize::from(number)], shape));
+        Steering { answers: answers.collect(), by_country: Arc::new(by_country) }
     }
 
     /// The answer of one shape to clients with one ranking, at the present state of health.

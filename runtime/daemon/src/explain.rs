@@ -1,0 +1,142 @@
+//! `repomind-run explain`: why something was decided as it was, from what the region itself kept.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use model::UnixMillis;
+use model::judgement::{Bound, Decision, Outcome, Said};
+
+use crate::cli::{ExplainFailoverArgs, USAGE};
+use crate::client::Client;
+
+/// `repomind-run explain failover`.
+pub async fn failover(args: ExplainFailoverArgs) -> anyhow::Result<ExitCode> {
+    let deployment = crate::status::at(&args.place)?;
+    let region = args.region.unwrap_or_else(|| deployment.primary.clone());
+    let Some(admin) = deployment.admins().get(&region).copied() else {
+        eprintln!("error: no region is called {region}");
+        return Ok(ExitCode::from(USAGE));
+    };
+    let client = Client::new(&args.place.state)?;
+    let (decisions, status) = (client.decisions(admin).await?, client.status(admin).await?);
+    if args.json {
+        let report = serde_json::json!({
+            "region": region, "sees": status.sees, "plan": status.plan, "decisions": decisions,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let sees: Vec<String> = status.sees.iter().map(|(id, state)| format!("{id} {}", state.name())).collect();
+    println!("{region} sees {}", sees.join(", "));
+    if let Some(plan) = &status.plan {
+        let drain: Vec<String> = plan.drain.iter().map(ToString::to_string).collect();
+        let drain = if drain.is_empty() { "nobody".into() } else { drain.join(", ") };
+        let promote = plan.promote.as_ref().map_or_else(|| "nobody".into(), ToString::to_string);
+        println!("failover-plan: drain {drain}, shift {} per cent at a time, promote {promote} (advice)", plan.shift);
+    }
+    if decisions.is_empty() {
+        println!("nothing was judged since {region} started: no probe was lost");
+    }
+    for decision in &decisions {
+        print!("\n{}", account(decision));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A decision with everything that led to it, a line each.
+fn account(decision: &Decision) -> String {
+    let mut text = time(decision.at);
+    if decision.times > 1 {
+        let _ = write!(text, " to {} ({} times)", time(decision.until), decision.times);
+    }
+    let _ = writeln!(text, "  {}", words(decision));
+    for vote in &decision.votes {
+        let seen = vote.seen;
+        let counts = vote.lost.map_or_else(|| "counts".into(), |lost| format!("does not count: {}", lost.reason()));
+        let _ = writeln!(
+            text,
+            "    {} lost {} of {} probes, {} in a row, {} ago; {counts}",
+            vote.observer, seen.losses, seen.probes, seen.losses_in_a_row, vote.age
+        );
+    }
+    text
+}
+
+/// A decision as a sentence.
+pub fn words(decision: &Decision) -> String {
+    let Decision { region, generation, native, .. } = decision;
+    let said = match &decision.said {
+        Said::Steady => format!("generation {generation} calls {region} steady"),
+        Said::Unwell => format!("generation {generation} calls {region} unwell"),
+        Said::Drain => format!("generation {generation} drains {region}"),
+        Said::NoDrain => format!("generation {generation} does not drain {region}"),
+        Said::Nothing(why) => format!("nothing was said of {region} ({why})"),
+    };
+    let came = match decision.outcome {
+        Outcome::StaysIn => "it stays in".into(),
+        Outcome::Out => "it is taken out".into(),
+        Outcome::StaysOut => "it stays out".into(),
+        Outcome::Back => "it serves again".into(),
+        Outcome::Released(bound) => format!("it serves again: {}", because(bound)),
+        Outcome::Held(bound) => format!("held back by the bound `{}`: {}", bound.name(), because(bound)),
+        Outcome::OutNatively => "the native rule has it out already".into(),
+    };
+    format!("{said}; natively it is {}; {came}", native.name())
+}
+
+/// What a bound wants, in words.
+const fn because(bound: Bound) -> &'static str {
+    match bound {
+        Bound::LastServing => "no other region serves",
+        Bound::OneAtATime => "another region is out by judgement",
+        Bound::Pace => "the last judged change was less than 5 s ago",
+        Bound::Panic => "most regions seem unwell, so the detector is distrusted",
+        Bound::TooFewVotes => "no more than half of the observers have a vote that counts",
+        Bound::Recovery => "it must be steady for a while and answer by the native rule first",
+        Bound::Stale => "without verdicts the last one holds for 10 s and no longer",
+    }
+}
+
+/// The time of day in UTC, to the millisecond.
+fn time(at: UnixMillis) -> String {
+    let (seconds, millis) = (at.0 / 1000, at.0 % 1000);
+    format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::judgement::{Vote, VoteLost};
+    use model::routing::{Observation, RegionState};
+    use model::{Millis, RegionId};
+
+    use super::*;
+
+    #[test]
+    fn an_account_names_who_saw_what_whose_vote_counts_and_the_bound() {
+        let id = |name: &str| RegionId::new(name).unwrap();
+        let vote = |observer: &str, lost| Vote {
+            observer: id(observer),
+            seen: Observation { probes: 64, losses: 25, losses_in_a_row: 3 },
+            age: Millis(40),
+            lost,
+        };
+        let decision = Decision {
+            at: UnixMillis(3_661_005),
+            until: UnixMillis(3_665_000),
+            times: 9,
+            region: id("eu-west"),
+            native: RegionState::Suspect,
+            generation: 4,
+            votes: vec![vote("ap-southeast", Some(VoteLost::SelfDoubt)), vote("us-east", None)],
+            said: Said::Unwell,
+            outcome: Outcome::Held(Bound::Pace),
+        };
+        assert_eq!(
+            account(&decision),
+            "01:01:01.005Z to 01:01:05.000Z (9 times)  generation 4 calls eu-west unwell; natively it is suspect; \
+             held back by the bound `pace`: the last judged change was less than 5 s ago\n    \
+             ap-southeast lost 25 of 64 probes, 3 in a row, 40 ms ago; does not count: loses probes to most regions \
+             itself\n    us-east lost 25 of 64 probes, 3 in a row, 40 ms ago; counts\n"
+        );
+    }
+}

@@ -1,0 +1,236 @@
+//! `repomind-run policy`: the generations of the policies, as an operator handles them.
+//!
+//! The primary orders generations; every command here speaks with its admin
+//! address. `publish` hands in a tree from anywhere, `rollback` an earlier one.
+//! Both go through the whole gate, as a save does, and name the generation that
+//! they grew from, so that two people never overwrite each other unseen.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::bail;
+use bytes::Bytes;
+use clap::Subcommand;
+use comfy_table::{Cell, Table, presets};
+use http::Method;
+use model::Finding;
+use model::bundle::{Because, GenerationInfo, PolicyTree, Proposal};
+
+use crate::cli::{FINDING, Place};
+use crate::client::Client;
+use crate::deploy::BadConfiguration;
+
+/// Loading a tree, its tests included, is bounded by a few seconds in the region.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to do with generations.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Policy {
+    /// List the generations kept by the primary.
+    History {
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how two generations differ, or one and the files on disk. 1 when they do.
+    Diff {
+        /// The one generation.
+        from: u64,
+        /// The other; the files on disk unless named.
+        to: Option<u64>,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Bring an earlier generation back, as a new one. The files on disk stay as they are.
+    Rollback {
+        /// The generation to bring back.
+        generation: u64,
+        /// Why; kept with the generation.
+        #[arg(long)]
+        reason: String,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Hand a tree to the primary, from anywhere that reaches its admin address.
+    Publish {
+        /// The tree with the policies.
+        dir: PathBuf,
+        /// Why; kept with the generation.
+        #[arg(long)]
+        reason: String,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Runs one of the commands.
+pub async fn run(command: Policy) -> anyhow::Result<ExitCode> {
+    match command {
+        Policy::History { place, json } => {
+            let all = Primary::of(&place)?.history().await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&all)?);
+            } else {
+                println!("{}", table(&all));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Policy::Diff { from, to, place } => {
+            let primary = Primary::of(&place)?;
+            let old = primary.tree(from).await?;
+            let new = match to {
+                Some(to) => primary.tree(to).await?,
+                None => crate::start::watch::read_tree(&place.tree).map_err(BadConfiguration)?,
+            };
+            let lines = diff(&old, &new);
+            lines.iter().for_each(|line| println!("{line}"));
+            Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
+        }
+        Policy::Rollback { generation, reason, place } => {
+            let primary = Primary::of(&place)?;
+            let tree = primary.tree(generation).await?;
+            primary.publish(tree, format!("back to generation {generation}: {reason}")).await
+        }
+        Policy::Publish { dir, reason, place } => {
+            let tree = crate::start::watch::read_tree(&dir).map_err(BadConfiguration)?;
+            Primary::of(&place)?.publish(tree, reason).await
+        }
+    }
+}
+
+/// The region that orders generations.
+struct Primary {
+    client: Client,
+    admin: SocketAddr,
+}
+
+impl Primary {
+    fn of(place: &Place) -> anyhow::Result<Self> {
+        let deployment = crate::status::at(place)?;
+        let admin = deployment.regions[&deployment.primary].admin;
+        Ok(Self { client: Client::new(&place.state)?, admin })
+    }
+
+    async fn history(&self) -> anyhow::Result<Vec<GenerationInfo>> {
+        self.client.get_admin(self.admin, "/policy/history").await
+    }
+
+    async fn tree(&self, generation: u64) -> anyhow::Result<PolicyTree> {
+        self.client.get_admin(self.admin, &format!("/policy/tree?generation={generation}")).await
+    }
+
+    async fn publish(&self, tree: PolicyTree, reason: String) -> anyhow::Result<ExitCode> {
+        let parent = self.client.status(self.admin).await?.policy_hash;
+        let author = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
+        let body = serde_json::to_vec(&Proposal { parent, because: Because { author, reason }, tree })?;
+        let headers = [("content-type", "application/json")];
+        let path = "/policy/publish";
+        let reply = self.client.send(Method::POST, self.admin, path, &headers, Bytes::from(body), PATIENCE).await?;
+        let answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        if reply.status.is_success() {
+            println!("generation {} is in force in the primary and on its way to the others", answer["generation"]);
+            return Ok(ExitCode::SUCCESS);
+        }
+        match serde_json::from_value::<Vec<Finding>>(answer["findings"].clone()) {
+            Ok(findings) if !findings.is_empty() => {
+                findings.iter().for_each(|finding| eprintln!("{}\n", finding.render(false)));
+                eprintln!("refused: nothing was changed");
+                Ok(ExitCode::from(FINDING))
+            }
+            _ => bail!("{}{path} answered {}: {}", self.admin, reply.status, reply.excerpt()),
+        }
+    }
+}
+
+fn table(all: &[GenerationInfo]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.set_header(["generation", "files", "proposed", "by", "why"]);
+    for info in all.iter().rev() {
+        let mark = if info.in_force { " (in force)" } else { "" };
+        table.add_row([
+            Cell::new(format!("{}{mark}", info.generation)),
+            Cell::new(&info.hash),
+            Cell::new(age(info.proposed_at.0)),
+            Cell::new(&info.because.author),
+            Cell::new(&info.because.reason),
+        ]);
+    }
+    table
+}
+
+/// How long ago a time in milliseconds since 1970 was, to one unit.
+fn age(at: u64) -> String {
+    let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64);
+    let seconds = now.saturating_sub(at) / 1000;
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        7200..172_800 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+/// The lines that differ, file by file, in the form of `diff -u` without its context.
+fn diff(old: &PolicyTree, new: &PolicyTree) -> Vec<String> {
+    let mut lines = Vec::new();
+    for file in old.0.keys().chain(new.0.keys()).collect::<BTreeSet<_>>() {
+        let text = |tree: &PolicyTree| tree.0.get(file).cloned().unwrap_or_default();
+        let (before, after) = (text(old), text(new));
+        if before == after {
+            continue;
+        }
+        lines.push(format!("--- {file}"));
+        let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+        lines.extend(changed(&before, &after));
+    }
+    lines
+}
+
+/// A longest common subsequence decides which lines stay; files have a few hundred lines at most.
+fn changed(before: &[&str], after: &[&str]) -> Vec<String> {
+    let mut common = vec![vec![0_u32; after.len() + 1]; before.len() + 1];
+    for i in (0..before.len()).rev() {
+        for j in (0..after.len()).rev() {
+            common[i][j] = match before[i] == after[j] {
+                true => common[i + 1][j + 1] + 1,
+                false => common[i + 1][j].max(common[i][j + 1]),
+            };
+        }
+    }
+    let (mut i, mut j, mut lines) = (0, 0, Vec::new());
+    while i < before.len() || j < after.len() {
+        if i < before.len() && j < after.len() && before[i] == after[j] {
+            (i, j) = (i + 1, j + 1);
+        } else if j == after.len() || (i < before.len() && common[i + 1][j] >= common[i][j + 1]) {
+            lines.push(format!("-{}: {}", i + 1, before[i]));
+            i += 1;
+        } else {
+            lines.push(format!("+{}: {}", j + 1, after[j]));
+            j += 1;
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lines_that_changed_are_shown_with_their_numbers() {
+        let tree = |text: &str| PolicyTree([("a.scm".to_owned(), text.to_owned())].into());
+        assert!(diff(&tree("x\ny\n"), &tree("x\ny\n")).is_empty());
+        assert_eq!(diff(&tree("x\ny\nz\n"), &tree("x\nw\nz\n")), ["--- a.scm", "-2: y", "+2: w"]);
+        assert_eq!(diff(&tree("x\n"), &PolicyTree::default()), ["--- a.scm", "-1: x"]);
+    }
+}

@@ -1,0 +1,61 @@
+//! Policy generations through an operator's hands.
+
+use std::time::Duration;
+
+use crate::cluster::{Cluster, text, until};
+
+const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-southeast"];
+const SOON: Duration = Duration::from_secs(30);
+
+fn generation(cluster: &Cluster, region: &str) -> Option<u64> {
+    cluster.status(region)?["generation"].as_u64()
+}
+
+fn everywhere(cluster: &Cluster, number: u64) {
+    for region in REGIONS {
+        until(&format!("generation {number} in {region}"), SOON, || {
+            (generation(cluster, region)? == number).then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_generation_is_brought_back_and_outlives_a_lost_disk_of_the_primary() {
+    let cluster = Cluster::deployed();
+    let file = cluster.file("traffic-routing/failover.scm");
+    let first = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{first}\n;; The second generation.\n")).unwrap();
+    everywhere(&cluster, 2);
+
+    let shown = cluster.run(&["policy", "diff", "1", "2"]);
+    assert_eq!(shown.status.code(), Some(1), "{}", text(&shown));
+    assert!(text(&shown).contains(";; The second generation."), "{}", text(&shown));
+    let back = cluster.run(&["policy", "rollback", "1", "--reason", "the second was a mistake"]);
+    assert!(back.status.success(), "{}", text(&back));
+    everywhere(&cluster, 3);
+    let same = cluster.run(&["policy", "diff", "1", "3"]);
+    assert!(same.status.success(), "generation 3 differs from 1:\n{}", text(&same));
+    let history = text(&cluster.run(&["policy", "history"]));
+    assert!(history.contains("3 (in force)") && history.contains("the second was a mistake"), "{history}");
+
+    // The primary loses its disk; the others still know generation 3, and a new save must come after it.
+    cluster.kill("us-east");
+    std::fs::remove_dir_all(cluster.state("us-east")).unwrap();
+    std::fs::write(&file, format!("{first}\n;; Saved while the primary was away.\n")).unwrap();
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
+    assert!(again.status.success(), "{}", text(&again));
+    everywhere(&cluster, 4);
+    let served = cluster.run(&["policy", "diff", "4"]);
+    assert!(served.status.success(), "what is on disk is not in force:\n{}", text(&served));
+}
+
+#[test]
+fn a_tree_that_is_not_good_is_not_published() {
+    let cluster = Cluster::deployed();
+    let other = cluster.file("../other");
+    crate::cluster::copy_tree(&other, |text| text.replace("(define policy-api 1)", "(define policy-api 99)"));
+    let refused = cluster.run(&["policy", "publish", other.to_str().unwrap(), "--reason", "from elsewhere"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(text(&refused).contains("policy API 99"), "{}", text(&refused));
+    assert!(REGIONS.iter().all(|region| generation(&cluster, region) == Some(1)));
+}
