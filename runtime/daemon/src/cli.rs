@@ -62,8 +62,11 @@ enum Command {
     /// Show that the regions hold what they should.
     #[command(subcommand)]
     Verify(Verify),
-    /// Read the bytes that each region stores and judge where they lie.
+    /// Read what each region stores, signs and follows, and judge it; 2 when too little could be read.
     Audit(AuditArgs),
+    /// The log of what each region committed, which the others cosign.
+    #[command(subcommand)]
+    Ledger(Ledger),
     /// Send a steady rate of requests and measure latency from the intended start of each.
     LoadTest(LoadArgs),
     /// Measure throughput, latency, lag and saves on three regions of its own, beside floors from the same run.
@@ -91,6 +94,12 @@ enum Drill {
 enum Verify {
     /// Write in all regions, with conflicts and a cut link; show that they come to agree.
     Replication(ReplicationArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Ledger {
+    /// Compute the roots of the ledgers anew and compare them with every checkpoint that is known of them.
+    Verify(VerifyLedgerArgs),
 }
 
 /// Which delays are added between regions on one machine.
@@ -360,6 +369,41 @@ pub struct AuditArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
+    /// How the report is written.
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: ReportForm,
+    /// Write it to this file, and print the verdict alone.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The same as `--format json`.
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+}
+
+/// How an audit's report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportForm {
+    /// For a person.
+    Text,
+    /// JSON with sorted keys: equal reports are equal bytes.
+    Json,
+    /// SARIF 2.1.0, for code scanners.
+    Sarif,
+    /// JUnit XML, for test reports.
+    Junit,
+    /// A page on its own.
+    Html,
+}
+
+/// Flags of `ledger verify`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyLedgerArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// This region's ledger alone.
+    #[arg(long)]
+    pub region: Option<RegionId>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -446,6 +490,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Drill(Drill::Failover(args)) => crate::report::failover::run(args).await,
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,
+        Command::Ledger(Ledger::Verify(args)) => crate::report::audit::verify_ledger(args).await,
         Command::LoadTest(args) => crate::report::load::run(args).await,
         Command::Policy(command) => crate::policy::run(command).await,
         Command::Pki(step) => crate::pki::run(step),

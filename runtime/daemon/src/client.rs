@@ -18,12 +18,15 @@ use hyper_util::rt::TokioExecutor;
 use model::judgement::Decision;
 use model::status::RegionStatus;
 use model::{Namespace, RegionId};
+use net::evidence::{Dump, LedgerHead};
 use serde::de::DeserializeOwned;
 
-/// The largest body taken, apart from raw rows.
+/// The largest body taken, apart from evidence.
 const BODY: usize = 16 << 20;
-/// The largest stream of raw rows taken from one region.
-const ROWS: usize = 1 << 30;
+/// The most evidence taken from one region.
+const EVIDENCE: usize = 1 << 30;
+/// How long it may take.
+const EVIDENCE_TIME: Duration = Duration::from_secs(120);
 /// How long an admin question may take.
 const ADMIN: Duration = Duration::from_secs(3);
 
@@ -165,14 +168,19 @@ impl Client {
         self.admin(admin, "/digests").await
     }
 
-    /// `/rows`: the stored bytes, as they lie on disk.
-    pub async fn rows(&self, admin: SocketAddr) -> anyhow::Result<Bytes> {
-        let reply =
-            self.exchange(Method::GET, admin, "/rows", &[], Bytes::new(), Duration::from_secs(120), ROWS).await?;
+    /// `/ledger`: the ends of the ledgers that a region knows.
+    pub async fn ledger(&self, admin: SocketAddr) -> anyhow::Result<LedgerHead> {
+        self.admin(admin, "/ledger").await
+    }
+
+    /// `/evidence`: all that an auditor needs, with or without the stored rows.
+    pub async fn evidence(&self, admin: SocketAddr, rows: bool) -> anyhow::Result<Dump> {
+        let path = if rows { "/evidence" } else { "/evidence?rows=no" };
+        let reply = self.exchange(Method::GET, admin, path, &[], Bytes::new(), EVIDENCE_TIME, EVIDENCE).await?;
         if !reply.status.is_success() {
-            bail!("{admin}/rows answered {}: {}", reply.status, reply.excerpt());
+            bail!("{admin}{path} answered {}: {}", reply.status, reply.excerpt());
         }
-        Ok(reply.body)
+        net::evidence::read(&reply.body).map_err(|reason| anyhow::anyhow!("{admin}{path}: {reason}"))
     }
 
     /// Cuts or restores the link from the region at `admin` to `peer`; its delay stays.

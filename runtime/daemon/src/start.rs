@@ -9,6 +9,7 @@ mod gauges;
 pub mod generations;
 mod history;
 pub mod judging;
+pub mod notary;
 pub mod probes;
 pub mod repl;
 pub mod running;
@@ -39,6 +40,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cli::{ApiOf, LogForm, StartArgs, WanProfile};
 use generations::Generations;
+use notary::{Notary, NotaryKeys};
 use running::RunningRegion;
 
 /// How long open requests and shipments may take once the daemon was told to stop.
@@ -140,7 +142,15 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         (secrets.bundle_signer, secrets.bundle_verifier),
         history::History::new(region_dir.join("policy")),
         (plans.clone(), dns.clone()),
+        data.clone(),
     );
+    let keys = NotaryKeys {
+        ledger: secrets.ledger_signer,
+        witness: secrets.witness_signer,
+        ledgers: secrets.ledger_verifiers,
+        witnesses: secrets.witness_verifiers,
+    };
+    let notary = Notary::open(&me.id, keys, &data)?;
     let countries = Arc::new(routing::CountryTable::bundled());
     let dns_config = DnsConfig::new(me.id.clone(), cookies, countries.clone());
     let region = Arc::new(RunningRegion {
@@ -161,6 +171,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         regions,
         data,
         generations,
+        notary,
         plans,
         apis,
         countries,
@@ -259,12 +270,15 @@ fn start_tasks(
     args: &StartArgs,
     (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> anyhow::Result<()> {
+    let mut witnesses = Vec::new();
     for peer in region.peers() {
         let address = region.regions.by_id[&peer].addresses.peer;
         let connect = || PeerClient::new(peer.clone(), address, identity, region.wan.clone());
+        witnesses.push(connect()?);
         tasks.spawn(probes::probe_peer(region.clone(), peer.clone(), Arc::new(connect()?), stop.clone()));
         tasks.spawn(net::run_link(region.data.clone(), Arc::new(connect()?), stop.clone()));
     }
+    tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
     tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));

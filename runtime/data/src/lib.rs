@@ -2,7 +2,8 @@
 //!
 //! A write is gated by [`model::residency::ResidencyPlan::permit`], merged and
 //! logged by one writer thread in groups that share an fsync, and only then
-//! acknowledged. What a peer ships is gated again here from its own labels.
+//! acknowledged. Every commit adds leaves to the region's ledger
+//! ([`compliance::ledger`]), in the same batch. What a peer ships is gated again here from its own labels.
 //! There is no socket in this crate: `net` carries shipments from
 //! [`DataPlane::outgoing`] of one region to [`DataPlane::receive`] of another.
 
@@ -10,6 +11,7 @@ pub mod plans;
 
 mod acks;
 mod context;
+mod ledger;
 mod plane;
 mod reading;
 mod scopes;
@@ -18,5 +20,6 @@ mod types;
 mod writer;
 
 pub use context::ContextKey;
+pub use ledger::{CheckpointNotes, EvidencePart, LedgerError};
 pub use plane::DataPlane;
 pub use types::{DataError, ETag, LabelClaims, Received, Resolver, ScopeSummary, View, Write, Written};

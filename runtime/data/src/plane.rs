@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::acks::Acks;
 use crate::context::ContextKey;
+use crate::ledger::{Book, Desk};
 use crate::plans::Plans;
 use crate::scopes::Scopes;
 use crate::types::{DataError, Resolver, Write, Written};
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     /// Which regions each scope consists of.
     pub(crate) scopes: Arc<Scopes>,
     pub(crate) digest_key: [u8; 32],
+    /// The durable end of the ledger.
+    pub(crate) desk: Arc<Desk>,
     context_key: ContextKey,
 }
 
@@ -76,7 +79,8 @@ impl DataPlane {
     /// Opens the data in `dir` and starts its writer, in a new incarnation.
     ///
     /// # Errors
-    /// [`DataError::Store`] where the directory cannot be used.
+    /// [`DataError::Store`] where the directory cannot be used, [`DataError::Ledger`] where the ledger in it is not
+    /// the one that this region has signed.
     pub fn open(
         region: RegionId,
         peers: BTreeSet<RegionId>,
@@ -105,7 +109,8 @@ impl DataPlane {
         let acks = Arc::new(Acks::open(region.clone(), peers, store.clone())?);
         let commits = watch::Sender::new(0);
         let scopes = Arc::new(Scopes::open(&store)?);
-        let writer = Writer::new(region.clone(), store.clone(), acks.clone(), scopes.clone(), commits.clone())?;
+        let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone())?;
+        let writer = Writer::new(region.clone(), store.clone(), acks.clone(), scopes.clone(), commits.clone(), book)?;
         let (queue, changes) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("writer".into())
@@ -124,6 +129,7 @@ impl DataPlane {
             asked: Mutex::default(),
             scopes,
             digest_key,
+            desk,
             context_key: ContextKey::derive(&digest_key),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -135,6 +141,12 @@ impl DataPlane {
             mpsc::error::TrySendError::Full(_) => DataError::Throttled { retry_after: RETRY_AFTER },
             mpsc::error::TrySendError::Closed(_) => DataError::Closed,
         })
+    }
+
+    /// [`DataPlane::enqueue`] for what must not get lost because many wait.
+    pub(crate) async fn wait_in_line(&self, change: Change) -> Result<(), DataError> {
+        let queue = self.shared.queue.lock().expect("nothing panics while it holds the lock").clone();
+        queue.ok_or(DataError::Closed)?.send(change).await.map_err(|_| DataError::Closed)
     }
 
     /// Stores a record or a delete, durably here, and waits for the copies that it asks for.
@@ -168,7 +180,9 @@ impl DataPlane {
         let labels = match &content {
             NewContent::Live { labels, .. } | NewContent::Tombstone { labels } => labels,
         };
-        let regions = plans.residency.permit(labels, me, now)?;
+        let regions = plans.residency.permit(labels, me, now).inspect_err(|barred| {
+            self.shared.desk.refused(&barred.rule);
+        })?;
         let in_scope = regions.regions().len();
         let asked = write.ack.unwrap_or(strategy.ack).copies(in_scope);
         if asked > in_scope {

@@ -16,6 +16,8 @@ use model::version::{CausalContext, LogPosition, PositionVector};
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use store::StoreError;
 
+use crate::ledger::LedgerError;
+
 /// Names one state of a key: equal tags mean the same set of live writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ETag(String);
@@ -257,6 +259,9 @@ pub enum DataError {
     /// The disk.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The ledger is not the one that this region has signed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The region is shutting down.
     #[error("this region is shutting down")]
     Closed,

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use compliance::ledger::LedgerEvent;
 use model::record::{Address, Content, Entry, LanePriority, Payload, Record, Row, Shipment, Sibling};
 use model::residency::{PermittedRegions, ScopeId};
 use model::version::{Actor, CausalContext, Dot, LogPosition, PositionVector, Version};
 use model::{Hlc, Millis, NodeId, RegionId, RuleId, UnixMillis};
 use replication::HlcClock;
-use store::{Commit, Store};
+use store::{Commit, Store, StoredRow};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::acks::Acks;
+use crate::ledger::{Book, Refusals};
 use crate::plane::wall_clock;
 use crate::scopes::{NewScopes, Scopes};
 use crate::types::{DataError, ETag, LabelClaims, Received, Write};
@@ -52,6 +54,10 @@ pub(crate) enum Change {
     Write(Box<Permitted>, WriteAnswer),
     /// What a peer shipped and the receiving gate has seen.
     Receive(RegionId, Vec<Arrival>, ReceiveAnswer),
+    /// Facts to be kept.
+    Keep(Vec<(String, Vec<u8>)>, DoneAnswer),
+    /// Something that only the ledger tells of.
+    Event(LedgerEvent, DoneAnswer),
 }
 
 /// A shipment once the receiving gate has decided.
@@ -78,6 +84,7 @@ pub(crate) struct Writer {
     pub(crate) acks: Arc<Acks>,
     pub(crate) scopes: Arc<Scopes>,
     pub(crate) commits: watch::Sender<u64>,
+    book: Book,
     clock: HlcClock,
     /// When the clock was last read; never, at first.
     stamped: Option<Instant>,
@@ -85,6 +92,8 @@ pub(crate) struct Writer {
 
 /// Where the outcome of a write goes.
 type WriteAnswer = oneshot::Sender<Result<Durable, DataError>>;
+/// Who waits until something is on disk.
+type DoneAnswer = oneshot::Sender<Result<(), DataError>>;
 /// Where the outcome of a batch goes.
 type ReceiveAnswer = oneshot::Sender<Result<Received, DataError>>;
 
@@ -105,14 +114,40 @@ impl Taken {
     }
 }
 
-/// A group under way: rows as they will be, and whom to answer.
+/// A group under way: rows as they will be, what the ledger will tell of, and whom to answer.
 struct Group {
     rows: BTreeMap<Address, Row>,
     log: Vec<Shipment>,
     vector: PositionVector,
     scopes: NewScopes,
+    facts: Vec<(String, Vec<u8>)>,
+    events: Vec<LedgerEvent>,
+    refusals: Refusals,
+    /// Rows that lost a value because the record has left this region.
+    left: u32,
+    answers: Answers,
+}
+
+/// Whom to answer once a group is on disk.
+#[derive(Default)]
+struct Answers {
     written: Vec<(WriteAnswer, Durable)>,
     received: Vec<(ReceiveAnswer, Taken)>,
+    done: Vec<DoneAnswer>,
+}
+
+impl Answers {
+    fn refuse(self) {
+        self.written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(DataError::Closed))));
+        self.received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(DataError::Closed))));
+        self.done.into_iter().for_each(|answer| drop(answer.send(Err(DataError::Closed))));
+    }
+
+    fn give(self, vector: &PositionVector) {
+        self.written.into_iter().for_each(|(answer, durable)| drop(answer.send(Ok(durable))));
+        self.received.into_iter().for_each(|(answer, taken)| drop(answer.send(Ok(taken.answer(vector.clone())))));
+        self.done.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+    }
 }
 
 impl Writer {
@@ -122,11 +157,12 @@ impl Writer {
         acks: Arc<Acks>,
         scopes: Arc<Scopes>,
         commits: watch::Sender<u64>,
+        book: Book,
     ) -> Result<Self, DataError> {
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
-        Ok(Self { me, store, acks, scopes, commits, clock, stamped: None })
+        Ok(Self { me, store, acks, scopes, commits, book, clock, stamped: None })
     }
 
     /// Runs until every sender is gone.
@@ -135,7 +171,9 @@ impl Writer {
         while queue.blocking_recv_many(&mut changes, GROUP) > 0 {
             self.group(&mut changes);
         }
-        let commit = Commit { meta: self.acks.facts(), ..Commit::default() };
+        let mut page = self.book.page();
+        page.refusals(self.book.take_refusals());
+        let commit = Commit { meta: self.acks.facts(), leaves: page.leaves, ..Commit::default() };
         if let Err(error) = self.store.commit(commit) {
             tracing::warn!(%error, "how far the peers are was not kept; it is learned again from them");
         }
@@ -147,52 +185,71 @@ impl Writer {
             log: Vec::new(),
             vector: self.store.vector(),
             scopes: NewScopes::new(),
-            written: Vec::new(),
-            received: Vec::new(),
+            facts: Vec::new(),
+            events: Vec::new(),
+            refusals: Refusals::default(),
+            left: 0,
+            answers: Answers::default(),
         };
         for change in changes.drain(..) {
             match change {
                 Change::Write(permitted, answer) => match self.write(&mut group, *permitted) {
-                    Ok(durable) => group.written.push((answer, durable)),
+                    Ok(durable) => group.answers.written.push((answer, durable)),
                     Err(error) => drop(answer.send(Err(error))),
                 },
                 Change::Receive(from, arrivals, answer) => match self.receive(&mut group, &from, arrivals) {
-                    Ok(taken) => group.received.push((answer, taken)),
+                    Ok(taken) => group.answers.received.push((answer, taken)),
                     Err(error) => drop(answer.send(Err(error))),
                 },
+                Change::Keep(facts, answer) => {
+                    group.facts.extend(facts);
+                    group.answers.done.push(answer);
+                }
+                Change::Event(event, answer) => {
+                    group.events.push(event);
+                    group.answers.done.push(answer);
+                }
             }
         }
         self.settle(group);
     }
 
     fn settle(&mut self, group: Group) {
-        let Group { rows, log, vector, scopes, written, received } = group;
-        if !log.is_empty() {
-            let mut meta: Vec<_> = Scopes::facts(&scopes).collect();
-            meta.extend(self.acks.facts());
-            if !written.is_empty() {
+        let Group { rows, log, vector, scopes, facts, events, refusals, left, answers } = group;
+        if !(log.is_empty() && facts.is_empty() && events.is_empty()) {
+            let mut meta: Vec<_> = Scopes::facts(&scopes).chain(facts).chain(self.acks.facts()).collect();
+            if !answers.written.is_empty() {
                 meta.push((CLOCK.to_owned(), self.clock.last().bits().to_le_bytes().to_vec()));
             }
             let own = log.iter().filter(|shipment| shipment.position().origin == self.me);
             let own: Vec<_> = own.map(|shipment| (shipment.position().clone(), shipment.committed_at())).collect();
             let began = Instant::now();
-            let commit = Commit { rows: rows.into_iter().collect(), log, meta };
+            let rows: Vec<StoredRow> = rows.iter().map(|(address, row)| StoredRow::of(address, row)).collect();
+            let mut page = self.book.page();
+            events.into_iter().for_each(|event| page.event(event));
+            page.refusals(self.book.take_refusals());
+            page.refusals(refusals);
+            if left > 0 {
+                page.event(LedgerEvent::Evicted { count: left });
+            }
+            if !log.is_empty() {
+                page.committed(self.book.hasher(), &rows);
+            }
+            let commit = Commit { rows, log, leaves: std::mem::take(&mut page.leaves), meta };
             if let Err(error) = self.store.commit(commit) {
                 tracing::error!(%error, "a group of writes could not be made durable; none of it is acknowledged");
                 // The engine takes no commit after one that failed; the next start begins a new incarnation,
                 // so the counters of the failed group are never used again.
-                written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(DataError::Closed))));
-                received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(DataError::Closed))));
-                return;
+                return answers.refuse();
             }
+            self.book.turn(page);
             self.scopes.learned(scopes);
             own.iter().for_each(|(position, at)| self.acks.committed(position, *at));
             metrics::histogram!("repomind_commit_seconds").record(began.elapsed().as_secs_f64());
         }
-        metrics::counter!("repomind_writes_total").increment(written.len() as u64);
+        metrics::counter!("repomind_writes_total").increment(answers.written.len() as u64);
         self.commits.send_modify(|count| *count += 1);
-        written.into_iter().for_each(|(answer, durable)| drop(answer.send(Ok(durable))));
-        received.into_iter().for_each(|(answer, taken)| drop(answer.send(Ok(taken.answer(vector.clone())))));
+        answers.give(&vector);
     }
 
     fn row(&self, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
@@ -345,6 +402,7 @@ impl Writer {
             Arrival::Take(other) => Ok(other),
             Arrival::Refuse(entry, rule) => {
                 self.supersede(group, &entry)?;
+                group.refusals.add(&rule, 1);
                 Ok(Shipment::Refused { position: entry.position, committed_at: entry.committed_at, rule })
             }
         }
@@ -355,7 +413,7 @@ impl Writer {
     fn supersede(&mut self, group: &mut Group, refused: &Entry) -> Result<(), DataError> {
         if let Some(row) = self.row(group, &refused.address)? {
             self.learn(group, refused.sibling.scope, &refused.permitted);
-            group.rows.insert(refused.address.clone(), replication::merge(Some(row), refused.sibling.marker()));
+            merge_into(group, &refused.address, Some(row), refused.sibling.marker());
         }
         Ok(())
     }
@@ -368,9 +426,18 @@ impl Writer {
             return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
         }
         self.learn(group, entry.sibling.scope, &entry.permitted);
-        group.rows.insert(entry.address.clone(), replication::merge(row, entry.sibling.clone()));
+        merge_into(group, &entry.address, row, entry.sibling.clone());
         Ok(Shipment::Entry(entry))
     }
+}
+
+/// Merges what arrived, and counts the row where a marker took a value out of it.
+fn merge_into(group: &mut Group, address: &Address, row: Option<Row>, arrived: Sibling) {
+    let values = |row: &Row| row.siblings.iter().filter(|sibling| sibling.content.record().is_some()).count();
+    let (marker, before) = (arrived.is_marker(), row.as_ref().map_or(0, values));
+    let merged = replication::merge(row, arrived);
+    group.left += u32::from(marker && values(&merged) < before);
+    group.rows.insert(address.clone(), merged);
 }
 
 fn check_preconditions(write: &Write, row: Option<&Row>) -> Result<(), DataError> {

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use data::DataError;
 use futures_util::stream;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::evidence::{FrameWriter, LedgerHead};
 use crate::gateway::problem_of;
 use crate::problem::Problem;
 use crate::serve::{Body, BodyError, collect, full, json_response, serve};
@@ -101,9 +103,10 @@ impl Admin {
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
+        let with_rows = request.uri().query() != Some("rows=no");
         let known = match path.as_str() {
-            "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows"
-            | "/policy/history" | "/policy/tree" => Method::GET,
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows" | "/ledger"
+            | "/evidence" | "/policy/history" | "/policy/tree" => Method::GET,
             "/policy/publish" => Method::POST,
             "/wan" => {
                 if method == Method::GET {
@@ -137,6 +140,8 @@ impl Admin {
             "/policy/history" => policies::history(self.region.clone()).await,
             "/policy/tree" => policies::tree(self.region.clone(), request.uri().query()).await,
             "/policy/publish" => policies::publish(self.region.clone(), request.into_body()).await,
+            "/ledger" => self.ledger().await,
+            "/evidence" => Ok(self.evidence(with_rows)),
             _ if known == Method::GET => Ok(json_response(&self.region.wan().shapes())),
             _ => self.set_wan(request.into_body()).await,
         }
@@ -154,32 +159,55 @@ impl Admin {
     /// Every stored row as it lies on disk: length of the key (u32, big-endian), key, length, envelope.
     fn rows(&self) -> Response<Body> {
         let data = self.region.data().clone();
-        let (send, receive) = mpsc::channel::<Result<Bytes, BodyError>>(4);
-        // Ends with the snapshot, or when the reader has gone.
-        tokio::task::spawn_blocking(move || {
+        streamed(move |send| {
             let mut piece = BytesMut::with_capacity(ROWS_PIECE * 2);
-            let outcome = data.each_row(&mut |key, row| {
+            data.each_row(&mut |key, row| {
                 for part in [key, row] {
                     piece.put_u32(part.len() as u32);
                     piece.put_slice(part);
                 }
-                let whole = piece.len() >= ROWS_PIECE;
-                !whole || send.blocking_send(Ok(piece.split().freeze())).is_ok()
-            });
-            let last = match outcome {
-                Ok(()) => Ok(piece.freeze()),
-                Err(error) => Err(error.to_string().into()),
-            };
-            let _ = send.blocking_send(last);
+                piece.len() < ROWS_PIECE || send(piece.split().freeze())
+            })?;
+            send(piece.freeze());
+            Ok(())
+        })
+    }
+
+    async fn ledger(&self) -> Result<Response<Body>, Problem> {
+        let (data, region) = (self.region.data().clone(), self.region.id().clone());
+        let head = tokio::task::spawn_blocking(move || {
+            let notes = data.notes()?;
+            let (leaves, cosigned) = (data.ledger().size(), data.cosigned()?);
+            Ok::<_, DataError>(LedgerHead {
+                region,
+                leaves,
+                signed: notes.signed,
+                witnessed: notes.witnessed,
+                cosigned,
+            })
         });
-        let frames = stream::unfold(receive, |mut receive| async move {
-            let piece = receive.recv().await?;
-            Some((piece.map(Frame::data), receive))
-        });
-        let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
-        let binary = HeaderValue::from_static("application/octet-stream");
-        response.headers_mut().insert(header::CONTENT_TYPE, binary);
-        response
+        let head = head.await.map_err(|_| Problem::unavailable("storage", "the ledger could not be read"))?;
+        Ok(json_response(&head.map_err(|error| problem_of(&error))?))
+    }
+
+    /// Everything that an auditor needs; see [`crate::evidence`].
+    fn evidence(&self, rows: bool) -> Response<Body> {
+        let (data, region, policy) = (self.region.data().clone(), self.region.id().clone(), self.region.policy());
+        streamed(move |send| {
+            let mut frames = FrameWriter::new(ROWS_PIECE * 2);
+            frames.begin(&region, policy.as_ref());
+            let mut heard = true;
+            data.evidence(rows, &mut |part| {
+                frames.part(part);
+                heard = frames.buffer.len() < ROWS_PIECE || send(frames.buffer.split().freeze());
+                heard
+            })?;
+            if heard {
+                frames.end();
+                send(frames.buffer.freeze());
+            }
+            Ok(())
+        })
     }
 
     async fn set_wan(&self, body: Incoming) -> Result<Response<Body>, Problem> {
@@ -193,6 +221,29 @@ impl Admin {
         tracing::info!(peer = %change.peer, ?shape, "an emulated link was changed");
         Ok(json_response(&Changed { peer: change.peer, shape }))
     }
+}
+
+/// A body that `produce` writes piece by piece, on a thread of its own. It is told `false` when the reader has gone; an
+/// error breaks the stream off, so that no reader takes it for whole.
+fn streamed<P>(produce: P) -> Response<Body>
+where
+    P: FnOnce(&mut dyn FnMut(Bytes) -> bool) -> Result<(), DataError> + Send + 'static,
+{
+    let (send, receive) = mpsc::channel::<Result<Bytes, BodyError>>(4);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = produce(&mut |piece| send.blocking_send(Ok(piece)).is_ok()) {
+            tracing::error!(%error, "what the auditor asked for could not be read");
+            let _ = send.blocking_send(Err(error.to_string().into()));
+        }
+    });
+    let frames = stream::unfold(receive, |mut receive| async move {
+        let piece = receive.recv().await?;
+        Some((piece.map(Frame::data), receive))
+    });
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let binary = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, binary);
+    response
 }
 
 /// The answer to `PUT /wan`: the whole link as it is by then.

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use model::RegionId;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -96,12 +98,24 @@ impl Identity {
     }
 
     pub(crate) fn client(&self) -> Result<Arc<ClientConfig>, IdentityError> {
+        self.client_with(|verifier| verifier)
+    }
+
+    /// A client's side whose check of the server's certificate is made from the usual one.
+    pub(crate) fn client_with(
+        &self,
+        check: impl FnOnce(Arc<WebPkiServerVerifier>) -> Arc<dyn ServerCertVerifier>,
+    ) -> Result<Arc<ClientConfig>, IdentityError> {
         let tls = |error: &dyn std::fmt::Display| IdentityError::Tls(error.to_string());
         let (roots, chain, key) = self.parts()?;
+        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| tls(&error))?;
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| tls(&error))?
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(check(usual))
             .with_client_auth_cert(chain, key)
             .map_err(|error| tls(&error))?;
         config.alpn_protocols = vec![HTTP2.to_vec()];

@@ -7,7 +7,9 @@
 //! [`limits`]. Logs name regions and errors, never keys, subjects or tokens.
 
 mod admin;
+mod attest;
 mod dns;
+pub mod evidence;
 mod gateway;
 pub mod identity;
 pub mod limits;
@@ -23,24 +25,39 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use compliance::ledger::CosignRequest;
 use data::DataPlane;
 use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
-use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
+use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
 use model::judgement::Decision;
 use model::region::Regions;
 use model::routing::{Observation, RegionState};
 use model::status::RegionStatus;
-use model::{Country, Finding, RegionId};
+use model::{Country, Finding, RegionId, UnixMillis};
 
 pub use admin::{MetricsError, MetricsHandle, install_metrics, serve_admin};
+pub use attest::{AttestError, attest};
 pub use dns::{DnsAnswers, DnsConfig, DnsSockets, bind_dns, serve_dns};
 pub use gateway::serve_gateway;
 pub use identity::Identity;
-pub use peer::{PeerClient, PeerError, PeerReport, run_link, serve_peer};
+pub use peer::{CosignAnswer, CosignRefusal, PeerClient, PeerError, PeerReport, run_link, serve_peer};
 pub use token::TokenVerifier;
 pub use wan::Wan;
+
+/// The policies that a region follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyInForce {
+    /// The generation.
+    pub generation: u64,
+    /// The hash of its files.
+    pub tree: TreeHash,
+    /// Since when it is in force here.
+    pub since: UnixMillis,
+    /// The bundle as it was signed.
+    pub bundle: SignedBundle,
+}
 
 /// What the servers need from the daemon. Every method answers at once from memory.
 pub trait Region: Send + Sync + 'static {
@@ -69,6 +86,14 @@ pub trait Region: Send + Sync + 'static {
     fn policy_tree(&self, generation: u64) -> Result<PolicyTree, String>;
     /// Makes a tree the next generation everywhere, and gives its number, or all findings.
     fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<u64, Vec<Finding>>>;
+    /// Cosigns the ledger of `from`, and gives the signature line, which is on disk by then.
+    fn cosign(
+        self: Arc<Self>,
+        from: RegionId,
+        request: CosignRequest,
+    ) -> BoxFuture<'static, Result<String, CosignRefusal>>;
+    /// The policies in force, read at once.
+    fn policy(&self) -> Option<PolicyInForce>;
     /// Why this region should get no traffic, if so.
     fn ready(&self) -> Result<(), String>;
     /// The bundle in force.

@@ -60,6 +60,12 @@ pub const BUNDLE_BYTES: usize = 8 * 1024 * 1024;
 /// The largest small answer accepted from a peer: vectors and reports.
 pub const REPORT_BYTES: usize = 1024 * 1024;
 
+/// The largest request to cosign a checkpoint: a proof of 63 hashes and a note of 64 KiB.
+pub const COSIGN_BYTES: usize = 80 * 1024;
+
+/// How long a peer may take to cosign; the next checkpoint asks again.
+pub const COSIGN_TIME: Duration = Duration::from_secs(5);
+
 /// Batches in flight to one peer.
 pub const SHIP_WINDOW: usize = 8;
 

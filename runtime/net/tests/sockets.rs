@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use compliance::ledger::{CosignRequest, WitnessError};
 use data::plans::Plans;
 use data::{DataPlane, Resolver};
 use futures_util::future::BoxFuture;
@@ -23,7 +24,7 @@ use model::residency::{CaseRuling, RegionPolicy, ResidencyPlan, Verdict};
 use model::routing::{DnsPlan, Observation, Ranking, RegionState, RoutingPlan};
 use model::status::RegionStatus;
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
-use net::{Identity, PeerClient, PeerError, TokenVerifier, Wan, pki};
+use net::{CosignAnswer, CosignRefusal, Identity, PeerClient, PeerError, PolicyInForce, TokenVerifier, Wan, pki};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -107,6 +108,21 @@ impl net::Region for Fixture {
         Ok(())
     }
     fn bundle(&self) -> Option<SignedBundle> {
+        None
+    }
+    fn cosign(
+        self: Arc<Self>,
+        from: RegionId,
+        request: CosignRequest,
+    ) -> BoxFuture<'static, Result<String, CosignRefusal>> {
+        let origin = format!("repomind/{from}");
+        Box::pin(std::future::ready(match request.old_size {
+            7 => Ok(format!("\u{2014} {origin} line\n")),
+            9 => Err(WitnessError::Forked { origin, seen: 9, offered: 12 }.into()),
+            offered => Err(WitnessError::OldSize { origin, ours: 7, offered }.into()),
+        }))
+    }
+    fn policy(&self) -> Option<PolicyInForce> {
         None
     }
     fn own_state(&self) -> RegionState {
@@ -323,7 +339,15 @@ async fn operators_need_a_token_for_records_and_links_and_none_for_health() {
         let answer = ask(address, &format!("GET {open} HTTP/1.1"), "").await;
         assert!(answer.starts_with("http/1.1 200"), "{open}: {answer}");
     }
-    for closed in ["GET /decisions", "GET /rows", "GET /digests", "PUT /wan"] {
+    for closed in [
+        "GET /decisions",
+        "GET /rows",
+        "GET /digests",
+        "GET /ledger",
+        "GET /evidence",
+        "GET /policy/history",
+        "PUT /wan",
+    ] {
         let answer = ask(address, &format!("{closed} HTTP/1.1"), "{}").await;
         assert!(answer.starts_with("http/1.1 401"), "{closed}: {answer}");
     }
@@ -406,6 +430,26 @@ async fn a_region_with_a_rotated_certificate_still_speaks_with_those_that_run_wi
         assert_eq!(client.probe().await.unwrap().0.generation, 7);
         shutdown.cancel();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_proof_is_answered_with_the_size_and_a_fork_with_a_refusal() {
+    let dir = keys();
+    let identity = |name: &str| Identity::load(dir.path(), &id(name)).unwrap();
+    let (listener, address) = bind().await;
+    let served = fixture(dir.path(), "us-east", BTreeMap::new());
+    tokio::spawn(net::serve_peer(listener, identity("us-east"), served, CancellationToken::new()));
+    let client = PeerClient::new(id("us-east"), address, &identity("eu-west"), Wan::none()).unwrap();
+    let request = |old_size| CosignRequest { old_size, proof: Vec::new(), note: "note\n\n\u{2014} a b\n".into() };
+    assert_eq!(client.cosign(&request(3)).await, Ok(CosignAnswer::From(7)));
+    // The ledger is that of the region in the certificate.
+    let line = "\u{2014} repomind/eu-west line\n".to_owned();
+    assert_eq!(client.cosign(&request(7)).await, Ok(CosignAnswer::Line(line)));
+    let forked = client.cosign(&request(9)).await;
+    assert!(
+        matches!(&forked, Err(PeerError::Refused { status: 422, detail, .. }) if detail.contains("forked")),
+        "{forked:?}"
+    );
 }
 
 /// The plans, with public records allowed in these regions.

@@ -1,21 +1,28 @@
 //! One region's durable state: rows, the logs of all origins, and small facts.
 //!
-//! Every change is a [`Commit`]: rows, log entries and facts together, on disk
-//! before [`Store::commit`] returns, or not at all. Nothing that fails its
-//! checksum is ever returned as data.
+//! Every change is a [`Commit`]: rows, log entries, leaves of the ledger and
+//! facts together, on disk before [`Store::commit`] returns, or not at all.
+//! Nothing that fails its checksum is ever returned as data. What the bytes of a
+//! leaf mean is not known here; a [`Snapshot`] shows all of them as stored.
 //!
 //! The engine is fjall, a log-structured merge tree; this crate is the only
 //! one that knows. Start with [`Store::open`].
+
+mod ledger;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use model::codec::{self, CodecError};
 use model::record::{Address, Row, Shipment};
 use model::version::{Incarnation, LogPosition, PositionVector};
 use model::{Key, Namespace, RegionId, UnixMillis};
+
+pub use ledger::StoredLeaf;
+pub use snapshot::Snapshot;
 
 /// Between a namespace and its key: no namespace contains it, so prefixes do not collide.
 const SEPARATOR: u8 = 0;
@@ -60,6 +67,12 @@ pub enum StoreError {
         /// What the caller's clock said.
         now: UnixMillis,
     },
+    /// Something that must be there is not.
+    #[error("{place} is missing")]
+    Missing {
+        /// What.
+        place: String,
+    },
     /// Whoever visits the rows asked to stop.
     #[error("the visit was stopped: {0}")]
     Visitor(String),
@@ -68,13 +81,31 @@ pub enum StoreError {
 /// Takes a stored key and its envelope.
 pub type RowVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
 
+/// A row as it lies on disk, so that whoever commits it can hash the very bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRow {
+    /// The stored key.
+    pub key: Vec<u8>,
+    /// The envelope.
+    pub envelope: Vec<u8>,
+}
+
+impl StoredRow {
+    /// The row of a key.
+    pub fn of(address: &Address, row: &Row) -> Self {
+        Self { key: row_key(address), envelope: codec::encode(row) }
+    }
+}
+
 /// Changes that reach the disk together.
 #[derive(Debug, Default)]
 pub struct Commit {
     /// Rows, replacing what was there.
-    pub rows: Vec<(Address, Row)>,
+    pub rows: Vec<StoredRow>,
     /// Log entries, in order, each the next of its origin's log.
     pub log: Vec<Shipment>,
+    /// Leaves of the ledger, each at the next index.
+    pub leaves: Vec<StoredLeaf>,
     /// Small facts by name.
     pub meta: Vec<(String, Vec<u8>)>,
 }
@@ -85,6 +116,7 @@ pub struct Store {
     database: Database,
     rows: Keyspace,
     log: Keyspace,
+    ledger: Keyspace,
     meta: Keyspace,
     incarnation: Incarnation,
     /// How far each log reaches on disk. Never held across a write to it.
@@ -141,6 +173,7 @@ impl Store {
         let database = Database::builder(dir).open()?;
         let keyspace = |name: &str| database.keyspace(name, KeyspaceCreateOptions::default);
         let (rows, log, meta) = (keyspace("rows")?, keyspace("log")?, keyspace("meta")?);
+        let ledger = keyspace("ledger")?;
         let before = match meta.get(INCARNATION)? {
             Some(bytes) => {
                 let number = bytes.as_ref().try_into().map_err(|_| StoreError::Key { place: INCARNATION.into() })?;
@@ -155,7 +188,7 @@ impl Store {
         batch.insert(&meta, INCARNATION, incarnation.0.to_be_bytes());
         batch.commit()?;
         let vector = Arc::new(Mutex::new(read_vector(&log)?));
-        Ok(Self { database, rows, log, meta, incarnation, vector, commits: Arc::default() })
+        Ok(Self { database, rows, log, ledger, meta, incarnation, vector, commits: Arc::default() })
     }
 
     /// Which life of this region's log is being written.
@@ -209,16 +242,17 @@ impl Store {
         Ok(found)
     }
 
+    /// Everything as of this moment, while writing goes on.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self)
+    }
+
     /// Visits every row as stored, key and envelope, in key order, as of one moment.
     ///
     /// # Errors
     /// Those of the disk and of the visitor.
     pub fn each_row(&self, visit: &mut RowVisitor<'_>) -> Result<(), StoreError> {
-        for guard in self.database.snapshot().iter(&self.rows) {
-            let (key, value) = guard.into_inner()?;
-            visit(&key, &value)?;
-        }
-        Ok(())
+        self.snapshot().each_row(visit)
     }
 
     /// Reads a key as [`Store::each_row`] shows it.
@@ -304,8 +338,11 @@ impl Store {
             reached.advance(&position);
             batch.insert(&self.log, log_key(&position), codec::encode(&vec![shipment]));
         }
-        for (address, row) in &commit.rows {
-            batch.insert(&self.rows, row_key(address), codec::encode(row));
+        for StoredRow { key, envelope } in commit.rows {
+            batch.insert(&self.rows, key, envelope);
+        }
+        for leaf in commit.leaves {
+            leaf.put(&mut batch, &self.ledger);
         }
         for (name, value) in commit.meta {
             batch.insert(&self.meta, format!("{FACT}{name}"), value);

@@ -1,42 +1,188 @@
-//! Reads the bytes that each region stores and has them judged.
+//! Reads what every region stores, signs and says, and has it judged.
 //!
-//! The bytes come from `/rows`, as they lie on disk. Fewer than all regions
-//! reached, or nothing stored at all, is "incomplete" (2), never a pass.
+//! The judging is [`compliance::audit`]; here the evidence is gathered, the
+//! rulings to judge by are compiled from the signed policies, and the report is
+//! printed. Without a running deployment one is started for the audit, with a
+//! made-up data set; a deployment that runs is only read.
 
+mod gather;
+mod remembered;
+mod sample;
+
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
+use compliance::audit::{Check, Inputs, Report, audit, render};
+use model::RegionId;
 use serde::Serialize;
 
-use crate::cli::{AuditArgs, NOT_RUN};
+use super::Stage;
+use crate::cli::{AuditArgs, FINDING, NOT_RUN, Place, ReportForm, VerifyLedgerArgs, WanProfile};
 use crate::client::Client;
-
-/// What one region gave.
-#[derive(Debug, Serialize)]
-struct Raw {
-    region: String,
-    bytes: usize,
-    error: Option<String>,
-}
+use crate::deploy::processes::{Deployment, Role};
 
 /// `repomind-run audit`.
+///
+/// # Errors
+/// Where the audit could not be run at all.
 pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
+    let report = match running(&args.place).await? {
+        Some(deployment) => {
+            let client = Client::new(&args.place.state)?;
+            judged(&client, &deployment, &args.place.state, true).await?
+        }
+        None => of_our_own(&args.place).await?,
+    };
+    let form = if args.json { ReportForm::Json } else { args.format };
+    let mut text = match form {
+        ReportForm::Text => render::text(&report),
+        ReportForm::Json => render::json(&report),
+        ReportForm::Sarif => render::sarif(&report),
+        ReportForm::Junit => render::junit(&report),
+        ReportForm::Html => render::html(&report),
+    };
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    match &args.output {
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            println!(
+                "{}; the report is in {}",
+                render::text(&report).lines().next().unwrap_or_default(),
+                path.display()
+            );
+        }
+        None => print!("{text}"),
+    }
+    Ok(ExitCode::from(report.outcome.exit_code()))
+}
+
+/// The deployment that runs, wholly or in part: what `deploy` recorded, else what answers at the tree's addresses and
+/// takes the token of this state directory.
+async fn running(place: &Place) -> anyhow::Result<Option<Deployment>> {
+    if let Some(deployment) = Deployment::read(&place.state)? {
+        let any = deployment.regions.keys().any(|region| deployment.running(Role::Daemon, region).is_some());
+        return Ok(any.then_some(deployment));
+    }
+    if !place.state.join("pki").join("token").exists() {
+        return Ok(None);
+    }
+    let (deployment, client) = (crate::status::at(place)?, Client::new(&place.state)?);
+    for addresses in deployment.regions.values() {
+        if client.ledger(addresses.admin).await.is_ok() {
+            return Ok(Some(deployment));
+        }
+    }
+    Ok(None)
+}
+
+async fn of_our_own(place: &Place) -> anyhow::Result<Report> {
+    eprintln!("no running deployment: starting one of its own, with a made-up data set");
+    let stage = Stage::own(&place.tree, WanProfile::Realistic).await?;
+    stage
+        .run(async move |stage| {
+            let sample::Stored { stored, refused } = sample::write(stage).await?;
+            eprintln!("{stored} made-up records stored, {refused} refused everywhere by the policies");
+            sample::settled(stage).await?;
+            judged(&stage.client, &stage.deployment, &stage.place.state, true).await
+        })
+        .await
+}
+
+/// Gathers, judges, and remembers what was verified.
+async fn judged(client: &Client, deployment: &Deployment, state: &Path, rows: bool) -> anyhow::Result<Report> {
+    let gathered = gather::gather(client, deployment, state, rows).await?;
+    let (plan, revision) = gathered.plan(&deployment.tree).await?;
+    let inputs: Inputs<'_> = gathered.inputs(&plan, revision);
+    let report = audit(&inputs);
+    remembered::keep(state, &remembered::shown(&inputs), &report)?;
+    Ok(report)
+}
+
+/// What `ledger verify` says of one region.
+#[derive(Debug, Serialize)]
+struct LedgerReport {
+    region: RegionId,
+    verified: bool,
+    leaves: u64,
+    checkpoint: Option<u64>,
+    witnesses: Vec<RegionId>,
+    findings: Vec<String>,
+    not_checked: Vec<String>,
+}
+
+impl LedgerReport {
+    fn of(report: &Report, region: &RegionId) -> Option<Self> {
+        let summary = report.regions.iter().find(|summary| summary.region == *region)?;
+        let ours = |check: Check| matches!(check, Check::Aud01 | Check::Aud02);
+        let found = report.findings.iter().filter(|found| ours(found.check) && found.region == *region);
+        let findings: Vec<String> =
+            found.map(|found| format!("{}: {}; {}", found.check, found.rule, found.remedy)).collect();
+        let runs = report.checks.iter().filter(|run| ours(run.check));
+        let missed = runs.flat_map(|run| run.not_run.iter().map(move |missed| (run.check, missed)));
+        let missed = missed.filter(|(_, missed)| missed.region == *region);
+        let mut not_checked: Vec<String> =
+            missed.map(|(check, missed)| format!("{check}: {}", missed.reason)).collect();
+        not_checked.extend(summary.unreached.clone());
+        Some(Self {
+            region: region.clone(),
+            verified: findings.is_empty() && not_checked.is_empty(),
+            leaves: summary.leaves,
+            checkpoint: summary.checkpoint,
+            witnesses: summary.witnesses.clone(),
+            findings,
+            not_checked,
+        })
+    }
+
+    fn print(&self) {
+        let word = match (self.findings.is_empty(), self.not_checked.is_empty()) {
+            (false, _) => "VIOLATIONS",
+            (true, false) => "INCOMPLETE",
+            (true, true) => "verified",
+        };
+        let checkpoint = self.checkpoint.map_or("no checkpoint".to_owned(), |size| format!("checkpoint at {size}"));
+        let witnesses: Vec<String> = self.witnesses.iter().map(ToString::to_string).collect();
+        let witnesses = if witnesses.is_empty() { "nobody".to_owned() } else { witnesses.join(", ") };
+        println!("{}: {word}, {} leaves, {checkpoint}, cosigned by {witnesses}", self.region, self.leaves);
+        self.findings.iter().for_each(|finding| println!("  {finding}"));
+        self.not_checked.iter().for_each(|missed| println!("  not checked: {missed}"));
+    }
+}
+
+/// `repomind-run ledger verify`.
+///
+/// # Errors
+/// Where nothing could be asked.
+pub async fn verify_ledger(args: VerifyLedgerArgs) -> anyhow::Result<ExitCode> {
     let deployment = crate::status::at(&args.place)?;
     let client = Client::new(&args.place.state)?;
-    let mut raw = Vec::new();
-    for (region, addresses) in &deployment.regions {
-        let (bytes, error) = match client.rows(addresses.admin).await {
-            Ok(rows) => (rows.len(), None),
-            Err(error) => (0, Some(format!("{error:#}"))),
-        };
-        raw.push(Raw { region: region.to_string(), bytes, error });
-    }
+    // No rows are judged, so it does not matter by which rulings.
+    let gathered = gather::gather(&client, &deployment, &args.place.state, false).await?;
+    let plan = model::residency::ResidencyPlan::default();
+    let inputs = gathered.inputs(&plan, compliance::audit::Revision { generation: 0, tree: "-".into() });
+    let report = audit(&inputs);
+    remembered::keep(&args.place.state, &remembered::shown(&inputs), &report)?;
+    let wanted: Vec<&RegionId> = match &args.region {
+        Some(region) => vec![region],
+        None => deployment.regions.keys().collect(),
+    };
+    let ledgers: Vec<LedgerReport> = wanted
+        .into_iter()
+        .map(|region| LedgerReport::of(&report, region).with_context(|| format!("no region is called {region}")))
+        .collect::<Result<_, _>>()?;
     if args.json {
-        println!("{}", serde_json::json!({ "complete": false, "regions": raw }));
+        println!("{}", serde_json::to_string_pretty(&ledgers)?);
     } else {
-        for Raw { region, bytes, error } in &raw {
-            println!("{region}: {}", error.clone().unwrap_or_else(|| format!("{bytes} bytes read")));
-        }
-        println!("incomplete: this version reads the stored rows and does not judge them");
+        ledgers.iter().for_each(LedgerReport::print);
     }
-    Ok(ExitCode::from(NOT_RUN))
+    Ok(if ledgers.iter().any(|ledger| !ledger.findings.is_empty()) {
+        ExitCode::from(FINDING)
+    } else if ledgers.iter().any(|ledger| !ledger.verified) {
+        ExitCode::from(NOT_RUN)
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -38,6 +38,14 @@ pub fn describe() {
     describe_histogram!("repomind_commit_seconds", Unit::Seconds, "one group commit, to the disk's word");
     describe_counter!("repomind_ship_bytes_total", Unit::Bytes, "bytes of batches sent to a peer, compressed");
     describe_counter!("repomind_ship_interruptions_total", "times that shipping to a peer broke off");
+    describe_gauge!("repomind_ledger_leaves", Unit::Count, "durable leaves of this region's ledger");
+    describe_gauge!(
+        "repomind_ledger_checkpoint",
+        Unit::Count,
+        "leaves under the newest checkpoint with enough cosignatures"
+    );
+    describe_gauge!("repomind_ledger_witnesses", Unit::Count, "regions that have cosigned the newest checkpoint");
+    describe_counter!("repomind_ledger_forks_total", "times that a ledger showed another history than was cosigned");
     describe_counter!("repomind_shipments_refused_total", "records refused on arrival, by rule");
     describe_counter!("repomind_proxy_failures_total", "attempts at a region's service that failed");
 }

@@ -10,16 +10,19 @@
 //! `primary: true` proposes; the others refuse bundles from anyone else.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use data::DataPlane;
 use data::plans::Plans;
 use model::bundle::{Because, Bundle, GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
-use model::question::{Answer, Question};
+use model::question::{Answer, Declarations, Question};
 use model::region::Regions;
+use model::residency::ResidencyPlan;
 use model::routing::{Facts, RoutingPlan};
 use model::{Finding, RegionId, UnixMillis};
-use net::DnsAnswers;
 use net::pki::{BundleSigner, BundleVerifier};
+use net::{DnsAnswers, PolicyInForce};
 use policy::{Generation, PolicyHost};
 
 use super::history::History;
@@ -32,6 +35,9 @@ struct Live {
     child: Generation,
     bundle: Bundle,
     hash: TreeHash,
+    signed: Arc<SignedBundle>,
+    /// Since when it is in force here.
+    since: UnixMillis,
 }
 
 /// Holds the generation in force and moves to the next.
@@ -46,8 +52,9 @@ pub struct Generations {
     plans: Arc<ArcSwap<Plans>>,
     /// Told of every change of plans.
     dns: Arc<DnsAnswers>,
+    /// Where the ledger is.
+    data: DataPlane,
     live: ArcSwapOption<Live>,
-    signed: ArcSwapOption<SignedBundle>,
     findings: ArcSwap<Vec<Finding>>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
@@ -97,6 +104,7 @@ impl Generations {
         (signer, verifier): (Option<BundleSigner>, BundleVerifier),
         history: History,
         (plans, dns): (Arc<ArcSwap<Plans>>, Arc<DnsAnswers>),
+        data: DataPlane,
     ) -> Self {
         Self {
             me,
@@ -107,8 +115,8 @@ impl Generations {
             history,
             plans,
             dns,
+            data,
             live: ArcSwapOption::empty(),
-            signed: ArcSwapOption::empty(),
             findings: ArcSwap::from_pointee(Vec::new()),
             changing: tokio::sync::Mutex::new(()),
         }
@@ -131,7 +139,17 @@ impl Generations {
 
     /// The bundle in force, to be sent to a region that lacks it.
     pub fn signed(&self) -> Option<Arc<SignedBundle>> {
-        self.signed.load_full()
+        self.live.load().as_ref().map(|live| live.signed.clone())
+    }
+
+    /// The generation in force, as an auditor is shown it.
+    pub fn in_force(&self) -> Option<PolicyInForce> {
+        self.live.load().as_ref().map(|live| PolicyInForce {
+            generation: live.bundle.generation,
+            tree: live.hash,
+            since: live.since,
+            bundle: SignedBundle::clone(&live.signed),
+        })
     }
 
     /// The child in force, to put a question to.
@@ -163,7 +181,9 @@ impl Generations {
             let resumed = async {
                 let signed = self.history.load(generation)?;
                 let bundle = self.verify(&signed)?;
-                self.take(bundle, signed, facts.clone()).await.map_err(|error| error.to_string())
+                // It has been in force since it was kept, also where the region was down meanwhile.
+                let since = unix(self.history.kept_at(generation).unwrap_or(SystemTime::UNIX_EPOCH));
+                self.take(bundle, signed, facts.clone(), since).await.map_err(|error| error.to_string())
             };
             match resumed.await {
                 Ok(number) => return Some(number),
@@ -252,7 +272,7 @@ impl Generations {
         let bundle = Bundle { generation: number, parent, proposer: self.me.clone(), proposed_at: now, because, tree };
         let bytes = net::pki::bundle_bytes(&bundle);
         let signed = SignedBundle { signature: signer.sign(&bytes), bundle: bytes };
-        self.take(bundle, signed, facts).await.map(Proposed::InForce)
+        self.take(bundle, signed, facts, now).await.map(Proposed::InForce)
     }
 
     /// Takes over a generation that another region proposed.
@@ -269,7 +289,7 @@ impl Generations {
         if bundle.generation <= self.number() {
             return Ok(self.number());
         }
-        self.take(bundle, signed, facts).await
+        self.take(bundle, signed, facts, unix(SystemTime::now())).await
     }
 
     fn verify(&self, signed: &SignedBundle) -> Result<Bundle, String> {
@@ -279,15 +299,24 @@ impl Generations {
         net::pki::bundle_from_bytes(&signed.bundle)
     }
 
-    async fn take(&self, bundle: Bundle, signed: SignedBundle, facts: Facts) -> Result<u64, RefusedGeneration> {
+    async fn take(
+        &self,
+        bundle: Bundle,
+        signed: SignedBundle,
+        facts: Facts,
+        since: UnixMillis,
+    ) -> Result<u64, RefusedGeneration> {
         let number = bundle.generation;
         match self.compile(&bundle, facts).await {
             Ok((child, plans)) => {
                 self.keep(number, &signed);
                 let hash = bundle.tree.hash();
-                let old = self.live.swap(Some(Arc::new(Live { child, bundle, hash })));
+                let signed = Arc::new(signed);
+                let old = self.live.swap(Some(Arc::new(Live { child, bundle, hash, signed, since })));
                 self.put_in_force(plans);
-                self.signed.store(Some(Arc::new(signed)));
+                if let Err(error) = self.data.in_force(number, hash).await {
+                    tracing::error!(generation = number, %error, "the ledger does not tell of the generation");
+                }
                 self.findings.store(Arc::default());
                 metrics::gauge!("repomind_policy_generation").set(number as f64);
                 metrics::gauge!("repomind_policy_refused").set(0.0);
@@ -324,18 +353,7 @@ impl Generations {
     async fn compile(&self, bundle: &Bundle, facts: Facts) -> Result<(Generation, Plans), RefusedGeneration> {
         let (child, declarations) =
             self.host.load(bundle.tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
-        let cases = compliance::cases();
-        let rulings = match ask(&child, Question::Residency { cases: cases.clone() }).await? {
-            Answer::Residency(rulings) => rulings,
-            other => return Err(unexpected("residency", other)),
-        };
-        let region_policies = declarations
-            .region_policies
-            .iter()
-            .filter(|(region, _)| self.regions.by_id.contains_key(*region))
-            .map(|(region, policy)| (region.clone(), policy.clone()))
-            .collect();
-        let residency = compliance::plan_from(cases, rulings, region_policies);
+        let residency = residency(&child, &declarations, &self.regions).await?;
         let routing = route(&child, &facts).await?;
         let plans = Plans {
             generation: bundle.generation,
@@ -373,6 +391,30 @@ impl Generations {
             tracing::error!(generation, %error, "the generation could not be kept for a restart");
         }
     }
+}
+
+/// Where records may be, by the policies that `child` has loaded.
+///
+/// # Errors
+/// Where the host gave no usable rulings.
+pub async fn residency(
+    child: &Generation,
+    declarations: &Declarations,
+    regions: &Regions,
+) -> Result<ResidencyPlan, RefusedGeneration> {
+    let cases = compliance::cases();
+    let rulings = match ask(child, Question::Residency { cases: cases.clone() }).await? {
+        Answer::Residency(rulings) => rulings,
+        other => return Err(unexpected("residency", other)),
+    };
+    let known = declarations.region_policies.iter().filter(|(region, _)| regions.by_id.contains_key(*region));
+    let policies = known.map(|(region, policy)| (region.clone(), policy.clone())).collect();
+    Ok(compliance::plan_from(cases, rulings, policies))
+}
+
+fn unix(time: SystemTime) -> UnixMillis {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGeneration> {

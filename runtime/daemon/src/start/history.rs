@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use model::bundle::SignedBundle;
 use model::codec;
@@ -53,6 +54,11 @@ impl History {
     /// The newest generation kept.
     pub fn newest(&self) -> Option<u64> {
         self.generations().pop()
+    }
+
+    /// When a generation was kept, by the clock of this machine.
+    pub fn kept_at(&self, generation: u64) -> Option<SystemTime> {
+        std::fs::metadata(self.file(generation)).and_then(|about| about.modified()).ok()
     }
 
     /// One generation.

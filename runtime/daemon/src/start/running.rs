@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use compliance::ledger::CosignRequest;
 use data::DataPlane;
 use data::plans::Plans;
 use futures_util::future::BoxFuture;
@@ -18,11 +19,12 @@ use model::replication::LagAction;
 use model::routing::{ClientClass, Facts, Observation, RegionState};
 use model::status::RegionStatus;
 use model::{Country, Finding, Mono, RegionId, UnixMillis};
-use net::{DnsAnswers, Wan};
+use net::{CosignRefusal, DnsAnswers, PolicyInForce, Wan};
 use routing::{CountryTable, HealthTracker};
 
 use super::generations::{Generations, RefusedGeneration};
 use super::judging::Judging;
+use super::notary::Notary;
 
 /// The shared state of a running region. Every field is either fixed at start or swapped whole.
 pub struct RunningRegion {
@@ -34,6 +36,8 @@ pub struct RunningRegion {
     pub data: DataPlane,
     /// Its policies.
     pub generations: Generations,
+    /// Signs its ledger and cosigns those of others.
+    pub notary: Notary,
     /// Woken whenever a generation comes into force.
     pub new_generation: tokio::sync::Notify,
     /// Woken when a generation was taken over from a peer that is ahead.
@@ -195,6 +199,18 @@ impl net::Region for RunningRegion {
                 error => refuse(error.to_string(), ""),
             })
         })
+    }
+
+    fn cosign(
+        self: Arc<Self>,
+        from: RegionId,
+        request: CosignRequest,
+    ) -> BoxFuture<'static, Result<String, CosignRefusal>> {
+        Box::pin(async move { self.notary.cosign(&self.data, &from, &request, self.wall_clock()).await })
+    }
+
+    fn policy(&self) -> Option<PolicyInForce> {
+        self.generations.in_force()
     }
 
     fn ready(&self) -> Result<(), String> {

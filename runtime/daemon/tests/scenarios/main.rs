@@ -1,5 +1,6 @@
 //! Whole daemons, real sockets: what an operator would be alarmed to see fail.
 
+mod audit;
 mod cluster;
 mod dns;
 mod generations;

@@ -3,6 +3,7 @@
 mod convergence;
 mod copies;
 mod harness;
+mod ledger;
 mod lives;
 mod moves;
 mod two_regions;

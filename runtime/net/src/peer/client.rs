@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use compliance::ledger::CosignRequest;
 use data::Received;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
@@ -20,8 +21,9 @@ use rustls::pki_types::ServerName;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, PROBE, PeerReport, SHIP, pack, unpack};
+use super::{BUNDLE, COSIGN, CosignAnswer, PROBE, PeerReport, SHIP, pack, unpack};
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
 use crate::pki::DOMAIN;
@@ -100,6 +102,8 @@ pub struct PeerClient {
 #[derive(Default)]
 struct Lane {
     sender: tokio::sync::Mutex<Option<Sender>>,
+    /// Cancelled when the connection that was made last has ended.
+    ended: Mutex<CancellationToken>,
     failures: Mutex<Failures>,
 }
 
@@ -140,9 +144,13 @@ impl PeerClient {
         self.report(&self.probing).await
     }
 
-    /// The same question over the shipping connection, which it opens where needed.
-    pub(super) async fn shipping_report(&self) -> Result<PeerReport, PeerError> {
-        Ok(self.report(&self.shipping).await?.0)
+    /// The same question over the shipping connection, which it opens where needed, and what is cancelled when that
+    /// connection ends: the peer may then be another than the one that gave the report, such as one whose disk was
+    /// put back from a copy.
+    pub(super) async fn shipping_report(&self) -> Result<(PeerReport, CancellationToken), PeerError> {
+        let report = self.report(&self.shipping).await?.0;
+        let ended = self.shipping.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok((report, ended))
     }
 
     async fn report(&self, lane: &Lane) -> Result<(PeerReport, Micros), PeerError> {
@@ -199,12 +207,36 @@ impl PeerClient {
         }
     }
 
+    /// Asks the peer to cosign a checkpoint, within [`limits::COSIGN_TIME`].
+    ///
+    /// # Errors
+    /// [`PeerError`]; [`PeerError::Refused`] with status 422 means that the peer has seen another history.
+    pub async fn cosign(&self, request: &CosignRequest) -> Result<CosignAnswer, PeerError> {
+        let body = request.to_text().into();
+        let answer = self.send(&self.probing, Method::POST, COSIGN, body, limits::COSIGN_TIME).await?;
+        match answer.await {
+            Ok(line) => String::from_utf8(line.to_vec())
+                .map(CosignAnswer::Line)
+                .map_err(|_| self.answer("the signature line is no text".into())),
+            Err(PeerError::Refused { status: 409, detail, .. }) => detail
+                .trim()
+                .parse()
+                .map(CosignAnswer::From)
+                .map_err(|_| self.answer(format!("a conflict without a size: {detail}"))),
+            Err(error) => Err(error),
+        }
+    }
+
     fn read<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, PeerError> {
         read(&self.peer, bytes)
     }
 
     fn answer(&self, reason: String) -> PeerError {
         PeerError::Answer { peer: self.peer.clone(), reason }
+    }
+
+    pub(super) fn broken(&self, reason: &str) -> PeerError {
+        PeerError::Broken { peer: self.peer.clone(), reason: reason.to_owned() }
     }
 
     fn slow(&self, limit: Duration) -> PeerError {
@@ -258,8 +290,9 @@ impl PeerClient {
         lane.failed();
         let outcome = timeout(limits::CONNECT_TIME, self.open()).await;
         let reason = match outcome {
-            Ok(Ok(sender)) => {
+            Ok(Ok((sender, ended))) => {
                 lane.succeeded();
+                *lane.ended.lock().unwrap_or_else(PoisonError::into_inner) = ended;
                 return Ok(sender);
             }
             Ok(Err(reason)) => reason,
@@ -269,7 +302,7 @@ impl PeerClient {
         Err(PeerError::Connect { peer: self.peer.clone(), reason })
     }
 
-    async fn open(&self) -> Result<Sender, String> {
+    async fn open(&self) -> Result<(Sender, CancellationToken), String> {
         let stream = self.wan.dial(&self.peer, self.address).await.map_err(|error| error.to_string())?;
         let tls = self.tls.connect(self.name.clone(), stream).await.map_err(|error| error.to_string())?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -284,13 +317,16 @@ impl PeerClient {
             .await
             .map_err(|error| error.to_string())?;
         let peer = self.peer.clone();
+        let ended = CancellationToken::new();
+        let tell = ended.clone().drop_guard();
         // Ends when the client is dropped or keep-alive finds the peer gone.
         tokio::spawn(async move {
+            let _tell = tell;
             if let Err(error) = connection.await {
                 tracing::debug!(%peer, %error, "peer connection ended");
             }
         });
-        Ok(sender)
+        Ok((sender, ended))
     }
 }
 

@@ -57,7 +57,7 @@ async fn ship_until_failure(
     shutdown: &CancellationToken,
     progressed: &mut bool,
 ) -> Ended {
-    let report = tokio::select! {
+    let (report, ended) = tokio::select! {
         () = shutdown.cancelled() => return Ended::Shutdown,
         report = client.shipping_report() => match report {
             Ok(report) => report,
@@ -93,6 +93,8 @@ async fn ship_until_failure(
         };
         tokio::select! {
             () = shutdown.cancelled() => return Ended::Shutdown,
+            // Noticed also while nothing is under way: what the peer said may not hold for whoever answers next.
+            () = ended.cancelled() => return Ended::Peer(client.broken("it ended")),
             changed = commits.changed(), if !short => {
                 if changed.is_err() {
                     return Ended::Shutdown;

@@ -6,15 +6,18 @@
 //! | `POST /peer/v1/ship` | a batch envelope, zstd level 1 | [`data::Received`] in postcard |
 //! | `POST /peer/v1/bundle` | a policy bundle envelope, zstd | the generation in force, in postcard |
 //! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
+//! | `POST /peer/v1/cosign` | the body of C2SP tlog-witness `add-checkpoint` | the signature line; 409 with the size to prove from |
 //!
 //! The sender is the region that its certificate names. Probes and shipping use
 //! separate connections, so that a full window never looks like a dead peer.
 
 mod client;
+mod cosign;
 mod link;
 mod server;
 
 pub use client::{PeerClient, PeerError};
+pub use cosign::{CosignAnswer, CosignRefusal};
 pub use link::run_link;
 pub use server::serve_peer;
 
@@ -29,6 +32,7 @@ use serde::{Deserialize, Serialize};
 const PROBE: &str = "/peer/v1/probe";
 const SHIP: &str = "/peer/v1/ship";
 const BUNDLE: &str = "/peer/v1/bundle";
+const COSIGN: &str = "/peer/v1/cosign";
 
 /// Compression of everything that regions exchange: level 1 is faster than the links.
 const LEVEL: i32 = 1;

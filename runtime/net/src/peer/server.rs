@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use compliance::ledger::CosignRequest;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -19,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, PROBE, PeerReport, SHIP, pack, unpack};
+use super::{BUNDLE, COSIGN, PROBE, PeerReport, SHIP, pack, unpack};
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -119,6 +120,7 @@ impl Session {
                 (Method::POST, SHIP) => self.ship(request.into_body(), turn).await,
                 (Method::POST, BUNDLE) => self.take_bundle(request.into_body()).await,
                 (Method::GET, BUNDLE) => self.give_bundle(),
+                (Method::POST, COSIGN) => self.cosign(request.into_body()).await,
                 _ => Err(Problem::not_found("no such peer request")),
             }
         };
@@ -167,6 +169,16 @@ impl Session {
         match self.region.clone().receive_bundle(self.from.clone(), bundle).await {
             Ok(generation) => postcard_response(&generation),
             Err(reason) => Err(Problem::new(StatusCode::CONFLICT, "bundle", reason)),
+        }
+    }
+
+    async fn cosign(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::COSIGN_BYTES).await?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| bad_request("the request is no text".into()))?;
+        let request = CosignRequest::parse(text).map_err(|error| bad_request(error.to_string()))?;
+        match self.region.clone().cosign(self.from.clone(), request).await {
+            Ok(line) => Ok(Response::new(full(line))),
+            Err(refusal) => Ok(refusal.response()),
         }
     }
 

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::files::{self, file_error};
-use super::{LEDGER, PkiError, check_name, content, ledger, read};
+use super::{LEDGER, PkiError, WITNESS, check_name, content, ledger, read, witness};
 
 /// The files that the machine of `region` needs, to be copied with their modes;
 /// all of them exist. `ca.key` and `token.key` are never among them: they stay
@@ -21,14 +21,17 @@ use super::{LEDGER, PkiError, check_name, content, ledger, read};
 /// when the directory cannot be read.
 pub fn bundle_for(dir: &Path, region: &RegionId, primary: &RegionId) -> Result<Vec<PathBuf>, PkiError> {
     check_name(region)?;
-    let own = [format!("{region}.pem"), format!("{region}.key"), format!("{}.key", ledger(region))];
+    let (ledger, witness) = (ledger(region), witness(region));
+    let own = [format!("{region}.pem"), format!("{region}.key"), format!("{ledger}.key"), format!("{witness}.key")];
     let shared = ["ca.pem", "token.pub", "bundle.pub", "digest.key"].map(str::to_owned);
     let mut files: Vec<PathBuf> = own.iter().chain(&shared).map(|name| dir.join(name)).collect();
-    files.push(dir.join(format!("{}.pub", ledger(region))));
+    files.extend([ledger, witness].map(|name| dir.join(format!("{name}.pub"))));
     if region == primary {
         files.push(dir.join("bundle.key"));
     }
-    files.extend(ledger_keys(dir)?.into_iter().map(|(_, path)| path));
+    for ending in [LEDGER, WITNESS] {
+        files.extend(public_keys(dir, ending)?.into_iter().map(|(_, path)| path));
+    }
     files.sort();
     files.dedup();
     for file in &files {
@@ -38,10 +41,10 @@ pub fn bundle_for(dir: &Path, region: &RegionId, primary: &RegionId) -> Result<V
     Ok(files)
 }
 
-/// The public ledger keys in `dir`, by region.
-pub(super) fn ledger_keys(dir: &Path) -> Result<Vec<(RegionId, PathBuf)>, PkiError> {
+/// The public keys in `dir` whose names have this ending, [`LEDGER`] or [`WITNESS`], by region.
+pub(super) fn public_keys(dir: &Path, ending: &str) -> Result<Vec<(RegionId, PathBuf)>, PkiError> {
     let regions = names(dir)?.into_iter().filter_map(|name| {
-        let region = RegionId::new(name.strip_suffix(".pub")?.strip_suffix(LEDGER)?).ok()?;
+        let region = RegionId::new(name.strip_suffix(".pub")?.strip_suffix(ending)?).ok()?;
         Some((region, dir.join(name)))
     });
     Ok(regions.collect())

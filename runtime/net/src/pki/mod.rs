@@ -7,6 +7,7 @@
 //! | `ca.pem`, `ca.key` | the authority | all; nobody that runs |
 //! | `REGION.pem`, `REGION.key` | a region's certificate and key for the other regions | that region |
 //! | `REGION-ledger.pub`, `REGION-ledger.key` | the pair that signs a region's ledger | all; that region |
+//! | `REGION-witness.pub`, `REGION-witness.key` | the pair that cosigns the ledgers of others | all; that region |
 //! | `token.pub`, `token.key` | the pair that signs bearer tokens | all; nobody that runs |
 //! | `bundle.pub`, `bundle.key` | the pair that signs policy bundles | all; the primary |
 //! | `digest.key` | the key of the digests that regions compare | all |
@@ -34,7 +35,7 @@ use model::RegionId;
 pub use authority::{create_authority, issue_node, issue_token, rotate_node};
 pub use keys::{SigningKey, VerifyingKey};
 pub use machines::{Expiry, bundle_for, expiries};
-pub use secrets::{BundleSigner, BundleVerifier, Secrets, bundle_bytes, bundle_from_bytes, load};
+pub use secrets::{BundleSigner, BundleVerifier, PublicKeys, Secrets, bundle_bytes, bundle_from_bytes, load};
 
 pub(crate) use files::read;
 
@@ -119,7 +120,7 @@ pub(crate) fn content(path: &Path, what: &'static str, reason: impl ToString) ->
 }
 
 /// Makes whatever is missing in `dir` for these regions: authority, node
-/// certificates, ledger keys, token keys, bundle keys and a development token.
+/// certificates, ledger and witness keys, token keys, bundle keys and a development token.
 /// Finishes a rotation that was interrupted. Processes that start at the same
 /// time wait for each other.
 ///
@@ -137,6 +138,7 @@ pub fn ensure<'a>(dir: &Path, regions: impl IntoIterator<Item = &'a RegionId>) -
             authority::make_node(dir, region, None)?;
         }
         authority::make_pair(dir, &ledger(region))?;
+        authority::make_pair(dir, &witness(region))?;
     }
     for name in ["token", "bundle"] {
         authority::make_pair(dir, name)?;
@@ -160,10 +162,17 @@ fn ledger(region: &RegionId) -> String {
 
 const LEDGER: &str = "-ledger";
 
+/// What the files of the keys with which a region cosigns begin with.
+fn witness(region: &RegionId) -> String {
+    format!("{region}{WITNESS}")
+}
+
+const WITNESS: &str = "-witness";
+
 /// Refuses names whose files would be another key's.
 fn check_name(region: &RegionId) -> Result<(), PkiError> {
     let name = region.as_str();
-    if ["ca", "token", "bundle", "digest"].contains(&name) || name.ends_with(LEDGER) {
+    if ["ca", "token", "bundle", "digest"].contains(&name) || name.ends_with(LEDGER) || name.ends_with(WITNESS) {
         let reason = "its files would bear the names of other keys; give the region another name".into();
         return Err(PkiError::Refused { name: format!("the region {name}"), reason });
     }

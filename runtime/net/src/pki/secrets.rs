@@ -8,8 +8,8 @@ use model::bundle::Bundle;
 use rcgen::KeyPair;
 
 use super::keys::digest_key;
-use super::machines::{key_of, ledger_keys};
-use super::{PkiError, SigningKey, VerifyingKey, check_name, content, ledger, read};
+use super::machines::{key_of, public_keys};
+use super::{LEDGER, PkiError, SigningKey, VerifyingKey, WITNESS, check_name, content, ledger, read, witness};
 use crate::identity::Identity;
 
 /// Signs policy bundles.
@@ -30,6 +30,10 @@ pub struct Secrets {
     pub ledger_signer: SigningKey,
     /// Verifies the ledgers of all regions whose key is on this machine; this one's always is.
     pub ledger_verifiers: BTreeMap<RegionId, VerifyingKey>,
+    /// Cosigns the ledgers of other regions.
+    pub witness_signer: SigningKey,
+    /// Verifies the cosignatures of all regions whose key is on this machine; this one's always is.
+    pub witness_verifiers: BTreeMap<RegionId, VerifyingKey>,
     /// The public key of bearer tokens, PEM, for [`crate::TokenVerifier::new`].
     pub token_key: Vec<u8>,
     /// The key of the digests by which regions compare what they hold; the same in all of them.
@@ -45,27 +49,61 @@ pub fn load(dir: &Path, region: &RegionId) -> Result<Secrets, PkiError> {
     check_name(region)?;
     let identity = Identity::load(dir, region)?;
     check_pair(dir, region, &identity)?;
-    let ledger_signer = SigningKey::load(&dir.join(format!("{}.key", ledger(region))))?;
-    let mut ledger_verifiers = BTreeMap::new();
-    for (region, path) in ledger_keys(dir)? {
-        ledger_verifiers.insert(region, VerifyingKey::load(&path)?);
-    }
-    let own_path = dir.join(format!("{}.pub", ledger(region)));
-    // Named as missing, if it is.
-    let own = VerifyingKey::load(&own_path)?;
-    if own != ledger_signer.verifying_key() {
-        return Err(content(&own_path, "public key", format!("it does not belong to {}.key", ledger(region))));
-    }
+    let ledger_signer = own_pair(dir, &ledger(region))?;
+    let witness_signer = own_pair(dir, &witness(region))?;
     let signer_path = dir.join("bundle.key");
     Ok(Secrets {
         identity,
         bundle_signer: if signer_path.exists() { Some(BundleSigner::load(&signer_path)?) } else { None },
         bundle_verifier: BundleVerifier::load(&dir.join("bundle.pub"))?,
         ledger_signer,
-        ledger_verifiers,
+        ledger_verifiers: verifiers(dir, LEDGER)?,
+        witness_signer,
+        witness_verifiers: verifiers(dir, WITNESS)?,
         token_key: read(&dir.join("token.pub"))?.into_bytes(),
         digest_key: digest_key(&dir.join("digest.key"))?,
     })
+}
+
+/// The private key of a pair, both of whose files must be there and belong together.
+fn own_pair(dir: &Path, name: &str) -> Result<SigningKey, PkiError> {
+    let signer = SigningKey::load(&dir.join(format!("{name}.key")))?;
+    let path = dir.join(format!("{name}.pub"));
+    if VerifyingKey::load(&path)? != signer.verifying_key() {
+        return Err(content(&path, "public key", format!("it does not belong to {name}.key")));
+    }
+    Ok(signer)
+}
+
+fn verifiers(dir: &Path, ending: &str) -> Result<BTreeMap<RegionId, VerifyingKey>, PkiError> {
+    public_keys(dir, ending)?.into_iter().map(|(region, path)| Ok((region, VerifyingKey::load(&path)?))).collect()
+}
+
+/// What an auditor of the deployment needs: no private key is among it.
+pub struct PublicKeys {
+    /// Verifies the ledgers of all regions.
+    pub ledger: BTreeMap<RegionId, VerifyingKey>,
+    /// Verifies their cosignatures.
+    pub witness: BTreeMap<RegionId, VerifyingKey>,
+    /// Verifies policy bundles.
+    pub bundle: BundleVerifier,
+    /// The secret from which records are named; the same in all regions.
+    pub digest_key: [u8; 32],
+}
+
+impl PublicKeys {
+    /// Reads them from the key directory of the deployment.
+    ///
+    /// # Errors
+    /// [`PkiError`], naming the file.
+    pub fn load(dir: &Path) -> Result<Self, PkiError> {
+        Ok(Self {
+            ledger: verifiers(dir, LEDGER)?,
+            witness: verifiers(dir, WITNESS)?,
+            bundle: BundleVerifier::load(&dir.join("bundle.pub"))?,
+            digest_key: digest_key(&dir.join("digest.key"))?,
+        })
+    }
 }
 
 /// Refuses a key of another certificate, which an interrupted rotation or copy leaves behind.

@@ -51,8 +51,8 @@ fn private_files_are_readable_by_their_owner_alone_after_a_rotation_too() {
             private += 1;
         }
     }
-    // ca, token, bundle, two nodes, two ledgers, one rotated out, the digest key and the token.
-    assert_eq!(private, 10);
+    // ca, token, bundle, two nodes, two ledgers, two witnesses, one rotated out, the digest key and the token.
+    assert_eq!(private, 12);
     assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
@@ -137,15 +137,18 @@ fn a_machine_gets_what_it_needs_and_no_key_that_signs_for_others() {
         "digest.key",
         "eu-west-ledger.key",
         "eu-west-ledger.pub",
+        "eu-west-witness.key",
+        "eu-west-witness.pub",
         "eu-west.key",
         "eu-west.pem",
         "token.pub",
         "us-east-ledger.pub",
+        "us-east-witness.pub",
     ];
     assert_eq!(names(&west), expected);
     let east = names(&bundle("us-east"));
     assert!(east.contains(&"bundle.key".to_owned()));
-    for never in ["ca.key", "token.key", "eu-west.key", "eu-west-ledger.key"] {
+    for never in ["ca.key", "token.key", "eu-west.key", "eu-west-ledger.key", "eu-west-witness.key"] {
         assert!(!east.contains(&never.to_owned()), "{never}");
     }
     // And they are enough to run.
@@ -155,7 +158,7 @@ fn a_machine_gets_what_it_needs_and_no_key_that_signs_for_others() {
     }
     let secrets = load(machine.path(), &id("eu-west")).unwrap();
     assert!(secrets.bundle_signer.is_none());
-    assert_eq!(secrets.ledger_verifiers.len(), 2);
+    assert_eq!((secrets.ledger_verifiers.len(), secrets.witness_verifiers.len()), (2, 2));
     let said = refusal(issue_node(machine.path(), &id("ap-south"), 30));
     assert!(said.contains("there is no") && said.contains("ca.key; it stays where the authority was made"), "{said}");
     let said = refusal(issue_token(machine.path(), "x", "admin", DAY));
@@ -205,7 +208,7 @@ fn a_certificate_never_outlives_its_authority_and_a_token_never_lives_for_ever()
 #[test]
 fn a_region_cannot_take_the_name_of_another_key() {
     let dir = made();
-    for name in ["ca", "token", "bundle", "digest", "us-east-ledger"] {
+    for name in ["ca", "token", "bundle", "digest", "us-east-ledger", "us-east-witness"] {
         let said = refusal(ensure(dir.path(), [&id(name)]));
         assert!(said.contains(name) && said.contains("give the region another name"), "{said}");
         assert!(issue_node(dir.path(), &id(name), 30).is_err() && rotate_node(dir.path(), &id(name)).is_err());
@@ -223,6 +226,12 @@ fn what_was_changed_after_it_was_signed_is_refused_and_so_is_another_regions_led
     let signature = secrets.ledger_signer.sign(b"head");
     let verifies = |region: &str| secrets.ledger_verifiers[&id(region)].verify(b"head", &signature);
     assert!(verifies("us-east") && !verifies("eu-west"));
+    let cosigned = secrets.witness_signer.sign(b"head");
+    assert!(secrets.witness_verifiers[&id("us-east")].verify(b"head", &cosigned));
+    assert!(!secrets.ledger_verifiers[&id("us-east")].verify(b"head", &cosigned), "one key for two purposes");
+    let public = PublicKeys::load(dir.path()).unwrap();
+    assert_eq!((&public.ledger, &public.witness), (&secrets.ledger_verifiers, &secrets.witness_verifiers));
+    assert_eq!(public.digest_key, secrets.digest_key);
     assert_ne!(secrets.digest_key, [0; 32]);
 
     fs::copy(dir.path().join("eu-west-ledger.pub"), dir.path().join("us-east-ledger.pub")).unwrap();

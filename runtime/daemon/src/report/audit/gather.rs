@@ -1,0 +1,166 @@
+//! Collects what an audit is given, in the order in which honest regions cannot look guilty: first the checkpoints that
+//! each region cosigned for others, then each region's evidence out of one snapshot.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context, anyhow};
+use compliance::audit::{
+    Evidence, Inputs, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence, RegionKeys, Revision,
+};
+use model::bundle::{Bundle, PolicyTree};
+use model::region::{Addresses, Regions};
+use model::residency::ResidencyPlan;
+use model::{ByteCount, Millis, RegionId, UnixMillis};
+use net::evidence::Dump;
+use net::pki::PublicKeys;
+use policy::{HostLimits, PolicyHost};
+
+use super::remembered;
+use crate::client::Client;
+use crate::deploy::processes::Deployment;
+
+/// The size in a checkpoint's note, not verified.
+pub fn size_of(note: &str) -> Option<u64> {
+    note.split('\n').nth(1)?.parse().ok()
+}
+
+/// What all regions gave.
+pub struct Gathered {
+    /// By region, reached or not.
+    pub regions: Vec<RegionEvidence>,
+    /// The newest bundle whose signature holds.
+    pub newest: Option<Bundle>,
+    /// The deployment's public keys.
+    pub keys: PublicKeys,
+    state: std::path::PathBuf,
+}
+
+/// Asks every region; `rows` says whether rows are wanted, or the ledgers alone.
+///
+/// # Errors
+/// Where the deployment's keys cannot be read.
+pub async fn gather(client: &Client, deployment: &Deployment, state: &Path, rows: bool) -> anyhow::Result<Gathered> {
+    let pki = state.join("pki");
+    let keys = PublicKeys::load(&pki).context("an audit verifies with the deployment's own keys")?;
+    let mut cosigned = BTreeMap::new();
+    for (region, addresses) in &deployment.regions {
+        if let Ok(head) = client.ledger(addresses.admin).await {
+            cosigned.insert(region.clone(), head.cosigned);
+        }
+    }
+    let (mut regions, mut newest) = (Vec::new(), None::<Bundle>);
+    for (region, addresses) in &deployment.regions {
+        let evidence = match client.evidence(addresses.admin, rows).await {
+            Err(error) => Err(format!("{error:#}")),
+            Ok(dump) => {
+                let attested = attested(&pki, region, addresses, deployment).await;
+                let (policy, bundle) = policy(&dump, &keys, &deployment.primary);
+                newest = [newest, bundle].into_iter().flatten().max_by_key(|bundle| bundle.generation);
+                let witnessed = cosigned.remove(region).unwrap_or_default();
+                Ok(evidence(dump, attested, policy, witnessed))
+            }
+        };
+        regions.push(RegionEvidence { region: region.clone(), evidence });
+    }
+    Ok(Gathered { regions, newest, keys, state: state.to_owned() })
+}
+
+/// The region in the certificate of the node, asked with the identity of any other region that is on this machine;
+/// none where there is no such identity or no certificate was shown.
+async fn attested(pki: &Path, region: &RegionId, addresses: &Addresses, deployment: &Deployment) -> Option<String> {
+    let others = deployment.regions.keys().filter(|other| *other != region);
+    let identity = others.filter_map(|other| net::Identity::load(pki, other).ok()).next()?;
+    net::attest(&identity, addresses.peer).await.ok().map(|region| region.to_string())
+}
+
+/// The policies that a region says it follows, and the bundle where its signature holds. Number and hash are read from
+/// the bundle, not believed.
+fn policy(dump: &Dump, keys: &PublicKeys, primary: &RegionId) -> (Option<PolicyEvidence>, Option<Bundle>) {
+    let Some((generation, tree, since)) = dump.header.policy else { return (None, None) };
+    let signed = || {
+        let signed = dump.bundle.as_ref().ok_or("it shows no bundle")?;
+        if !keys.bundle.verify(&signed.bundle, &signed.signature) {
+            return Err("it is not signed with the deployment's key".to_owned());
+        }
+        let bundle = net::pki::bundle_from_bytes(&signed.bundle)?;
+        if bundle.proposer != *primary {
+            return Err(format!("{} proposed it, and only {primary} may", bundle.proposer));
+        }
+        if (bundle.generation, bundle.tree.hash()) != (generation, tree) {
+            return Err(format!("the bundle is generation {} with tree {}", bundle.generation, bundle.tree.hash()));
+        }
+        Ok(bundle)
+    };
+    let signed = signed();
+    let signature = signed.as_ref().map(drop).map_err(Clone::clone);
+    (Some(PolicyEvidence { generation, tree, since, signature }), signed.ok())
+}
+
+fn evidence(
+    dump: Dump,
+    attested: Option<String>,
+    policy: Option<PolicyEvidence>,
+    witnessed: BTreeMap<RegionId, String>,
+) -> Evidence {
+    let rows = dump.rows.into_iter().map(|(key, envelope)| RawRow { key, envelope }).collect();
+    let ledger = LedgerEvidence { leaves: dump.leaves, images: dump.images, checkpoint: dump.checkpoint };
+    Evidence { attested, rows, policy, ledger: Some(ledger), witnessed }
+}
+
+impl Gathered {
+    /// What the audit judges, by `plan`.
+    pub fn inputs<'p>(self, plan: &'p ResidencyPlan, revision: Revision) -> Inputs<'p> {
+        let both = |(region, ledger): (&RegionId, &net::pki::VerifyingKey)| {
+            let witness = *self.keys.witness.get(region)?.bytes();
+            Some((region.clone(), RegionKeys { ledger: *ledger.bytes(), witness }))
+        };
+        Inputs {
+            plan,
+            revision,
+            now: now(),
+            record_secret: self.keys.digest_key.to_vec(),
+            keys: self.keys.ledger.iter().filter_map(both).collect(),
+            remembered: remembered::read(&self.state, self.regions.iter().map(|region| &region.region)),
+            regions: self.regions,
+        }
+    }
+
+    /// Where records may be: by the newest bundle whose signature holds, else by the files of the tree.
+    ///
+    /// # Errors
+    /// Where those policies cannot be loaded here.
+    pub async fn plan(&self, tree: &Path) -> anyhow::Result<(ResidencyPlan, Revision)> {
+        let regions = config::load(tree).map_err(crate::deploy::BadConfiguration)?;
+        let (generation, policies) = match &self.newest {
+            Some(bundle) => (bundle.generation, bundle.tree.clone()),
+            None => (0, crate::start::watch::read_tree(tree).map_err(crate::deploy::BadConfiguration)?),
+        };
+        let revision = Revision { generation, tree: policies.hash().to_string() };
+        Ok((compile(policies, &regions).await?, revision))
+    }
+}
+
+async fn compile(policies: PolicyTree, regions: &Regions) -> anyhow::Result<ResidencyPlan> {
+    let host = PolicyHost::start(
+        &std::env::current_exe()?,
+        crate::embedded::library(),
+        HostLimits { load: Millis(10_000), question: Millis(5_000), memory: ByteCount(512 << 20) },
+    )?;
+    let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
+    let facts = routing::facts(regions, &regions.primary, &tracker, &routing::classes());
+    let plan = match host.load(policies, facts).await {
+        Ok((child, declarations)) => crate::start::generations::residency(&child, &declarations, regions)
+            .await
+            .map_err(|error| anyhow!("the residency policies gave no plan: {error}")),
+        Err(findings) => Err(crate::deploy::BadConfiguration(findings).into()),
+    };
+    host.shutdown();
+    plan
+}
+
+fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,169 @@
+//! What an auditor must see of whole daemons, and what must not escape it.
+
+use std::path::Path;
+
+use model::record::Address;
+use model::{Key, Namespace, UnixMillis};
+use serde_json::Value;
+use store::{Commit, Store, StoredRow};
+
+use crate::cluster::{Cluster, text, until};
+use crate::{REGIONS, SOON};
+
+/// The labels of personal data from Germany.
+const GERMAN: [(&str, &str); 3] =
+    [("repomind-class", "personal"), ("repomind-jurisdiction", "DE"), ("repomind-basis", "contract")];
+
+/// Waits until every leaf of every region is under a checkpoint that both others have cosigned.
+fn cosigned(cluster: &Cluster, regions: &[&str]) {
+    for region in regions {
+        until(&format!("the ledger of {region} cosigned"), SOON, || {
+            let head = cluster.admin(region, "GET", "/ledger", "").ok()?;
+            let head: Value = serde_json::from_str(&head.body).ok()?;
+            let size: u64 = head["witnessed"].as_str()?.lines().nth(1)?.parse().ok()?;
+            (size == head["leaves"].as_u64()?).then_some(())
+        });
+    }
+}
+
+/// The exit code and the report.
+fn audit(cluster: &Cluster) -> (Option<i32>, Value) {
+    let output = cluster.run(&["audit", "--json"]);
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {}", text(&output)));
+    (output.status.code(), report)
+}
+
+/// `CHECK in REGION` of every finding.
+fn found(report: &Value) -> Vec<String> {
+    let findings = report["findings"].as_array().expect("findings");
+    let word = |finding: &Value, member: &str| finding[member].as_str().unwrap_or_default().to_owned();
+    findings.iter().map(|finding| format!("{} in {}", word(finding, "check"), word(finding, "region"))).collect()
+}
+
+fn put(cluster: &Cluster, region: &str, key: &str, headers: &[(&str, &str)], value: &str) {
+    let written = cluster.ask(region, "PUT", &format!("/v1/data/{key}"), headers, value).unwrap();
+    assert_eq!(written.status / 100, 2, "{}", written.body);
+}
+
+fn deploy(cluster: &Cluster) {
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
+    assert!(again.status.success(), "{}\n{}", text(&again), cluster.logs());
+}
+
+fn store(cluster: &Cluster, region: &str) -> Store {
+    // The incarnation is that of the daemon's next start, which is later.
+    Store::open(&cluster.state(region).join("data"), UnixMillis(0)).expect("the daemon is down")
+}
+
+#[test]
+fn a_clean_deployment_passes_and_one_that_lacks_a_region_is_incomplete() {
+    let cluster = Cluster::deployed();
+    let (code, report) = audit(&cluster);
+    assert_eq!(code, Some(2), "nothing is stored yet, and that passed: {report}");
+    put(&cluster, "eu-west", "profiles/p1", &GERMAN, "dark");
+    put(&cluster, "us-east", "notes/n1", &[], "for all");
+    cosigned(&cluster, &REGIONS);
+    let (code, report) = audit(&cluster);
+    assert_eq!(code, Some(0), "{report:#}");
+    for region in report["regions"].as_array().unwrap() {
+        assert_eq!(region["witnesses"].as_array().unwrap().len(), 2, "{region}");
+        assert!(cluster.state(&format!("audit/remembered/{}.note", region["region"].as_str().unwrap())).exists());
+    }
+    let checks = report["checks"].as_array().unwrap();
+    for check in checks.iter().filter(|check| check["check"] != "LBL-02") {
+        assert!(check["examined"].as_u64() > Some(0), "a check that looked at nothing passed: {check}");
+    }
+    let verified = cluster.run(&["ledger", "verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", text(&verified));
+    for (form, begins) in [("sarif", "{"), ("junit", "<?xml"), ("html", "<!")] {
+        let file = cluster.state(&format!("report.{form}"));
+        let written = cluster.run(&["audit", "--format", form, "--output", file.to_str().unwrap()]);
+        assert_eq!(written.status.code(), Some(0), "{}", text(&written));
+        assert!(text(&written).starts_with("PASS"), "{}", text(&written));
+        assert!(std::fs::read_to_string(&file).unwrap().trim_start().to_lowercase().starts_with(begins), "{form}");
+    }
+
+    cluster.kill("ap-southeast");
+    let (code, report) = audit(&cluster);
+    assert_eq!(code, Some(2), "{report:#}");
+    assert_eq!(found(&report), [""; 0]);
+    let verified = cluster.run(&["ledger", "verify", "--region", "ap-southeast"]);
+    assert_eq!(verified.status.code(), Some(2), "{}", text(&verified));
+}
+
+#[test]
+fn an_audit_without_a_deployment_starts_one_with_made_up_data_and_passes() {
+    let cluster = Cluster::tree();
+    let output = cluster.run(&["audit"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let said = text(&output);
+    assert!(said.contains("PASS: Verified against encoded rules, revision 1"), "{said}");
+    assert!(said.contains("made-up records stored"), "{said}");
+    assert!(!cluster.state("deploy.json").exists(), "the audit's own deployment was left behind");
+}
+
+#[test]
+fn a_record_that_was_planted_on_a_disk_is_found() {
+    let cluster = Cluster::deployed();
+    put(&cluster, "eu-west", "profiles/p1", &GERMAN, "dark");
+    put(&cluster, "us-east", "notes/n1", &[], "for all");
+    cosigned(&cluster, &REGIONS);
+    let address = Address { namespace: Namespace::new("profiles").unwrap(), key: Key::new("p1").unwrap() };
+    cluster.kill("eu-west");
+    cluster.kill("us-east");
+    let row = store(&cluster, "eu-west").row(&address).unwrap().expect("the record is at home");
+    let planted = Commit { rows: vec![StoredRow::of(&address, &row)], ..Commit::default() };
+    store(&cluster, "us-east").commit(planted).unwrap();
+    deploy(&cluster);
+    cosigned(&cluster, &REGIONS);
+    let (code, report) = audit(&cluster);
+    assert_eq!(code, Some(1), "{report:#}");
+    assert_eq!(found(&report), ["RES-01 in us-east", "AUD-03 in us-east"], "{report:#}");
+    assert!(!report.to_string().contains("p1"), "a finding names a key: {report:#}");
+}
+
+#[test]
+fn a_ledger_that_was_put_back_to_an_older_state_is_found() {
+    let cluster = Cluster::deployed();
+    put(&cluster, "eu-west", "notes/n1", &[], "one");
+    cosigned(&cluster, &REGIONS);
+    let (disk, copy) = (cluster.state("eu-west").join("data"), cluster.state("copy"));
+    cluster.kill("eu-west");
+    copy_folder(&disk, &copy);
+    deploy(&cluster);
+    for number in 0..20 {
+        put(&cluster, "eu-west", &format!("notes/more-{number}"), &[], "more");
+    }
+    cosigned(&cluster, &REGIONS);
+    let (code, report) = audit(&cluster);
+    assert_eq!(code, Some(0), "{report:#}");
+
+    cluster.kill("eu-west");
+    std::fs::remove_dir_all(&disk).unwrap();
+    copy_folder(&copy, &disk);
+    deploy(&cluster);
+    let (code, report) = audit(&cluster);
+    assert_eq!(code, Some(1), "{report:#}");
+    assert!(found(&report).contains(&"AUD-01 in eu-west".to_owned()), "{report:#}");
+    let verified = cluster.run(&["ledger", "verify", "--region", "eu-west"]);
+    assert_eq!(verified.status.code(), Some(1), "{}", text(&verified));
+    // The other regions say so themselves, without an audit.
+    until("the fork counted by a witness", SOON, || {
+        let metrics = cluster.admin("us-east", "GET", "/metrics", "").ok()?;
+        metrics.body.contains("repomind_ledger_forks_total{ledger=\"eu-west\"}").then_some(())
+    });
+    let log = std::fs::read_to_string(cluster.state("us-east").join("daemon.log")).unwrap();
+    assert!(log.contains("a ledger shows another history than was cosigned here"), "{log}");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

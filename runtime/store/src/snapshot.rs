@@ -1,0 +1,67 @@
+//! All of a store as of one moment.
+
+use fjall::Readable;
+
+use crate::ledger::{IMAGES, LEAF, index_of};
+use crate::{FACT, RowVisitor, Store, StoreError};
+
+/// Takes an index and the bytes stored under it.
+pub type IndexVisitor<'a> = dyn FnMut(u64, &[u8]) -> Result<(), StoreError> + 'a;
+
+/// All rows, leaves and facts between two commits. Writing goes on meanwhile; what it replaces stays on disk until the
+/// snapshot is dropped.
+pub struct Snapshot {
+    store: Store,
+    at: fjall::Snapshot,
+}
+
+impl Snapshot {
+    pub(crate) fn of(store: &Store) -> Self {
+        Self { at: store.database.snapshot(), store: store.clone() }
+    }
+
+    /// Visits every row as stored, key and envelope, in key order.
+    ///
+    /// # Errors
+    /// Those of the disk and of the visitor.
+    pub fn each_row(&self, visit: &mut RowVisitor<'_>) -> Result<(), StoreError> {
+        for guard in self.at.iter(&self.store.rows) {
+            let (key, value) = guard.into_inner()?;
+            visit(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Visits the bytes of every leaf in order of their indexes.
+    ///
+    /// # Errors
+    /// Those of the disk and of the visitor, and [`StoreError::Key`].
+    pub fn each_leaf(&self, visit: &mut IndexVisitor<'_>) -> Result<(), StoreError> {
+        self.each_indexed(LEAF, visit)
+    }
+
+    /// Visits every list of row images in order of their leaves.
+    ///
+    /// # Errors
+    /// Those of the disk and of the visitor, and [`StoreError::Key`].
+    pub fn each_images(&self, visit: &mut IndexVisitor<'_>) -> Result<(), StoreError> {
+        self.each_indexed(IMAGES, visit)
+    }
+
+    fn each_indexed(&self, kind: u8, visit: &mut IndexVisitor<'_>) -> Result<(), StoreError> {
+        for guard in self.at.prefix(&self.store.ledger, [kind]) {
+            let (key, value) = guard.into_inner()?;
+            let index = index_of(&key).ok_or_else(|| StoreError::Key { place: "the ledger".into() })?;
+            visit(index, &value)?;
+        }
+        Ok(())
+    }
+
+    /// A small fact.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.at.get(&self.store.meta, format!("{FACT}{name}"))?.map(|bytes| bytes.to_vec()))
+    }
+}
