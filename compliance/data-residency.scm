@@ -79,4 +79,6 @@
   (check-equal? "two unnamed laws are not one home"
                 (ruling (personal 'other) (sample-region 'x #:country "KE")) (deny 'personal-home-or-adequate))
   (check-equal? "personal data of unstated law is nowhere" (homes (personal 'none)) '())
+  (check-equal? "what is asked is asked about the regions of this tree"
+                (cadr (residency (sample-record))) (region-ids (all-regions)))
   (check-equal? "public data is everywhere" (length (homes (sample-record #:class 'public #:law 'eea))) 5))

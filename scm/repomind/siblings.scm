@@ -2,11 +2,12 @@
 ;;;
 ;;; (define-conflict-resolver 'name (lambda (key siblings) …)) is asked with the
 ;;; complete set of siblings and returns one of them, 'keep, or (merged "text").
-;;; It must give the same for every order of the same siblings.
+;;; It must give the same for every order of the same siblings, and with copies among
+;;; them: that is tried when it is loaded. (conflict-resolver 'name) is the function, for tests.
 
 (require-builtin repomind/host)
 (require "repomind/prelude.scm")
-(provide define-conflict-resolver merged
+(provide define-conflict-resolver conflict-resolver merged
          sibling-region sibling-time sibling-value sibling-deleted? sibling-index
          live-siblings latest-sibling later? lines join-lines)
 

@@ -12,7 +12,7 @@
 ;; (test-module "name" check …): the checks, in order, in a scope of their own.
 (define-syntax test-module
   (syntax-rules ()
-    [(_ name body ...) (let ([module-name name]) body ...)]))
+    [(_ name body ...) (let () (begin-tests name) body ... (end-tests))]))
 
 ;;@doc
 ;; A region that no file describes. Its law follows from #:jurisdiction, which

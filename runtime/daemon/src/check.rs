@@ -15,7 +15,7 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut findings = Vec::new();
     let regions = config::load(&args.tree).map_err(|found| findings.extend(found)).ok();
     let tree = crate::start::watch::read_tree(&args.tree).map_err(|found| findings.extend(found)).ok();
-    let mut tests = 0;
+    let (mut tests, mut warnings) = (0, Vec::new());
     if let (Some(regions), Some(tree)) = (&regions, tree) {
         let host = PolicyHost::start(
             &std::env::current_exe()?,
@@ -25,7 +25,7 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
         let facts = routing::facts(regions, &regions.primary, &tracker, &routing::classes());
         match host.load(tree, facts).await {
-            Ok((_, declarations)) => tests = declarations.tests_passed,
+            Ok((_, declarations)) => (tests, warnings) = (declarations.tests_passed, declarations.warnings),
             Err(found) => findings.extend(found),
         }
         host.shutdown();
@@ -34,10 +34,11 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     if args.json {
         let report = serde_json::json!({
             "good": findings.is_empty(), "regions": regions, "policy_tests_passed": tests, "findings": findings,
+            "warnings": warnings,
         });
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        say(&findings, regions, tests);
+        say(&findings, &warnings, regions, tests);
     }
     Ok(match (findings.is_empty(), regions) {
         (true, _) => ExitCode::SUCCESS,
@@ -47,9 +48,9 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn say(findings: &[Finding], regions: usize, tests: u32) {
+fn say(findings: &[Finding], warnings: &[Finding], regions: usize, tests: u32) {
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    for finding in findings {
+    for finding in findings.iter().chain(warnings) {
         eprintln!("{}\n", finding.render(colour));
     }
     if findings.is_empty() {

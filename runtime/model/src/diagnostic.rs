@@ -67,6 +67,13 @@ impl Finding {
         self
     }
 
+    /// The same finding as a warning: it refuses nothing.
+    #[must_use]
+    pub fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
+    }
+
     /// Draws the finding as rustc does: message, place, line, caret, help. Colours only if asked.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };

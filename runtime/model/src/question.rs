@@ -27,7 +27,7 @@ pub enum Question {
     /// Rank the regions for every client class of `facts`, plus the class of no country, and shape the DNS answers
     /// that follow from it.
     Route {
-        /// The facts to rank by; they replace those loaded.
+        /// The facts to rank by, for this question only: others see those loaded.
         facts: Facts,
     },
     /// Rule on each case: which regions may hold it, and between which it may travel.
@@ -54,6 +54,13 @@ pub enum Question {
         /// The complete sibling set, in dot order.
         siblings: Vec<Sibling>,
     },
+    /// Settle several conflicts by one resolver: cheaper by the dozen. All share the limit of one question.
+    ResolveMany {
+        /// The resolver.
+        resolver: String,
+        /// Keys and their complete sibling sets, in dot order.
+        conflicts: Vec<(Address, Vec<Sibling>)>,
+    },
     /// Evaluate forms from the REPL in a scratch child that dies afterwards.
     Eval {
         /// Scheme source.
@@ -74,8 +81,23 @@ pub struct Declarations {
     pub edge: EdgePlan,
     /// The names of the resolvers defined.
     pub resolvers: Vec<String>,
-    /// How many tests of the files' own passed.
+    /// How many tests of the files' own held. One that does not refuses the tree.
     pub tests_passed: u32,
+    /// Those tests, in order; the first few thousand.
+    pub tests: Vec<PolicyTest>,
+    /// What is doubtful, and refuses nothing: a file without tests, a function that no test reaches.
+    pub warnings: Vec<Finding>,
+}
+
+/// A test of a policy file that held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyTest {
+    /// The file.
+    pub file: String,
+    /// The name of its test module; empty outside of one.
+    pub module: String,
+    /// What it says.
+    pub sentence: String,
 }
 
 /// What a resolver decided.
@@ -122,6 +144,8 @@ pub enum Answer {
     Failover(FailoverPlan),
     /// The settlement.
     Resolved(Resolution),
+    /// One settlement a conflict, in their order, or what is wrong with it.
+    ResolvedMany(Vec<Result<Resolution, Vec<Finding>>>),
     /// What was printed, then the value of the last form as Scheme writes it.
     Value(String),
     /// The files, or the answer, are not acceptable. All findings at once.

@@ -1,11 +1,12 @@
 //! The child's side: one engine, one tree, one question at a time.
 
 mod answers;
-pub(crate) mod cage;
+pub mod cage;
 mod declare;
 mod faults;
 mod health;
 mod interpreter;
+mod laws;
 mod memo;
 mod natives;
 mod questions;
@@ -15,10 +16,11 @@ mod zones;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write;
 use std::process::exit;
 
-use model::Finding;
 use model::question::{Answer, Question};
+use model::{Finding, Millis};
 
 use crate::wire::{self, Order, Report};
 use interpreter::Interpreter;
@@ -28,9 +30,18 @@ use interpreter::Interpreter;
 ///
 /// Call it before the process has any other thread.
 pub fn child_main(args: &[String]) -> ! {
+    run(args, true)
+}
+
+/// As [`child_main`], for sources that were not scanned.
+pub fn child_main_unscanned(args: &[String]) -> ! {
+    run(args, false)
+}
+
+fn run(args: &[String], scanning: bool) -> ! {
     let memory = args.first().and_then(|text| text.parse().ok()).unwrap_or(512 << 20);
     // Errors here have no reader but the parent, which sees the exit.
-    exit(match serve(memory) {
+    exit(match serve(memory, scanning) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("policy host: {error}");
@@ -39,42 +50,48 @@ pub fn child_main(args: &[String]) -> ! {
     })
 }
 
-fn serve(memory: u64) -> std::io::Result<()> {
+fn serve(memory: u64, scanning: bool) -> std::io::Result<()> {
     cage::steady_memory();
     let (mut socket, mut printed) = cage::take_descriptors()?;
-    let mut interpreter = Interpreter::new();
+    let mut interpreter = Interpreter::new(socket.try_clone()?, scanning);
+    cage::on_interrupt(interpreter.interrupter())?;
     let missing = cage::shut(memory, || interpreter.collect_garbage());
     wire::write(&mut socket, &Report::Ready(missing))?;
     let Some(Order::Library(library)) = wire::read(&mut socket)? else { return Ok(()) };
     interpreter.set_library(library);
     while let Some(order) = wire::read(&mut socket)? {
-        let Order::Ask { question, processor } = order else {
+        let Order::Ask { question, limit } = order else {
             return Err(std::io::Error::other("the library was sent twice"));
         };
-        cage::limit_processor(processor);
-        let answer = answer(&mut interpreter, question, &mut socket, &mut printed);
-        cage::limit_processor(model::Millis::ZERO);
-        let report = Report::Answer(answer);
+        cage::limit_time(limit);
+        let answered = answer(&mut interpreter, question, &mut printed);
+        cage::lift_limits();
+        let report = match answered {
+            Err(findings) if cage::interrupted() => late(findings, limit),
+            other => Report::Answer(other.unwrap_or_else(Answer::Refused)),
+        };
+        interpreter.resume();
         let bytes = wire::frame(&report).or_else(|error| wire::frame(&Report::Answer(too_much(&error))))?;
-        std::io::Write::write_all(&mut socket, &bytes)?;
+        socket.write_all(&bytes)?;
     }
     Ok(())
 }
 
-fn answer(interpreter: &mut Interpreter, question: Question, socket: &mut File, printed: &mut File) -> Answer {
+fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File) -> Result<Answer, Vec<Finding>> {
+    interpreter.begin();
     let answered = match question {
-        Question::Load { tree, facts } => interpreter
-            .load(tree, &facts, &mut |file| {
-                // A parent that is gone is noticed when the answer is written.
-                let _ = wire::write(socket, &Report::At(file.to_owned()));
-            })
-            .map(|declarations| Answer::Loaded(Box::new(declarations))),
+        Question::Load { tree, facts } => {
+            interpreter.load(tree, &facts).map(|declarations| Answer::Loaded(Box::new(declarations)))
+        }
         Question::Route { facts } => interpreter.route(&facts).map(|routes| Answer::Routes(Box::new(routes))),
         Question::Residency { cases } => interpreter.rule_on(&cases).map(Answer::Residency),
         Question::Health { observations } => interpreter.unwell(&observations).map(Answer::Unwell),
         Question::Failover { regions } => interpreter.failover_plan(regions).map(Answer::Failover),
         Question::Resolve { resolver, address, siblings } => {
             interpreter.resolve(&resolver, &address, &siblings).map(Answer::Resolved)
+        }
+        Question::ResolveMany { resolver, conflicts } => {
+            Ok(Answer::ResolvedMany(interpreter.resolve_many(&resolver, &conflicts)))
         }
         Question::Eval { source } => {
             cage::drain(printed);
@@ -85,8 +102,22 @@ fn answer(interpreter: &mut Interpreter, question: Question, socket: &mut File, 
         }
     };
     cage::drain(printed);
-    answered.unwrap_or_else(Answer::Refused)
+    answered
 }
+
+/// What to say of a question that was interrupted: where, if the interpreter told.
+fn late(findings: Vec<Finding>, limit: Millis) -> Report {
+    let first = findings.into_iter().next().unwrap_or_else(|| Finding::error("", "", (0, 0), "", ""));
+    Report::Late(Finding { message: too_slow(limit), help: LOOP.to_owned(), ..first })
+}
+
+/// What is said of policies that do not come to an end.
+pub(crate) fn too_slow(limit: Millis) -> String {
+    format!("there was no answer within {limit}")
+}
+
+/// The usual reasons for it.
+pub(crate) const LOOP: &str = "look for a loop without an end, or for a test that tries too much";
 
 fn too_much(error: &std::io::Error) -> Answer {
     let finding = Finding::error("", "", (0, 0), format!("the answer is too large: {error}"), "answer with less");

@@ -30,7 +30,7 @@ impl Default for HostLimits {
     }
 }
 
-/// Why a question has no answer. The generation is loaded anew before the next one.
+/// Why a question has no answer. Another child, loaded already or anew, takes the next one.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// No child could be started.
@@ -44,12 +44,12 @@ pub enum HostError {
     /// The socket to the child cannot be used.
     #[error("the socket to a policy host cannot be used: {0}")]
     Socket(std::io::Error),
-    /// No answer came in time; the child was killed.
-    #[error("the policies gave no answer within {0}; look for a loop without an end")]
-    Deadline(Millis),
-    /// The child ended by itself.
-    #[error("the policy host died: {0}")]
-    Died(String),
+    /// No answer came in time; the child was killed. Names the file, and the place where the interpreter could tell.
+    #[error("{0}")]
+    Deadline(Box<Finding>),
+    /// The child ended by itself. Names the file that it was working on.
+    #[error("{0}")]
+    Died(Box<Finding>),
     /// The child said something unexpected: a bug, or a child of another version.
     #[error("the policy host broke the protocol: {0}")]
     Protocol(String),
@@ -62,6 +62,16 @@ pub enum HostError {
     /// The host was shut down.
     #[error("the policy host was shut down")]
     ShutDown,
+}
+
+impl HostError {
+    /// The error as a finding, placed as well as is known; without a file where the host itself is at fault.
+    pub fn finding(&self) -> Finding {
+        match self {
+            Self::Deadline(finding) | Self::Died(finding) => Finding::clone(finding),
+            other => Finding::error("", "", (0, 0), other.to_string(), ""),
+        }
+    }
 }
 
 /// Starts and supervises the children that run policies. Clones share one host.
@@ -108,10 +118,9 @@ impl PolicyHost {
     /// # Errors
     /// All findings at once. One that names no file is about the host itself.
     pub async fn load(&self, tree: PolicyTree, facts: Facts) -> Result<(Generation, Declarations), Vec<Finding>> {
-        let outcome = self.load_process(&tree, &facts).await;
-        self.refill();
-        let (process, declarations) = outcome?;
-        Ok((Generation::new(self.clone(), tree, facts, process), declarations))
+        let (process, declarations) = self.load_process(&tree, &facts).await?;
+        let declared = postcard::to_stdvec(&declarations).unwrap_or_default();
+        Ok((Generation::new(self.clone(), tree, facts, declared, process), declarations))
     }
 
     /// Evaluates `source` beside `tree` in a child that dies afterwards: what it
@@ -120,22 +129,17 @@ impl PolicyHost {
     /// # Errors
     /// What is wrong with the tree or the source.
     pub async fn scratch_eval(&self, tree: PolicyTree, facts: Facts, source: String) -> Result<String, Vec<Finding>> {
-        let outcome = self.evaluate(&tree, &facts, source).await;
-        self.refill();
-        outcome
-    }
-
-    async fn evaluate(&self, tree: &PolicyTree, facts: &Facts, source: String) -> Result<String, Vec<Finding>> {
         let mut process = if tree.0.is_empty() {
-            self.take().await.map_err(|error| vec![about_host(&error, "")])?
+            let _next = NextSpare(self);
+            self.take().await.map_err(|error| vec![error.finding()])?
         } else {
-            self.load_process(tree, facts).await?.0
+            self.load_process(&tree, &facts).await?.0
         };
-        match process.ask(Question::Eval { source }, self.inner.limits.load, &mut |_| ()).await {
+        match process.ask(Question::Eval { source }, self.inner.limits.load).await {
             Ok(Answer::Value(value)) => Ok(value),
             Ok(Answer::Refused(findings)) => Err(findings),
-            Ok(_) => Err(vec![about_host(&HostError::Protocol("another answer than asked for".to_owned()), "")]),
-            Err(error) => Err(vec![about_host(&error, "input")]),
+            Ok(_) => Err(vec![unasked().finding()]),
+            Err(error) => Err(vec![error.finding()]),
         }
     }
 
@@ -145,14 +149,14 @@ impl PolicyHost {
         tree: &PolicyTree,
         facts: &Facts,
     ) -> Result<(Process, Declarations), Vec<Finding>> {
-        let mut process = self.take().await.map_err(|error| vec![about_host(&error, "")])?;
+        let _next = NextSpare(self);
+        let mut process = self.take().await.map_err(|error| vec![error.finding()])?;
         let question = Question::Load { tree: tree.clone(), facts: facts.clone() };
-        let mut at = String::new();
-        match process.ask(question, self.inner.limits.load, &mut |file| at = file).await {
+        match process.ask(question, self.inner.limits.load).await {
             Ok(Answer::Loaded(declarations)) => Ok((process, *declarations)),
             Ok(Answer::Refused(findings)) => Err(findings),
-            Ok(_) => Err(vec![about_host(&HostError::Protocol("another answer than asked for".to_owned()), "")]),
-            Err(error) => Err(vec![about_host(&error, &at)]),
+            Ok(_) => Err(vec![unasked().finding()]),
+            Err(error) => Err(vec![error.finding()]),
         }
     }
 
@@ -176,7 +180,7 @@ impl PolicyHost {
     }
 
     /// Starts the next spare.
-    pub(crate) fn refill(&self) {
+    fn refill(&self) {
         let mut spare = self.spare();
         if spare.is_none() {
             match self.spawn() {
@@ -201,12 +205,16 @@ impl PolicyHost {
     }
 }
 
-/// What went wrong with a child, as a finding; `file` is what it was working on.
-fn about_host(error: &HostError, file: &str) -> Finding {
-    let help = match error {
-        HostError::Deadline(_) => "look for a loop without an end, or for a test that tries too much",
-        HostError::Died(_) => "look for recursion without an end, or for something that grows without bound",
-        _ => "",
-    };
-    Finding::error(file, "", (0, 0), error.to_string(), help)
+/// Starts the next spare when a load is over, also when it was cut short; not
+/// before, so that an engine in the making takes no time from the load.
+struct NextSpare<'a>(&'a PolicyHost);
+
+impl Drop for NextSpare<'_> {
+    fn drop(&mut self) {
+        self.0.refill();
+    }
+}
+
+fn unasked() -> HostError {
+    HostError::Protocol("another answer than asked for".to_owned())
 }

@@ -9,28 +9,32 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use model::question::{Answer, Question};
-use model::{ByteCount, Millis};
+use model::{ByteCount, Finding, Millis};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
+use crate::child::{LOOP, too_slow};
 use crate::host::HostError;
 use crate::wire::{self, Order, Report};
 
 /// How long a child may take to build its engine. It takes 0.25 s alone on a processor.
 const START: Duration = Duration::from_secs(15);
-/// How much longer than the deadline the kernel lets a child compute, should the parent be gone.
-const GRACE: Millis = Millis(500);
+/// A dying child closes its socket a moment before its status is there: how often that is looked for,
+/// a millisecond apart, before it is killed.
+const LOOKS: u32 = 20;
 /// How much of a child's last words is kept, in bytes.
 const LAST_WORDS: u64 = 2048;
 
 /// A child. Dropping it kills it.
 #[derive(Debug)]
 pub struct Process {
-    /// Always there until the drop.
+    /// Always there until it died or is dropped.
     child: Option<Child>,
     socket: Socket,
+    /// The file that the child was last heard to work on.
+    at: String,
 }
 
 #[derive(Debug)]
@@ -59,7 +63,7 @@ impl Process {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;
-        Ok(Self { child: Some(child), socket: Socket::Plain(ours) })
+        Ok(Self { child: Some(child), socket: Socket::Plain(ours), at: String::new() })
     }
 
     /// Waits until the child stands in its cage, and gives it the library.
@@ -76,21 +80,20 @@ impl Process {
         self.send(&Order::Library(library.clone()), deadline, START).await
     }
 
-    /// Puts a question. `at` hears which file the child is working on.
-    pub async fn ask(
-        &mut self,
-        question: Question,
-        limit: Millis,
-        at: &mut (dyn FnMut(String) + Send),
-    ) -> Result<Answer, HostError> {
+    /// Puts a question.
+    ///
+    /// # Errors
+    /// After one, the child is good for nothing more: drop it.
+    pub async fn ask(&mut self, question: Question, limit: Millis) -> Result<Answer, HostError> {
         let limit_duration = limit.duration();
         let deadline = Instant::now() + limit_duration;
-        let order = Order::Ask { question, processor: Millis(limit.0.saturating_add(GRACE.0)) };
-        self.send(&order, deadline, limit_duration).await?;
+        self.at.clear();
+        self.send(&Order::Ask { question, limit }, deadline, limit_duration).await?;
         loop {
             match self.receive(deadline, limit_duration).await? {
-                Report::At(file) => at(file),
+                Report::At(file) => self.at = file,
                 Report::Answer(answer) => return Ok(answer),
+                Report::Late(finding) => return Err(HostError::Deadline(Box::new(finding))),
                 Report::Ready(_) => return Err(HostError::Protocol("a child was ready twice".to_owned())),
             }
         }
@@ -128,56 +131,75 @@ impl Process {
     async fn send(&mut self, order: &Order, deadline: Instant, limit: Duration) -> Result<(), HostError> {
         let bytes = wire::frame(order).map_err(|error| HostError::Protocol(error.to_string()))?;
         let written = timeout_at(deadline, self.socket()?.write_all(&bytes)).await;
-        self.heard(written, limit)
+        self.heard(written, limit).await
     }
 
     async fn receive<T: DeserializeOwned>(&mut self, deadline: Instant, limit: Duration) -> Result<T, HostError> {
         let mut head = [0; 4];
         let read = timeout_at(deadline, self.socket()?.read_exact(&mut head)).await;
-        self.heard(read, limit)?;
+        self.heard(read, limit).await?;
         let length = wire::length(head).map_err(|error| HostError::Protocol(error.to_string()))?;
         let mut body = vec![0; length];
         let read = timeout_at(deadline, self.socket()?.read_exact(&mut body)).await;
-        self.heard(read, limit)?;
+        self.heard(read, limit).await?;
         wire::value(&body).map_err(|error| HostError::Protocol(error.to_string()))
     }
 
-    fn heard<T>(
+    async fn heard<T>(
         &mut self,
         outcome: Result<std::io::Result<T>, tokio::time::error::Elapsed>,
         limit: Duration,
     ) -> Result<T, HostError> {
         match outcome {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(_)) => Err(self.died()),
-            Err(_) => Err(HostError::Deadline(Millis(limit.as_millis() as u64))),
+            Ok(Err(_)) => Err(self.died().await),
+            Err(_) => {
+                let message = too_slow(Millis(limit.as_millis() as u64));
+                Err(HostError::Deadline(Box::new(Finding::error(self.at.as_str(), "", (0, 0), message, LOOP))))
+            }
         }
     }
 
     /// Why the child's end of the socket is closed.
-    fn died(&mut self) -> HostError {
-        let Some(mut child) = self.child.take() else { return HostError::Died("it was gone".to_owned()) };
-        // It closed the socket, so it is ending or has ended; make sure of it.
-        let ended = match child.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            _ => {
-                // The socket closes a moment before the status is there: only then let it be killed.
-                std::thread::sleep(Duration::from_millis(5));
-                match child.try_wait() {
-                    Ok(Some(status)) => Ok(status),
-                    _ => child.kill().and_then(|()| child.wait()),
-                }
-            }
+    async fn died(&mut self) -> HostError {
+        let (message, help) = match self.child.take() {
+            None => ("it was gone".to_owned(), ""),
+            Some(mut child) => match ended(&mut child).await {
+                Ok(status) => (describe(status, last_words(&mut child).trim()), remedy(status)),
+                Err(error) => (format!("its end is not known: {error}"), ""),
+            },
         };
-        let mut words = String::new();
-        if let Some(stderr) = child.stderr.take() {
-            // Its writing end is closed, so this cannot block.
-            let _ = stderr.take(LAST_WORDS).read_to_string(&mut words);
+        let message = format!("the policy host died: {message}");
+        HostError::Died(Box::new(Finding::error(self.at.as_str(), "", (0, 0), message, help)))
+    }
+}
+
+/// The status of a child that closed its socket, so it is ending or has ended.
+async fn ended(child: &mut Child) -> std::io::Result<ExitStatus> {
+    for _ in 0..LOOKS {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
         }
-        HostError::Died(match ended {
-            Ok(status) => describe(status, words.trim()),
-            Err(error) => format!("its end is not known: {error}"),
-        })
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    child.kill()?;
+    child.wait()
+}
+
+/// What a child that has ended wrote to its standard error.
+fn last_words(child: &mut Child) -> String {
+    let mut words = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        // Its writing end is closed, so this cannot block.
+        let _ = stderr.take(LAST_WORDS).read_to_string(&mut words);
+    }
+    words
+}
+
+fn remedy(status: ExitStatus) -> &'static str {
+    match status.signal() {
+        Some(libc::SIGSYS) => "policies compute and nothing else: no files, processes, sockets or threads",
+        _ => "look for recursion without an end, or for something that grows without bound",
     }
 }
 

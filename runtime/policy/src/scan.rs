@@ -8,6 +8,8 @@
 
 use model::Finding;
 
+use crate::outline::{Outline, nearest};
+
 /// The longest file, in bytes.
 pub const LONGEST_FILE: usize = 256 << 10;
 /// The deepest nesting of brackets.
@@ -126,18 +128,22 @@ pub struct Scan {
     pub requires: Vec<String>,
     /// What may not stand there.
     pub findings: Vec<Finding>,
+    /// What it defines and mentions.
+    pub outline: Outline,
 }
 
 /// Scans `text`, which is `file`. `known` says which modules exist; `modules` names them for the help.
-pub fn scan(file: &str, text: &str, known: impl Fn(&str) -> bool, modules: &str) -> Scan {
+pub fn scan(file: &str, text: &str, known: impl Fn(&str) -> bool, modules: &[&str]) -> Scan {
     if text.len() > LONGEST_FILE {
         let message = format!("this file has {} bytes; a policy file has at most {LONGEST_FILE}", text.len());
         let finding = Finding::error(file, text, (0, 0), message, "split it, or move tables into the region files");
-        return Scan { requires: Vec::new(), findings: vec![finding] };
+        return Scan { findings: vec![finding], ..Scan::default() };
     }
     let mut scanner =
         Scanner { file, text, chars: text.chars().peekable(), at: (1, 1), open: Vec::new(), out: Scan::default() };
     scanner.run(&known, modules);
+    let twice = scanner.out.outline.twice(file, text);
+    scanner.out.findings.extend(twice);
     scanner.out
 }
 
@@ -161,7 +167,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    fn run(&mut self, known: &dyn Fn(&str) -> bool, modules: &str) {
+    fn run(&mut self, known: &dyn Fn(&str) -> bool, modules: &[&str]) {
         loop {
             let place = self.at;
             let Some(c) = self.next() else { break };
@@ -231,14 +237,14 @@ impl Scanner<'_> {
         }
     }
 
-    fn string(&mut self, place: (u32, u32), known: &dyn Fn(&str) -> bool, modules: &str) {
+    fn string(&mut self, place: (u32, u32), known: &dyn Fn(&str) -> bool, modules: &[&str]) {
         let mut value = String::new();
         loop {
             match self.next() {
                 Some('"') => break,
                 Some('\\') => value.extend(self.next()),
                 Some(c) => value.push(c),
-                None => return self.finding(place, 1, "this text is never closed", "add `\"`"),
+                None => return self.unclosed_text(place),
             }
         }
         self.fill();
@@ -247,14 +253,35 @@ impl Scanner<'_> {
                 self.out.requires.push(value);
             } else {
                 let width = value.chars().count() + 2;
-                self.finding(
-                    place,
-                    width,
-                    format!("there is no module \"{value}\""),
-                    &format!("the modules are {modules}"),
-                );
+                let help = match nearest(&value, modules.iter().copied()) {
+                    Some(meant) => format!("did you mean \"{meant}\"?"),
+                    None => format!("the modules are {}", modules.join(", ")),
+                };
+                self.finding(place, width, format!("there is no module \"{value}\""), &help);
             }
         }
+    }
+
+    /// A text without an end swallows the rest of the file, and what is found open then is the
+    /// last quote. The one that lacks its partner is more likely on the first line with an odd number of them.
+    fn unclosed_text(&mut self, place: (u32, u32)) {
+        let quote = |line: &str| {
+            let mut quotes = Vec::new();
+            let mut before = ' ';
+            for (at, c) in line.chars().enumerate() {
+                match c {
+                    ';' if quotes.len() % 2 == 0 => break,
+                    '"' if before != '\\' => quotes.push(at as u32 + 1),
+                    _ => {}
+                }
+                before = c;
+            }
+            (quotes.len() % 2 == 1).then(|| quotes.last().copied()).flatten()
+        };
+        let odd = (1..).zip(self.text.lines()).find_map(|(line, text)| Some((line, quote(text)?)));
+        self.finding(odd.unwrap_or(place), 1, "this text is never closed", "add `\"`");
+        // What is still open is so because of it.
+        self.open.clear();
     }
 
     fn character(&mut self) {
@@ -278,6 +305,9 @@ impl Scanner<'_> {
             '[' => ']',
             _ => '}',
         };
+        if self.open.is_empty() {
+            self.out.outline.begin();
+        }
         self.open.push(Open { place, closes_with, empty: true, requires: false });
         true
     }
@@ -321,6 +351,7 @@ impl Scanner<'_> {
     }
 
     fn name(&mut self, place: (u32, u32), name: &str) {
+        self.out.outline.name(name, place, self.open.len());
         let width = name.chars().count();
         let heads_list = self.open.last().is_some_and(|open| open.empty);
         if name == "require" {
@@ -352,7 +383,7 @@ mod tests {
     use super::*;
 
     fn places(text: &str) -> Vec<String> {
-        let scan = scan("f.scm", text, |module| module == "repomind/regions.scm", "repomind/regions.scm");
+        let scan = scan("f.scm", text, |module| module == "repomind/regions.scm", &["repomind/regions.scm"]);
         scan.findings.iter().map(|finding| format!("{}:{} {}", finding.line, finding.column, finding.message)).collect()
     }
 
@@ -374,7 +405,7 @@ mod tests {
     #[test]
     fn only_known_modules_can_be_required() {
         let text = "(require (only-in \"repomind/regions.scm\" region-id))\n(require \"/etc/passwd\")";
-        let scan = scan("f.scm", text, |module| module == "repomind/regions.scm", "repomind/regions.scm");
+        let scan = scan("f.scm", text, |module| module == "repomind/regions.scm", &["repomind/regions.scm"]);
         assert_eq!(scan.requires, ["repomind/regions.scm"]);
         assert_eq!(scan.findings.len(), 1);
         assert_eq!((scan.findings[0].line, scan.findings[0].column), (2, 10));

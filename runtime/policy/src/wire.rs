@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
-use model::Millis;
 use model::question::{Answer, Question};
+use model::{Finding, Millis};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -17,12 +17,12 @@ pub const LONGEST_FRAME: usize = 16 << 20;
 pub enum Order {
     /// The modules that policies may require, by name. Sent once, first.
     Library(BTreeMap<String, String>),
-    /// A question, and how much processor time it may take.
+    /// A question, and how long the parent waits for the answer.
     Ask {
         /// The question.
         question: Question,
-        /// After this much processor time the kernel kills the child.
-        processor: Millis,
+        /// Shortly before, the interpreter is interrupted, so that it can say where it was.
+        limit: Millis,
     },
 }
 
@@ -35,6 +35,8 @@ pub enum Report {
     At(String),
     /// The answer to the question asked last.
     Answer(Answer),
+    /// There is no answer: the interpreter was interrupted here. The child is good for nothing more.
+    Late(Finding),
 }
 
 /// The frame of `value`.

@@ -3,7 +3,7 @@
 //! | what | how |
 //! |---|---|
 //! | memory | `RLIMIT_AS`: an allocation beyond it aborts the child |
-//! | processor | `ITIMER_PROF` around each question, so that it ends also when the parent is gone |
+//! | time | `ITIMER_REAL` interrupts the interpreter, so that it can say where it was; the parent kills what does not heed it; `ITIMER_PROF` does when the parent is gone |
 //! | files | Landlock without a rule; `RLIMIT_FSIZE` 0, `RLIMIT_CORE` 0, `RLIMIT_NOFILE` 16 |
 //! | everything else | seccomp: a list of the calls that an interpreter needs, all others kill |
 //!
@@ -16,16 +16,23 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus};
 use model::Millis;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use seccompiler::{SeccompAction, SeccompFilter, apply_filter_all_threads};
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter_all_threads,
+};
 
 /// What the child may have open: three standard streams, the socket, the pipe, and slack.
 const DESCRIPTORS: u64 = 16;
+/// How much longer than its limit the kernel lets a question compute, should the parent be gone.
+const GRACE: Millis = Millis(500);
 /// How much of what a policy prints is kept, in bytes: what a pipe holds.
-const PRINTED: usize = 64 << 10;
+pub const PRINTED: usize = 64 << 10;
 
 /// What this system lacks of the cage; empty where it is whole.
 pub fn cage_report() -> Vec<String> {
@@ -84,14 +91,7 @@ pub fn drain(printed: &mut File) -> String {
 /// Shuts the cage for good and says what of it is missing. `collect` must make
 /// the engine start every thread that it will ever have.
 pub fn shut(memory: u64, collect: impl FnOnce()) -> Vec<String> {
-    let mut missing = Vec::new();
-    let limits = [(Resource::As, memory), (Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, DESCRIPTORS)];
-    for (resource, limit) in limits {
-        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
-        if let Err(error) = setrlimit(resource, limit) {
-            missing.push(format!("the limit on {resource:?} ({error})"));
-        }
-    }
+    let mut missing = shut_limits(memory);
     match shut_files() {
         Ok(RulesetStatus::NotEnforced) => missing.push("Landlock".to_owned()),
         Ok(_) => {}
@@ -104,7 +104,21 @@ pub fn shut(memory: u64, collect: impl FnOnce()) -> Vec<String> {
     missing
 }
 
-fn shut_files() -> Result<RulesetStatus, landlock::RulesetError> {
+/// The limits on memory, files and descriptors; gives those that cannot be set.
+pub fn shut_limits(memory: u64) -> Vec<String> {
+    let mut missing = Vec::new();
+    let limits = [(Resource::As, memory), (Resource::Core, 0), (Resource::Fsize, 0), (Resource::Nofile, DESCRIPTORS)];
+    for (resource, limit) in limits {
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        if let Err(error) = setrlimit(resource, limit) {
+            missing.push(format!("the limit on {resource:?} ({error})"));
+        }
+    }
+    missing
+}
+
+/// No file by name, no address by number.
+pub fn shut_files() -> Result<RulesetStatus, landlock::RulesetError> {
     let abi = ABI::V4;
     let rules = Ruleset::default().handle_access(AccessFs::from_all(abi))?.handle_access(AccessNet::from_all(abi))?;
     Ok(rules.create()?.restrict_self()?.ruleset)
@@ -143,10 +157,11 @@ const ALLOWED: &[i64] = &[
     libc::SYS_setitimer,
     libc::SYS_getpid,
     libc::SYS_gettid,
-    libc::SYS_tgkill,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigreturn,
+    // At the end of a process that has an alternative stack for signals.
+    libc::SYS_sigaltstack,
     libc::SYS_restart_syscall,
     libc::SYS_exit,
     libc::SYS_exit_group,
@@ -162,9 +177,16 @@ const NO_LINK: &[i64] = &[
 ];
 const NO_FILE: &[i64] = &[libc::SYS_statx];
 
-fn shut_calls() -> Result<(), seccompiler::Error> {
+/// No system call but those that an interpreter needs.
+pub fn shut_calls() -> Result<(), seccompiler::Error> {
+    // abort(3) signals a thread of its own process; no other process may be signalled.
+    let own = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(std::process::id()))?;
+    let own = SeccompRule::new(vec![own])?;
     let filter = |calls: &mut dyn Iterator<Item = i64>, otherwise, matched| {
-        let rules: BTreeMap<i64, Vec<_>> = calls.map(|call| (call, Vec::new())).collect();
+        let mut rules: BTreeMap<i64, Vec<_>> = calls.map(|call| (call, Vec::new())).collect();
+        if let Some(signal) = rules.get_mut(&libc::SYS_tgkill) {
+            signal.push(own.clone());
+        }
         let arch = std::env::consts::ARCH.try_into()?;
         let filter = SeccompFilter::new(rules, otherwise, matched, arch)?;
         seccompiler::BpfProgram::try_from(filter)
@@ -175,7 +197,7 @@ fn shut_calls() -> Result<(), seccompiler::Error> {
         filter(&mut NO_LINK.iter().copied(), SeccompAction::Allow, errno(libc::EINVAL))?,
         filter(&mut NO_FILE.iter().copied(), SeccompAction::Allow, errno(libc::EPERM))?,
         filter(
-            &mut ALLOWED.iter().chain(NO_LINK).chain(NO_FILE).copied(),
+            &mut ALLOWED.iter().chain(NO_LINK).chain(NO_FILE).copied().chain([libc::SYS_tgkill]),
             SeccompAction::KillProcess,
             SeccompAction::Allow,
         )?,
@@ -183,15 +205,62 @@ fn shut_calls() -> Result<(), seccompiler::Error> {
     programs.iter().try_for_each(|program| apply_filter_all_threads(program))
 }
 
-/// Lets the kernel kill this process after so much processor time; zero lifts the bound.
-pub fn limit_processor(limit: Millis) {
+/// What interrupts the interpreter. Called by a signal handler: it may do nothing but store to atomics.
+static INTERRUPT: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+/// Whether it was called during this question.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_alarm(_signal: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Release);
+    if let Some(interrupt) = INTERRUPT.get() {
+        interrupt();
+    }
+}
+
+/// Has `interrupt` called when a question takes too long. It may do nothing but store to atomics.
+pub fn on_interrupt(interrupt: impl Fn() + Send + Sync + 'static) -> io::Result<()> {
+    let _ = INTERRUPT.set(Box::new(interrupt));
+    // SAFETY: an all-zero sigaction is a valid value: no flags, an empty mask, the default action.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = on_alarm as *const () as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: `action` is valid for reads, no old action is asked for, and the handler does nothing but
+    // load and store atomics, which is safe in a signal handler.
+    match unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether the question was interrupted.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Acquire)
+}
+
+/// Bounds a question: an interrupt at seven eighths of its limit, so that the
+/// answer "it was here" still arrives in time; the end of this process after so
+/// much processor time and [`GRACE`].
+pub fn limit_time(limit: Millis) {
+    INTERRUPTED.store(false, Ordering::Release);
+    set_timer(libc::ITIMER_REAL, Millis((limit.0 - limit.0 / 8).max(1)));
+    // SIGPROF keeps its default action: it kills.
+    set_timer(libc::ITIMER_PROF, Millis(limit.0.saturating_add(GRACE.0)));
+}
+
+/// Lifts the bounds of a question.
+pub fn lift_limits() {
+    set_timer(libc::ITIMER_REAL, Millis::ZERO);
+    set_timer(libc::ITIMER_PROF, Millis::ZERO);
+}
+
+fn set_timer(which: libc::c_int, after: Millis) {
     let value = libc::timeval {
-        tv_sec: libc::time_t::try_from(limit.0 / 1000).unwrap_or(libc::time_t::MAX),
-        tv_usec: libc::suseconds_t::try_from(limit.0 % 1000 * 1000).unwrap_or(0),
+        tv_sec: libc::time_t::try_from(after.0 / 1000).unwrap_or(libc::time_t::MAX),
+        tv_usec: libc::suseconds_t::try_from(after.0 % 1000 * 1000).unwrap_or(0),
     };
     let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
-    // SAFETY: `timer` is valid for reads, and no old value is asked for. SIGPROF keeps its default action: it kills.
+    // SAFETY: `timer` is valid for reads, and no old value is asked for.
     unsafe {
-        libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut());
+        libc::setitimer(which, &timer, std::ptr::null_mut());
     }
 }

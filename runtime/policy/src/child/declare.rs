@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::edge::{CacheRule, EdgePlan};
 use model::names::{DnsName, Namespace};
+use model::question::PolicyTest;
 use model::record::DataClass;
 use model::replication::{AckLevel, ConflictResolution, ReplicationPlan, Strategy};
 use model::residency::RegionPolicy;
@@ -19,6 +20,8 @@ use super::zones;
 
 /// The most that one tree may declare of each kind.
 const MOST: usize = 1000;
+/// How many tests are listed.
+const MOST_TESTS: usize = 2000;
 /// How many failed tests are told.
 const MOST_FAILURES: usize = 50;
 
@@ -29,8 +32,12 @@ pub struct Ledger {
     pub file: String,
     /// The regions of the facts in force, as objects.
     pub regions: Vec<SteelVal>,
-    /// Tests passed.
+    /// The test module being run, or empty.
+    module: String,
+    /// How many tests held.
     pub passed: u32,
+    /// The tests that held, at most [`MOST_TESTS`].
+    pub tests: Vec<PolicyTest>,
     /// Tests failed.
     pub failed: Vec<Failure>,
     /// Conflict resolvers by name; rooted, so that the collector leaves what they close over.
@@ -77,6 +84,13 @@ pub fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
 
 /// Defines the declaring and testing natives.
 pub fn define(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
+    let kept = ledger.clone();
+    module.define("conflict-resolver", 1..=1, move |given| {
+        let called = name(&given[0])?;
+        let ledger = lock(&kept);
+        let found = ledger.resolvers.get(called).map(|(_, function)| function.value().clone());
+        found.ok_or_else(|| fault(format!("no conflict resolver is called `{called}`; define it first")))
+    });
     let mut on = |called, arity, run: fn(&mut Ledger, &[SteelVal]) -> Scheme<()>| {
         let ledger = ledger.clone();
         module.define(called, arity, move |given| run(&mut lock(&ledger), given).map(|()| SteelVal::Void));
@@ -86,6 +100,14 @@ pub fn define(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
     on("define-cache-rule", 2..=2, cache_rule);
     on("define-region-policy", 2..=2, region_policy);
     on("define-zone", 2..=2, zones::define);
+    on("begin-tests", 1..=1, |ledger, given| {
+        name(&given[0])?.clone_into(&mut ledger.module);
+        Ok(())
+    });
+    on("end-tests", 0..=0, |ledger, _| {
+        ledger.module.clear();
+        Ok(())
+    });
     on("check-equal?", 3..=3, |ledger, given| {
         ledger.check(&given[0], given[1] == given[2], || shown(&given[2]), || shown(&given[1]))
     });
@@ -120,7 +142,7 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
         // `(ack . (regions . 2))` and `(ack regions 2)` alike.
         ack: match keys.one("ack", ack) {
             Ok(level) => level,
-            Err(error) => match keys.many("ack", |value| Ok(value.clone()))?.as_deref() {
+            Err(error) => match keys.many("ack", |value| Ok(value.clone())).ok().flatten().as_deref() {
                 Some([word, k]) => Some(regions_ack(word, k)?),
                 _ => return Err(error),
             },
@@ -131,8 +153,8 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
     };
     if ledger.strategies.contains_key(&namespace) || ledger.strategies.len() == MOST {
         return Err(fault(match namespace {
-            Some(namespace) => format!("the strategy of `{namespace}` is already defined"),
-            None => "the default strategy is already defined".to_owned(),
+            Some(namespace) => format!("the strategy of `{namespace}` is already defined; remove one of the two"),
+            None => "the default strategy is already defined; name the namespace that differs: (define-replication-strategy 'NAME …)".to_owned(),
         }));
     }
     ledger.strategies.insert(namespace, (ledger.file.clone(), partial));
@@ -161,10 +183,18 @@ fn resolver(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
         return Err(fault(format!("`{called}` is built in; choose another name")));
     }
     if !is_function(&given[1]) {
-        return Err(fault(format!("expected a function of key and siblings, found {}", shown(&given[1]))));
+        return Err(fault(format!(
+            "a resolver must be a function, found {}; give (lambda (key siblings) …) or the name of one, unquoted",
+            shown(&given[1])
+        )));
+    }
+    if let Some(takes) = takes_other_than(&given[1], 2) {
+        return Err(fault(format!(
+            "`{called}` takes {takes}; a resolver is called with two: (lambda (key siblings) …)"
+        )));
     }
     if ledger.resolvers.contains_key(called) || ledger.resolvers.len() == MOST {
-        return Err(fault(format!("the resolver `{called}` is already defined")));
+        return Err(fault(format!("the resolver `{called}` is already defined; choose another name")));
     }
     ledger.resolvers.insert(called.to_owned(), (ledger.file.clone(), given[1].as_rooted()));
     Ok(())
@@ -183,6 +213,18 @@ pub fn is_function(value: &SteelVal) -> bool {
     )
 }
 
+/// How many arguments a function takes, where it would not take `count`. Functions that
+/// are not written in Scheme are believed.
+pub fn takes_other_than(value: &SteelVal, count: usize) -> Option<String> {
+    let SteelVal::Closure(closure) = value else { return None };
+    let plural = |count: usize| if count == 1 { "1 argument".to_owned() } else { format!("{count} arguments") };
+    match (closure.arity(), closure.is_multi_arity()) {
+        (most, false) => (most != count).then(|| plural(most)),
+        // The last one takes what is left over.
+        (more, true) => (more.saturating_sub(1) > count).then(|| format!("at least {}", plural(more - 1))),
+    }
+}
+
 fn cache_rule(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
     let called = rule(&given[0])?;
     let keys = Alist::read(&given[1], &["path", "edge-ttl", "browser-ttl"])?;
@@ -191,10 +233,11 @@ fn cache_rule(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
         u32::try_from(whole).map_err(|_| fault(format!("`{key}`: {whole} seconds is too long")))
     };
     let path_prefix = keys.one("path", |value| name(value).map(str::to_owned))?;
-    let path_prefix =
-        path_prefix.filter(|path| path.starts_with('/')).ok_or_else(|| fault("`path` must begin with /"))?;
+    let path_prefix = path_prefix
+        .filter(|path| path.starts_with('/'))
+        .ok_or_else(|| fault("`path` must begin with /; it matches every path that begins so"))?;
     if ledger.edge.rules.iter().any(|rule| rule.name == called) || ledger.edge.rules.len() == MOST {
-        return Err(fault(format!("the cache rule `{called}` is already defined")));
+        return Err(fault(format!("the cache rule `{called}` is already defined; choose another name")));
     }
     let rule = CacheRule {
         name: called,
@@ -219,7 +262,7 @@ fn region_policy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
         requires: keys.many("requires", rule)?.unwrap_or_default().into_iter().collect::<BTreeSet<_>>(),
     };
     if ledger.region_policies.contains_key(&region) || ledger.region_policies.len() == MOST {
-        return Err(fault(format!("the policy of `{region}` is already defined")));
+        return Err(fault(format!("the policy of `{region}` is already defined; remove one of the two")));
     }
     ledger.region_policies.insert(region, (ledger.file.clone(), policy));
     Ok(())
@@ -236,6 +279,10 @@ impl Ledger {
         let sentence = name(sentence)?.to_owned();
         if holds {
             self.passed += 1;
+            if self.tests.len() < MOST_TESTS {
+                let (file, module) = (self.file.clone(), self.module.clone());
+                self.tests.push(PolicyTest { file, module, sentence });
+            }
         } else if self.failed.len() < MOST_FAILURES {
             let file = self.file.clone();
             self.failed.push(Failure { file, sentence, expected: expected(), actual: actual() });

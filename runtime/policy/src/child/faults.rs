@@ -8,21 +8,37 @@ use steel::parser::span::Span;
 use steel::rerrs::ErrorKind;
 use steel::steel_vm::engine::Engine;
 
+use super::cage;
 use super::declare::{Failure, Misfit};
 use super::values::bare;
+use crate::outline::nearest;
 
 /// The finding for an error that came up in `file`, placed as well as the interpreter knows.
 ///
 /// The error's own span is tried first, then the calls that led there, innermost
 /// first; one that lies in the library or in nothing is passed over, because the
 /// operator cannot edit those.
-pub fn finding(engine: &Engine, files: &BTreeMap<String, String>, file: &str, error: &SteelErr) -> Finding {
+pub fn finding(
+    engine: &Engine,
+    files: &BTreeMap<String, String>,
+    names: &Names,
+    file: &str,
+    error: &SteelErr,
+) -> Finding {
     let trace = error.stack_trace().as_ref().map_or(&[][..], |trace| trace.trace());
     let calls = trace.iter().rev().filter_map(|call| *call.span());
     let placed = error.span().into_iter().chain(calls).find_map(|span| place(engine, files, span));
     let message = error.to_string();
     let message = lower_first(bare(&message));
-    let help = help(error.kind(), &message);
+    let (message, help) = match message.as_str() {
+        // What a full pipe says.
+        "unable to write string to port" => (
+            format!("more than {} KiB were printed", cage::PRINTED >> 10),
+            "print less; `displayln` is for the REPL".to_owned(),
+        ),
+        _ => explain(engine, names, error.kind(), message),
+    };
+    let placed = offender(files, file, error.kind(), &message).or(placed);
     match placed {
         Some(Place { file, at, width }) => {
             let text = files.get(&file).map_or("", String::as_str);
@@ -30,6 +46,67 @@ pub fn finding(engine: &Engine, files: &BTreeMap<String, String>, file: &str, er
         }
         None => Finding::error(file, "", (0, 0), message, help),
     }
+}
+
+/// The names that a policy may mean: each, and the module of the library that hands it on, if one does.
+pub type Names = BTreeMap<String, Option<String>>;
+
+/// The message and what to do about it.
+fn explain(engine: &Engine, names: &Names, kind: ErrorKind, message: String) -> (String, String) {
+    if kind == ErrorKind::FreeIdentifier
+        && let Some(name) = message.rsplit(": ").next()
+    {
+        let name = name.trim().trim_start_matches("#%prim.");
+        let help = meant(engine, names, name);
+        return (format!("`{name}` is not defined"), help);
+    }
+    // Errors of ours carry their remedy.
+    match (help(kind), message.split_once("; ")) {
+        ("", Some((message, help))) if !help.starts_with("this one has") => (message.to_owned(), help.to_owned()),
+        (help, _) => (message, help.to_owned()),
+    }
+}
+
+/// What may have been meant by a name that nothing defines.
+fn meant(engine: &Engine, names: &Names, name: &str) -> String {
+    if let Some(Some(module)) = names.get(name) {
+        return format!("add (require \"{module}\")");
+    }
+    if name == "policy-api" {
+        return "add (define policy-api 1)".to_owned();
+    }
+    let built_in: Vec<String> = engine.globals().iter().map(ToString::to_string).collect();
+    // Names that the interpreter made for itself have signs in them that ours have not.
+    let built_in = built_in.iter().map(String::as_str).filter(|name| !name.contains(['#', '%', '_']));
+    match nearest(name, names.keys().map(String::as_str).chain(built_in)) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => "define it, or require the module that provides it".to_owned(),
+    }
+}
+
+/// Where the thing that an error of ours complains of stands in the file, if it stands there once: a declaration
+/// is often made far from the values that it declares.
+fn offender(files: &BTreeMap<String, String>, file: &str, kind: ErrorKind, message: &str) -> Option<Place> {
+    let text = files.get(file).filter(|_| kind == ErrorKind::Generic)?;
+    let found = message.split_once(", found ").map(|(_, found)| found);
+    let quoted = message.split('"').nth(1);
+    let named = message.split('`').skip(1).step_by(2).collect::<Vec<_>>().into_iter().rev();
+    let (offset, thing) =
+        found.into_iter().chain(quoted).chain(named).find_map(|thing| Some((once(text, thing)?, thing)))?;
+    Some(Place { file: file.to_owned(), at: position(text, offset)?, width: thing.chars().count() as u32 })
+}
+
+/// Where `thing` stands in the text, apart from comments, if it stands there once and alone.
+fn once(text: &str, thing: &str) -> Option<usize> {
+    let apart = |c: Option<char>| c.is_none_or(|c| c.is_whitespace() || "()[]{}\"'`,;".contains(c));
+    let mut places = text.match_indices(thing).map(|(at, _)| at).filter(|&at| {
+        let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        apart(text[..at].chars().next_back())
+            && apart(text[at + thing.len()..].chars().next())
+            && !text[line..at].trim_start().starts_with(';')
+    });
+    let first = places.next().filter(|_| !thing.is_empty())?;
+    places.next().is_none().then_some(first)
 }
 
 struct Place {
@@ -72,17 +149,13 @@ fn lower_first(message: &str) -> String {
     }
 }
 
-fn help(kind: ErrorKind, message: &str) -> &'static str {
+fn help(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::FreeIdentifier => "define it, or require the module that provides it; mind the spelling",
         ErrorKind::ArityMismatch => "give as many arguments as the function takes",
         ErrorKind::Parse | ErrorKind::BadSyntax | ErrorKind::UnexpectedToken => {
             "look for a bracket or quote that is missing or too many"
         }
         ErrorKind::TypeMismatch => "look at what kind of value each part gives",
-        ErrorKind::Generic if message.contains("free identifier") => {
-            "define it, or require the module that provides it"
-        }
         _ => "",
     }
 }
@@ -109,12 +182,23 @@ pub fn in_function(
     Finding::error(file, text, at.unwrap_or((0, 0)), message, help).spanning(function.chars().count() as u32)
 }
 
+/// The finding for something wrong with a file as a whole; placed at `form` where it has one.
+pub fn in_file(files: &BTreeMap<String, String>, file: &str, form: &str, message: String, help: String) -> Finding {
+    let text = files.get(file).map_or("", String::as_str);
+    let at = text.find(form).and_then(|offset| position(text, offset));
+    Finding::error(file, text, at.unwrap_or((0, 0)), message, help).spanning(form.chars().count() as u32)
+}
+
 /// The finding for a declaration that does not fit the rest.
 pub fn misfit(files: &BTreeMap<String, String>, misfit: Misfit) -> Finding {
     let Misfit { file, form, message, help } = misfit;
     let text = files.get(&file).map_or("", String::as_str);
-    // The name in the message, where the file has it, is the better place; else the form.
-    let named = message.split('`').nth(1).and_then(|name| Some((text.find(name)?, name)));
+    // The name in the message, in the form or else anywhere, is the better place; failing that, the form.
+    let named = message.split('`').nth(1).and_then(|name| {
+        let declared = format!("({form} '{name}");
+        let at = text.find(&declared).map(|at| at + declared.len() - name.len());
+        Some((at.or_else(|| text.find(name))?, name))
+    });
     let (offset, width) = match named {
         Some((offset, name)) => (Some(offset), name.chars().count()),
         None => (text.find(form), form.len()),

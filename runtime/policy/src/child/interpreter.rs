@@ -5,6 +5,7 @@
 //! file. An engine is never loaded twice: a new tree gets a new process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use model::bundle::{POLICY_FILES, PolicyTree};
@@ -13,25 +14,27 @@ use model::routing::Facts;
 use model::{Finding, RegionId};
 use steel::compiler::modules::SourceModuleResolver;
 use steel::rvals::SteelVal;
+use steel::steel_vm::ThreadStateController;
 use steel::steel_vm::engine::Engine;
 use steel::{RootedSteelVal, SteelErr};
 
-use super::declare::{Ledger, is_function, lock};
-use super::values::{RegionObject, shown, wrap};
-use super::{Library, faults, natives};
+use super::declare::{Ledger, is_function, lock, takes_other_than};
+use super::values::{RegionObject, Scheme, shown, wrap};
+use super::{Library, cage, faults, natives};
 use crate::scan;
+use crate::wire::{self, Report};
 
-/// What files export that the runtime asks: name and how many arguments.
-const EXPORTS: &[(&str, &[&str])] = &[
-    ("region-config/region-mapping.scm", &["region-candidates"]),
+/// What files export that the runtime asks: names and arguments.
+const EXPORTS: &[(&str, &[(&str, &str)])] = &[
+    ("region-config/region-mapping.scm", &[("region-candidates", "client regions")]),
     ("data-replication/eventual-consistency.scm", &[]),
     ("data-replication/conflict-resolution.scm", &[]),
-    ("data-replication/replication-lag.scm", &["lag-action"]),
-    ("traffic-routing/geo-dns.scm", &["dns-answer"]),
-    ("traffic-routing/latency-routing.scm", &["rank-regions"]),
-    ("traffic-routing/failover.scm", &["region-verdict", "failover-plan"]),
+    ("data-replication/replication-lag.scm", &[("lag-action", "link")]),
+    ("traffic-routing/geo-dns.scm", &[("dns-answer", "name client ranked")]),
+    ("traffic-routing/latency-routing.scm", &[("rank-regions", "client candidates")]),
+    ("traffic-routing/failover.scm", &[("region-verdict", "observations"), ("failover-plan", "regions")]),
     ("edge-deployment/edge-cache.scm", &[]),
-    ("compliance/data-residency.scm", &["residency", "transfer"]),
+    ("compliance/data-residency.scm", &[("residency", "record"), ("transfer", "record from to")]),
     ("compliance/region-policies.scm", &[]),
 ];
 
@@ -40,6 +43,15 @@ const API: isize = 1;
 
 /// The name under which REPL input is shown in findings.
 const TYPED: &str = "input";
+
+/// Functions that call others with so many arguments. A function that is called by the
+/// engine itself has no place in the interpreter's account of an error; one called by these has.
+const CALLERS: &[&str] = &[
+    "(lambda (f) (list (f)))",
+    "(lambda (f a) (list (f a)))",
+    "(lambda (f a b) (list (f a b)))",
+    "(lambda (f a b c) (list (f a b c)))",
+];
 
 /// The texts that `require` can find.
 #[derive(Clone, Default)]
@@ -66,17 +78,36 @@ pub struct Interpreter {
     functions: BTreeMap<&'static str, (&'static str, RootedSteelVal)>,
     /// The regions of the facts in force.
     pub(super) regions: Vec<RegionObject>,
+    callers: Vec<RootedSteelVal>,
+    interrupts: ThreadStateController,
+    /// To the parent, which is told of every file that work begins on.
+    socket: File,
+    /// The file told of last.
+    at: String,
+    scanning: bool,
+    /// What is doubtful about the files.
+    pub(super) warnings: Vec<Finding>,
+    /// Every name that a policy may mean: those of the library and the files.
+    names: faults::Names,
 }
 
 impl Interpreter {
-    /// Builds the engine. Takes about a quarter of a second.
-    pub fn new() -> Self {
+    /// Builds the engine, which takes about a quarter of a second. The file that is
+    /// being worked on is told to `socket`, for the parent to blame should nothing more come.
+    /// Without `scanning`, only what each file requires is looked at before it runs.
+    pub fn new(socket: File, scanning: bool) -> Self {
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let modules = Modules::default();
         let mut engine = Engine::new_sandboxed();
         engine.register_module(natives::module(&ledger));
         engine.register_source_module_resolver(modules.clone());
+        let callers = CALLERS.iter().map(|source| {
+            let value = engine.run(*source).ok().and_then(|values| values.into_iter().last());
+            value.expect("a function of ours").as_rooted()
+        });
+        let callers = callers.collect();
         Self {
+            interrupts: engine.get_thread_state_controller(),
             engine,
             ledger,
             modules,
@@ -84,6 +115,37 @@ impl Interpreter {
             files: BTreeMap::new(),
             functions: BTreeMap::new(),
             regions: Vec::new(),
+            callers,
+            socket,
+            at: String::new(),
+            scanning,
+            warnings: Vec::new(),
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// What interrupts a running program. It only stores to atomics.
+    pub fn interrupter(&self) -> impl Fn() + Send + Sync + 'static {
+        let interrupts = self.interrupts.clone();
+        move || interrupts.interrupt()
+    }
+
+    /// Lets programs run again after an interrupt.
+    pub fn resume(&self) {
+        self.interrupts.resume();
+    }
+
+    /// Begins a question.
+    pub fn begin(&mut self) {
+        self.at.clear();
+    }
+
+    /// Tells the parent which file work begins on.
+    pub(super) fn at(&mut self, file: &str) {
+        if self.at != file {
+            file.clone_into(&mut self.at);
+            // A parent that is gone is noticed when the answer is written.
+            let _ = wire::write(&mut self.socket, &Report::At(file.to_owned()));
         }
     }
 
@@ -96,6 +158,10 @@ impl Interpreter {
     /// Sets the modules that policies may require.
     pub fn set_library(&mut self, library: Library) {
         self.library = library.keys().cloned().collect();
+        for (module, text) in &library {
+            let scan = scan::scan(module, text, |_| true, &[]);
+            self.names.extend(scan.outline.provided().map(|name| (name.to_owned(), Some(module.clone()))));
+        }
         self.modules.0.write().unwrap_or_else(PoisonError::into_inner).extend(library);
     }
 
@@ -103,23 +169,21 @@ impl Interpreter {
     ///
     /// # Errors
     /// Everything found, so that one save shows all mistakes.
-    pub fn load(
-        &mut self,
-        tree: PolicyTree,
-        facts: &Facts,
-        at: &mut dyn FnMut(&str),
-    ) -> Result<Declarations, Vec<Finding>> {
+    pub fn load(&mut self, tree: PolicyTree, facts: &Facts) -> Result<Declarations, Vec<Finding>> {
         self.files = tree.0;
         self.set_facts(facts);
         let order = self.scan()?;
         self.modules.0.write().unwrap_or_else(PoisonError::into_inner).extend(self.files.clone());
         let mut findings = Vec::new();
         for (number, file) in order.iter().enumerate() {
-            at(file);
+            self.at(file);
             lock(&self.ledger).file.clone_from(file);
             let program = format!("(require (prefix-in p{number}. {file:?}))");
             if let Err(error) = self.engine.compile_and_run_raw_program(program) {
                 findings.push(self.fault(file, &error));
+            }
+            if cage::interrupted() {
+                return Err(findings.split_off(findings.len().saturating_sub(1)));
             }
         }
         for failure in &lock(&self.ledger).failed {
@@ -131,24 +195,33 @@ impl Interpreter {
         if !findings.is_empty() {
             return Err(distinct(findings));
         }
-        self.declarations(facts, at).map_err(distinct)
+        self.declarations(facts).map_err(distinct)
     }
 
     /// Scans all files; gives the order in which each comes after those that it requires.
-    fn scan(&self) -> Result<Vec<String>, Vec<Finding>> {
-        let names = self.library.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    fn scan(&mut self) -> Result<Vec<String>, Vec<Finding>> {
+        let names: Vec<&str> = self.library.iter().map(String::as_str).collect();
         let mut findings = Vec::new();
         let mut requires = BTreeMap::new();
+        let (mut warnings, mut names_of) = (Vec::new(), BTreeSet::new());
         for (file, text) in &self.files {
             let known =
                 |module: &str| self.library.contains(module) || (module != file && self.files.contains_key(module));
             let scan = scan::scan(file, text, known, &names);
-            findings.extend(scan.findings);
-            requires.insert(file.as_str(), scan.requires);
+            warnings.extend(scan.outline.untested(file, text));
+            names_of.extend(scan.outline.defined().map(str::to_owned));
+            if self.scanning {
+                findings.extend(scan.findings);
+            }
+            requires.insert(file.clone(), scan.requires);
         }
         for file in POLICY_FILES.iter().filter(|file| !self.files.contains_key(**file)) {
-            let help = "restore it; `repomind-run init` writes a tree with all ten";
+            let help = "restore it, or begin from the defaults that `repomind-run new DIR` writes";
             findings.push(Finding::error(*file, "", (0, 0), "this policy file is missing", help));
+        }
+        self.warnings = warnings;
+        for name in names_of {
+            self.names.entry(name).or_insert(None);
         }
         if !findings.is_empty() {
             return Err(findings);
@@ -160,36 +233,67 @@ impl Interpreter {
                 !order.iter().any(|done| done == *file) && needs.iter().all(met)
             });
             let Some((file, _)) = ready else {
-                let circle = self.files.keys().find(|file| !order.contains(file)).map_or("", String::as_str);
-                let finding =
-                    Finding::error(circle, "", (0, 0), "this file requires itself in a circle", "break the circle");
-                return Err(vec![finding]);
+                return Err(vec![self.circle(&requires, &order)]);
             };
             order.push((*file).to_owned());
         }
         Ok(order)
     }
 
+    /// The finding for files that wait for each other, given those that wait for none.
+    fn circle(&self, requires: &BTreeMap<String, Vec<String>>, order: &[String]) -> Finding {
+        let waits = |file: &String| {
+            requires
+                .get(file)
+                .into_iter()
+                .flatten()
+                .find(|need| self.files.contains_key(*need) && !order.contains(need))
+        };
+        let mut path: Vec<&String> = self.files.keys().filter(|file| !order.contains(file)).take(1).collect();
+        while let Some(next) = path.last().and_then(|last| waits(last)) {
+            if let Some(start) = path.iter().position(|file| *file == next) {
+                path.drain(..start);
+                break;
+            }
+            path.push(next);
+        }
+        let first = path.first().map_or("", |file| file.as_str());
+        let names: Vec<&str> = path.iter().map(|file| file.as_str()).chain([first]).collect();
+        let form = names.get(1).map_or(String::new(), |next| format!("\"{next}\""));
+        let message = format!("files require each other in a circle: {}", names.join(" → "));
+        let help = "move what both need into a third file, or repeat it";
+        faults::in_file(&self.files, first, &form, message, help.to_owned())
+    }
+
     fn take_exports(&mut self, order: &[String]) -> Vec<Finding> {
         let mut findings = Vec::new();
         for &(file, names) in EXPORTS {
             let Some(number) = order.iter().position(|other| other == file) else { continue };
-            let wrong = |message: String, help: &str| {
-                Finding::error(file, self.files.get(file).map_or("", String::as_str), (0, 0), message, help)
+            let wrong = |form: &str, message: String, help: &str| {
+                faults::in_file(&self.files, file, form, message, help.to_owned())
             };
             match self.engine.extract_value(&format!("p{number}.policy-api")) {
                 Ok(SteelVal::IntV(API)) => {}
                 Ok(other) => findings.push(wrong(
+                    "(define policy-api",
                     format!("this file is written for policy API {}; this runtime offers {API}", shown(&other)),
                     "see docs/policies.md for what changed, then edit `policy-api`",
                 )),
                 Err(_) => findings.push(wrong(
+                    "(provide",
                     "this file does not say which policy API it is written for".to_owned(),
                     "add (define policy-api 1) and name it in (provide …)",
                 )),
             }
-            for &name in names {
+            for &(name, arguments) in names {
                 match self.engine.extract_value(&format!("p{number}.{name}")) {
+                    Ok(value) if takes_other_than(&value, arguments.split(' ').count()).is_some() => {
+                        let takes = takes_other_than(&value, arguments.split(' ').count()).unwrap_or_default();
+                        let count = arguments.split(' ').count();
+                        let message = format!("`{name}` takes {takes}; the runtime gives it {count}: {arguments}");
+                        let help = format!("define it as (define ({name} {arguments}) …)");
+                        findings.push(faults::in_function(&self.files, file, name, message, &help));
+                    }
                     Ok(value) if is_function(&value) => {
                         self.functions.insert(name, (file, value.as_rooted()));
                     }
@@ -198,11 +302,12 @@ impl Interpreter {
                         file,
                         name,
                         format!("`{name}` must be a function; it is {}", shown(&value)),
-                        "define it as (define (name …) …)",
+                        &format!("define it as (define ({name} {arguments}) …)"),
                     )),
                     Err(_) => findings.push(wrong(
+                        "(provide",
                         format!("this file does not provide `{name}`"),
-                        "define it and name it in (provide …)",
+                        &format!("define it as (define ({name} {arguments}) …) and name it in (provide …)"),
                     )),
                 }
             }
@@ -214,6 +319,19 @@ impl Interpreter {
     pub(super) fn set_facts(&mut self, facts: &Facts) {
         self.regions = facts.regions.iter().map(|region| RegionObject(Arc::new(region.clone()))).collect();
         lock(&self.ledger).regions = self.regions.iter().cloned().map(wrap).collect();
+    }
+
+    /// Replaces the facts that policies see; gives the regions before.
+    pub(super) fn exchange_facts(&mut self, facts: &Facts) -> Vec<RegionObject> {
+        let before = self.regions.clone();
+        self.set_facts(facts);
+        before
+    }
+
+    /// Restores what [`Self::exchange_facts`] gave.
+    pub(super) fn restore_facts(&mut self, regions: Vec<RegionObject>) {
+        lock(&self.ledger).regions = regions.iter().cloned().map(wrap).collect();
+        self.regions = regions;
     }
 
     /// The ids of the regions in force.
@@ -237,7 +355,8 @@ impl Interpreter {
             return Err(Finding::error("", "", (0, 0), format!("no policy is loaded to answer `{function}`"), ""));
         };
         let (file, value) = (*file, value.value().clone());
-        let answer = self.engine.call_function_with_args(value, arguments);
+        self.at(file);
+        let answer = self.apply(value, arguments);
         answer.map_err(|error| match self.fault(file, &error) {
             // Errors without a place have at least a function.
             unplaced if unplaced.line == 0 => {
@@ -248,9 +367,19 @@ impl Interpreter {
         })
     }
 
+    /// Calls any function, of at most three arguments.
+    pub(super) fn apply(&mut self, function: SteelVal, mut arguments: Vec<SteelVal>) -> Scheme<SteelVal> {
+        let caller = self.callers[arguments.len()].value().clone();
+        arguments.insert(0, function);
+        match self.engine.call_function_with_args(caller, arguments)? {
+            SteelVal::ListV(answer) => Ok(answer.car().unwrap_or(SteelVal::Void)),
+            other => Ok(other),
+        }
+    }
+
     /// The finding for an error in `file`.
     pub(super) fn fault(&self, file: &str, error: &SteelErr) -> Finding {
-        faults::finding(&self.engine, &self.files, file, error)
+        faults::finding(&self.engine, &self.files, &self.names, file, error)
     }
 
     /// Evaluates forms typed by an operator: the value of the last, as Scheme writes it.
@@ -258,10 +387,10 @@ impl Interpreter {
     /// # Errors
     /// What is wrong with the forms.
     pub fn evaluate(&mut self, source: &str) -> Result<String, Vec<Finding>> {
-        let names = self.library.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let names: Vec<&str> = self.library.iter().map(String::as_str).collect();
         let known = |module: &str| self.library.contains(module) || self.files.contains_key(module);
         let scan = scan::scan(TYPED, source, known, &names);
-        if !scan.findings.is_empty() {
+        if self.scanning && !scan.findings.is_empty() {
             return Err(scan.findings);
         }
         for module in self.library.iter().chain(self.files.keys()).cloned().collect::<Vec<_>>() {
@@ -274,7 +403,7 @@ impl Interpreter {
             }
             Err(error) => {
                 let typed = BTreeMap::from([(TYPED.to_owned(), source.to_owned())]);
-                let mut finding = faults::finding(&self.engine, &self.files, TYPED, &error);
+                let mut finding = faults::finding(&self.engine, &self.files, &self.names, TYPED, &error);
                 if let (0, Some(span)) = (finding.line, error.span())
                     && let Some(at) = faults::position(&typed[TYPED], span.start as usize)
                 {

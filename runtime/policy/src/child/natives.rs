@@ -46,8 +46,13 @@ impl Natives {
         let checked = move |arguments: &[SteelVal]| {
             if !arity.contains(&arguments.len()) {
                 let (least, most) = (arity.start(), arity.end());
-                let wanted = if least == most { least.to_string() } else { format!("{least} to {most}") };
-                return Err(fault(format!("{called}: expected {wanted} arguments, found {}", arguments.len())));
+                let wanted = match (least, most) {
+                    (1, 1) => "1 argument".to_owned(),
+                    (least, most) if least == most => format!("{least} arguments"),
+                    _ => format!("{least} to {most} arguments"),
+                };
+                let message = format!("{called}: expected {wanted}, found {}", arguments.len());
+                return Err(fault(format!("{message}; give as many arguments as the function takes")));
             }
             run(arguments).map_err(|mut error| {
                 error.prepend_message(&format!("{called}: "));

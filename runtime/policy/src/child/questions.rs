@@ -11,7 +11,7 @@ use model::routing::{ClientClass, ClientFacts, Facts, Observation, Ranking, Regi
 use model::{Finding, Millis, RegionId, UnixMillis};
 use steel::rvals::SteelVal;
 
-use super::declare::{known_regions, lock};
+use super::declare::{Misfit, known_regions, lock};
 use super::faults;
 use super::interpreter::Interpreter;
 use super::memo::Memo;
@@ -29,10 +29,10 @@ pub(super) type Answered<T> = Result<T, Vec<Finding>>;
 
 impl Interpreter {
     /// Collects what was declared, and asks each function once to see the shape of its answers.
-    pub(super) fn declarations(&mut self, facts: &Facts, at: &mut dyn FnMut(&str)) -> Answered<Declarations> {
+    pub(super) fn declarations(&mut self, facts: &Facts) -> Answered<Declarations> {
         let mut findings = Vec::new();
         let regions = self.region_ids();
-        let (replication, region_policies, zones, edge, resolvers, tests_passed) = {
+        let (replication, region_policies, zones, edge, resolvers, tests_passed, tests) = {
             let ledger = lock(&self.ledger);
             (
                 ledger.replication(&regions),
@@ -41,6 +41,7 @@ impl Interpreter {
                 ledger.edge.clone(),
                 ledger.resolvers.keys().cloned().collect(),
                 ledger.passed,
+                ledger.tests.clone(),
             )
         };
         let place =
@@ -48,41 +49,38 @@ impl Interpreter {
         let replication = replication.map_err(|misfits| findings.extend(place(misfits))).ok();
         let region_policies = region_policies.map_err(|misfits| findings.extend(place(misfits))).ok();
         let _ = zones.map_err(|misfits| findings.extend(place(misfits)));
-        at(self.file_of("lag-action"));
         let lag = self.lag_bands().map_err(|finding| findings.push(finding)).ok();
-        findings.extend(self.try_samples(facts, at));
+        findings.extend(self.try_samples(facts));
+        findings.extend(self.try_resolvers());
         match (replication, region_policies, lag) {
             (Some(replication), Some(region_policies), Some(lag)) if findings.is_empty() => {
-                Ok(Declarations { replication, lag, region_policies, edge, resolvers, tests_passed })
+                let warnings = std::mem::take(&mut self.warnings);
+                Ok(Declarations { replication, lag, region_policies, edge, resolvers, tests_passed, tests, warnings })
             }
             _ => Err(findings),
         }
     }
 
     /// Asks every function that is asked later about a few samples.
-    fn try_samples(&mut self, facts: &Facts, at: &mut dyn FnMut(&str)) -> Vec<Finding> {
+    fn try_samples(&mut self, facts: &Facts) -> Vec<Finding> {
         let mut findings = Vec::new();
         let nobody = nobody();
         let clients: Vec<ClientFacts> = std::iter::once(nobody).chain(facts.clients.iter().take(2).cloned()).collect();
-        at(self.file_of("rank-regions"));
         let sample = self.sample_name();
         for client in &clients {
             match self.rank(client) {
                 Ok(ranking) => {
-                    at(self.file_of("dns-answer"));
                     findings.extend(self.dns_answer(&sample, client, &ranking).err());
                 }
                 Err(finding) => findings.push(finding),
             }
         }
-        at(self.file_of("region-verdict"));
         for losses in [0, 10] {
             let seen = Observation { probes: 10, losses, losses_in_a_row: losses };
             findings.extend(self.unwell(&[seen, seen]).err().into_iter().flatten());
         }
         let regions: Vec<RegionFacts> = self.regions.iter().map(|region| (*region.0).clone()).collect();
         findings.extend(self.failover_plan(regions).err().into_iter().flatten());
-        at(self.file_of("residency"));
         for (class, law) in [(DataClass::Public, Law::None), (DataClass::Personal, Law::Eea)] {
             let case = ResidencyCase { class, law, basis: Basis::Contract, purpose: Purpose::Service };
             findings.extend(self.rule_on(&[case]).err().into_iter().flatten());
@@ -91,8 +89,15 @@ impl Interpreter {
     }
 
     /// Ranks the regions for nobody in particular, then for each client of the facts, and shapes the DNS answers.
+    /// The facts hold for this question only: the next one sees those loaded, in this child as in a fresh one.
     pub fn route(&mut self, facts: &Facts) -> Answered<Routes> {
-        self.set_facts(facts);
+        let loaded = self.exchange_facts(facts);
+        let routes = self.routes(facts);
+        self.restore_facts(loaded);
+        routes
+    }
+
+    fn routes(&mut self, facts: &Facts) -> Answered<Routes> {
         let clients: Vec<ClientFacts> = std::iter::once(nobody()).chain(facts.clients.iter().cloned()).collect();
         // One finding is enough here: the same mistake would come 250 times.
         let rankings: Result<Vec<Ranking>, Finding> = clients.iter().map(|client| self.rank(client)).collect();
@@ -211,6 +216,15 @@ impl Interpreter {
         read().map_err(|error| self.misshapen("residency", answer, &error, help))
     }
 
+    /// Settles many conflicts by one resolver, each for itself.
+    pub fn resolve_many(
+        &mut self,
+        resolver: &str,
+        conflicts: &[(Address, Vec<Sibling>)],
+    ) -> Vec<Result<Resolution, Vec<Finding>>> {
+        conflicts.iter().map(|(address, siblings)| self.resolve(resolver, address, siblings)).collect()
+    }
+
     /// Settles concurrent writes by a resolver that was defined.
     pub fn resolve(&mut self, resolver: &str, address: &Address, siblings: &[Sibling]) -> Answered<Resolution> {
         let found =
@@ -221,19 +235,15 @@ impl Interpreter {
         };
         let objects = siblings.iter().enumerate().map(|(at, sibling)| wrap(sibling_object(at, sibling)));
         let arguments = vec![text(address.key.as_str()), list(objects)];
-        let answer = self.engine.call_function_with_args(function, arguments);
+        self.at(&file);
+        let answer = self.apply(function, arguments);
         let answer = answer.map_err(|error| vec![self.fault(&file, &error)])?;
-        settlement(&answer, siblings).map_err(|error| {
-            let message =
-                format!("the resolver `{resolver}` returned {}: {}", shown(&answer), bare(&error.to_string()));
-            let misfit = super::declare::Misfit {
-                file,
-                form: "define-conflict-resolver",
-                message,
-                help: "return one of the siblings, 'keep, or (merged \"text\")".to_owned(),
-            };
-            vec![faults::misfit(&self.files, misfit)]
-        })
+        let all_text = siblings
+            .iter()
+            .filter_map(|sibling| sibling.content.record())
+            .all(|record| std::str::from_utf8(record.payload.bytes()).is_ok());
+        settlement(&answer, siblings.len(), all_text)
+            .map_err(|error| vec![faults::misfit(&self.files, misshapen_settlement(resolver, &file, &answer, &error))])
     }
 
     /// Samples `lag-action` from no lag upward and finds where its answer changes, to the millisecond.
@@ -247,7 +257,11 @@ impl Interpreter {
                 None => bands.push((Millis(0), action)),
                 Some(last) if action == last => {}
                 Some(last) if action < last => {
-                    let message = format!("`lag-action` is {action:?} at {lag} ms of lag and {last:?} at {before} ms");
+                    let message = format!(
+                        "`lag-action` gives {} at {lag} ms of lag and {} at {before} ms",
+                        word(action),
+                        word(last)
+                    );
                     let help = "a larger lag must never call for less: 'ok, 'alert, 'throttle, 'unready";
                     return Err(faults::in_function(
                         &self.files,
@@ -301,6 +315,15 @@ impl Interpreter {
     }
 }
 
+fn word(action: LagAction) -> &'static str {
+    match action {
+        LagAction::Ok => "'ok",
+        LagAction::Alert => "'alert",
+        LagAction::Throttle => "'throttle",
+        LagAction::Unready => "'unready",
+    }
+}
+
 fn nobody() -> ClientFacts {
     ClientFacts { class: ClientClass { country: None }, continent: None, coordinates: None }
 }
@@ -332,9 +355,10 @@ fn sibling_object(at: usize, sibling: &Sibling) -> SiblingObject {
     }
 }
 
-fn settlement(answer: &SteelVal, siblings: &[Sibling]) -> Scheme<Resolution> {
+/// Reads a resolver's answer on so many siblings; `all_text` says whether every value can be part of a merged text.
+pub(super) fn settlement(answer: &SteelVal, siblings: usize, all_text: bool) -> Scheme<Resolution> {
     if let Ok(winner) = object::<SiblingObject>(answer) {
-        return match siblings.len() > winner.index as usize {
+        return match siblings > winner.index as usize {
             true => Ok(Resolution::Winner(winner.index)),
             false => Err(fault("this sibling is none of those asked about")),
         };
@@ -346,13 +370,21 @@ fn settlement(answer: &SteelVal, siblings: &[Sibling]) -> Scheme<Resolution> {
     }
     let parts = items(answer)?;
     match (parts.first().map(name).transpose()?, parts.as_slice()) {
-        (Some("merged"), [_, SteelVal::StringV(merged)]) if merged.len() <= LONGEST_MERGE => {
-            let texts = siblings.iter().filter_map(|sibling| sibling.content.record());
-            if texts.clone().any(|record| std::str::from_utf8(record.payload.bytes()).is_err()) {
-                return Err(fault("values that are not UTF-8 cannot be merged as text"));
-            }
-            Ok(Resolution::Merged(merged.as_bytes().to_vec()))
-        }
+        (Some("merged"), [_, SteelVal::StringV(merged)]) if merged.len() <= LONGEST_MERGE => match all_text {
+            true => Ok(Resolution::Merged(merged.as_bytes().to_vec())),
+            false => Err(fault("values that are not UTF-8 cannot be merged as text")),
+        },
         _ => Err(fault("this is no settlement")),
+    }
+}
+
+/// The misfit of an answer that [`settlement`] does not take.
+pub(super) fn misshapen_settlement(resolver: &str, file: &str, answer: &SteelVal, error: &steel::SteelErr) -> Misfit {
+    let reason = error.to_string();
+    Misfit {
+        file: file.to_owned(),
+        form: "define-conflict-resolver",
+        message: format!("the resolver `{resolver}` returned {}: {}", shown(answer), bare(&reason)),
+        help: "return one of the siblings, 'keep, or (merged \"text\")".to_owned(),
     }
 }

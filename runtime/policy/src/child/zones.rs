@@ -30,7 +30,7 @@ pub fn define(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
     let zone = read(apex.clone(), &given[1])?;
     zone.check().map_err(|ZoneFault { message, help }| fault(format!("{message}; {help}")))?;
     if ledger.zones.contains_key(&apex) || ledger.zones.len() == MOST_ZONES {
-        return Err(fault(format!("the zone `{apex}` is already defined")));
+        return Err(fault(format!("the zone `{apex}` is already defined; remove one of the two")));
     }
     let routed: usize = ledger.zones.values().map(|(_, zone)| zone.routed.len()).sum::<usize>() + zone.routed.len();
     if routed > MOST_ROUTED_NAMES {

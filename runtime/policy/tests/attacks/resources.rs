@@ -1,0 +1,156 @@
+//! Policies that loop, grow, recurse or flood.
+
+use model::Finding;
+use model::question::{Answer, Resolution};
+
+use crate::arena::{Child, FILE, Outcome, ask, load, load_tree};
+use crate::support;
+
+fn assert_names_the_file(finding: &Finding) {
+    assert_eq!(finding.file, FILE, "{finding}");
+    assert!(!finding.message.is_empty() && !finding.help.is_empty(), "{finding:?}");
+}
+
+/// The text that a finding underlines.
+fn underlined(finding: &Finding) -> String {
+    finding.source_line.chars().skip(finding.column as usize - 1).take(finding.width as usize).collect()
+}
+
+fn assert_dies_at_load(forms: &str) {
+    let finding = load(Child::Scanned, forms).finding();
+    assert_names_the_file(&finding);
+    assert!(finding.message.contains("died") || finding.message.contains("no answer within"), "{finding}");
+}
+
+fn assert_dies_when_asked(forms: &str, form: &str) {
+    let outcome = ask(Child::Scanned, forms, form);
+    assert!(matches!(outcome, Outcome::Lost(_)), "{outcome:?}");
+    assert_names_the_file(&outcome.finding());
+}
+
+#[test]
+fn an_endless_loop_is_ended_and_its_line_named() {
+    let finding = load(Child::Scanned, "(define (spin)\n  (spin))\n(spin)").finding();
+    assert_names_the_file(&finding);
+    assert!(finding.message.contains("no answer within"), "{finding}");
+    assert!(finding.line > 50, "{finding:?}");
+    assert!(underlined(&finding).contains("spin"), "{finding:?}");
+}
+
+#[test]
+fn an_endless_loop_in_a_question_is_ended_and_its_line_named() {
+    let outcome = ask(Child::Scanned, "(define (spin n)\n  (spin (+ n 1)))", "(spin 0)");
+    assert!(matches!(outcome, Outcome::Lost(_)), "{outcome:?}");
+    let finding = outcome.finding();
+    assert_names_the_file(&finding);
+    assert!(finding.line > 50, "{finding:?}");
+}
+
+#[test]
+fn a_loop_that_swallows_its_interruption_is_killed() {
+    let finding =
+        load(Child::Scanned, "(define (spin) (with-handler (lambda (e) (spin)) (let loop () (loop))) (spin))\n(spin)")
+            .finding();
+    assert_names_the_file(&finding);
+}
+
+#[test]
+fn a_list_that_grows_without_end_costs_its_child_only() {
+    assert_dies_at_load("(let loop ([all '()]) (loop (cons 1 all)))");
+    assert_dies_when_asked("", "(let loop ([all '()]) (loop (cons 1 all)))");
+}
+
+#[test]
+fn a_number_of_a_hundred_million_digits_is_never_computed() {
+    assert_dies_at_load("(expt 7 100000000)");
+    assert_dies_when_asked("", "(expt 7 (* 50000000 (string-length key)))");
+}
+
+#[test]
+fn a_macro_that_doubles_itself_is_stopped() {
+    assert_dies_at_load("(define-syntax bomb (syntax-rules () [(_ a) (begin (bomb (a a)) (bomb (a a)))]))\n(bomb 1)");
+}
+
+#[test]
+fn recursion_without_an_end_costs_its_child_only() {
+    assert_dies_at_load("(define (deep n) (+ 1 (deep (+ n 1))))\n(deep 0)");
+    assert_dies_when_asked("(define (deep n) (+ 1 (deep (+ n 1))))", "(deep 0)");
+}
+
+#[test]
+fn recursion_through_a_transducer_costs_its_child_only() {
+    let deep = "(define (deep x) (transduce (list x) (mapping deep) (into-list)))";
+    assert_dies_at_load(&format!("{deep}\n(deep 1)"));
+    assert_dies_when_asked(deep, "(deep 1)");
+}
+
+#[test]
+fn a_source_nested_twenty_thousand_deep_is_refused_where_it_becomes_too_deep() {
+    let deep = format!("{}1{}", "(list ".repeat(20_000), ")".repeat(20_000));
+    let finding = load(Child::Scanned, &deep).finding();
+    assert_names_the_file(&finding);
+    assert!(finding.message.contains("nested deeper than"), "{finding}");
+    assert!(finding.line > 0 && finding.column > 1000, "{finding:?}");
+}
+
+#[test]
+fn a_source_nested_twenty_thousand_deep_costs_only_the_child_that_reads_it() {
+    let deep = format!("{}1{}", "(list ".repeat(20_000), ")".repeat(20_000));
+    assert_names_the_file(&load(Child::Unscanned, &deep).finding());
+}
+
+#[test]
+fn hashing_what_is_nested_too_deep_costs_its_child_only() {
+    let nest = "(define (nest n x) (if (= n 0) x (nest (- n 1) (list x))))";
+    assert_dies_at_load(&format!("{nest}\n(hash-insert (hash) (nest 3000000 '()) 1)"));
+    assert_dies_when_asked(nest, "(hash-insert (hash) (nest 3000000 '()) 1)");
+}
+
+#[test]
+fn an_answer_nested_too_deep_is_not_followed_down() {
+    let nest = "(define (nest n x) (if (= n 0) x (nest (- n 1) (list x))))";
+    let outcome = ask(Child::Scanned, nest, "(nest 100000 '())");
+    assert_names_the_file(&outcome.finding());
+}
+
+#[test]
+fn a_vector_a_text_or_a_range_beyond_all_memory_costs_its_child_only() {
+    for form in ["(make-vector 1000000000000 0)", "(make-string 1000000000000 #\\a)", "(range 0 1000000000)"] {
+        assert_dies_at_load(form);
+        assert_dies_when_asked("", form);
+    }
+}
+
+#[test]
+fn a_text_that_doubles_without_end_costs_its_child_only() {
+    assert_dies_at_load("(let loop ([text \"double\"]) (loop (string-append text text)))");
+    assert_dies_when_asked("", "(let loop ([text \"double\"]) (loop (string-append text text)))");
+}
+
+#[test]
+fn a_flood_of_output_neither_blocks_nor_fills_anything() {
+    let flood = "(let loop () (begin (display \"a line that says nothing at all\\n\") (loop)))";
+    let finding = load(Child::Scanned, flood).finding();
+    assert_names_the_file(&finding);
+    assert!(finding.message.contains("printed"), "{finding}");
+    let bounded = "(let loop ([n 1000]) (if (= n 0) 'keep (begin (display \"a line of many\\n\") (loop (- n 1)))))";
+    let Outcome::Answered(answer) = ask(Child::Scanned, "", bounded) else { panic!("printing a little is no error") };
+    assert_eq!(answer, Answer::Resolved(Resolution::Keep));
+}
+
+#[test]
+fn a_file_that_is_too_large_is_refused_unread() {
+    let finding = load(Child::Scanned, &";".repeat(300 << 10)).finding();
+    assert_names_the_file(&finding);
+    assert!(finding.message.contains("bytes"), "{finding}");
+}
+
+#[test]
+fn a_tree_too_large_for_a_frame_never_reaches_a_child() {
+    let mut tree = support::tree();
+    for number in 0..80 {
+        tree.0.insert(format!("compliance/more-{number}.scm"), ";".repeat(250 << 10));
+    }
+    let finding = load_tree(Child::Scanned, tree).finding();
+    assert!(finding.message.contains("a frame of"), "{finding}");
+}

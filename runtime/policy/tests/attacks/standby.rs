@@ -1,0 +1,100 @@
+//! Losing a child costs the question that killed it and no other; two children answer alike.
+
+use model::question::{Answer, Question, Resolution};
+use model::routing::RegionState;
+use policy::HostError;
+
+use crate::arena::{FILE, on_host};
+use crate::support;
+
+fn resolve(key: &str) -> Question {
+    Question::Resolve {
+        resolver: "trap".to_owned(),
+        address: support::address(key),
+        siblings: vec![support::sibling("us-east", 1, "a"), support::sibling("eu-west", 2, "b")],
+    }
+}
+
+const TRAP: &str = "(define-conflict-resolver 'trap (lambda (key siblings)
+  (if (equal? key \"now\") (make-vector 1000000000000 0) (latest-sibling siblings))))";
+
+#[test]
+fn a_child_that_dies_again_and_again_is_replaced_each_time() {
+    on_host(|host| async move {
+        let (generation, _) = host.load(support::tree_with(FILE, TRAP), support::facts()).await.expect("a good tree");
+        for _ in 0..4 {
+            let lost = generation.ask(resolve("now")).await.expect_err("the child dies");
+            assert!(matches!(&lost, HostError::Died(finding) if finding.file == FILE), "{lost}");
+            let answer = generation.ask(resolve("later")).await.expect("another child answers");
+            assert_eq!(answer, Answer::Resolved(Resolution::Winner(1)));
+        }
+    });
+}
+
+#[test]
+fn an_asker_that_gives_up_leaves_no_answer_for_the_next() {
+    on_host(|host| async move {
+        let (generation, _) = host.load(support::tree_with(FILE, TRAP), support::facts()).await.expect("a good tree");
+        {
+            let asked = generation.ask(Question::Route { facts: support::facts() });
+            let mut asked = std::pin::pin!(asked);
+            // Polled once, so that the question is on its way, then dropped.
+            tokio::select! {
+                biased;
+                answer = &mut asked => panic!("too quick to be given up: {answer:?}"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        let answer = generation.ask(resolve("later")).await.expect("an answer");
+        assert_eq!(answer, Answer::Resolved(Resolution::Winner(1)));
+    });
+}
+
+#[test]
+fn the_facts_of_one_question_do_not_leak_into_the_next() {
+    on_host(|host| async move {
+        let (generation, _) = host.load(support::tree(), support::facts()).await.expect("a good tree");
+        let cases = support::cases();
+        let ask = || generation.ask(Question::Residency { cases: cases.clone() });
+        let before = ask().await.expect("rulings");
+        let mut fewer = support::facts();
+        fewer.regions.truncate(1);
+        fewer.regions[0].state = RegionState::Down;
+        generation.ask(Question::Route { facts: fewer }).await.expect("rankings");
+        assert_eq!(ask().await.expect("rulings"), before);
+    });
+}
+
+#[test]
+fn two_fresh_children_answer_alike_on_everything_that_is_asked() {
+    on_host(|host| async move {
+        let (generation, _) = host.load(support::tree(), support::facts()).await.expect("a good tree");
+        let conflict =
+            (support::address("k"), vec![support::sibling("us-east", 1, "a\n"), support::sibling("eu-west", 2, "b\n")]);
+        let questions = [
+            Question::Route { facts: support::facts_of(5, 60) },
+            Question::Residency { cases: support::cases() },
+            Question::ResolveMany { resolver: "union-of-lines".to_owned(), conflicts: vec![conflict; 3] },
+        ];
+        generation.answers_alike(&questions).await.expect("the same answers");
+        generation.ask(questions[0].clone()).await.expect("both children serve on");
+    });
+}
+
+#[test]
+fn a_policy_that_goes_by_the_order_of_a_hash_is_found_out() {
+    let by_hash = "(if (> (length regions) 4)
+      (hash-keys->list (foldl (lambda (id all) (hash-insert all id #t)) (hash) (region-ids regions)))
+      (region-ids (sort-on (how-far-from-ideal client) regions)))";
+    let tree = support::tree_replacing(
+        "region-config/region-mapping.scm",
+        &[("(region-ids (sort-on (how-far-from-ideal client) regions))", by_hash)],
+    );
+    on_host(|host| async move {
+        let (generation, _) = host.load(tree, support::facts()).await.expect("nothing shows with three regions");
+        let question = Question::Route { facts: support::facts_of(5, 60) };
+        let findings = generation.answers_alike(&[question]).await.expect_err("two orders");
+        assert_eq!(findings[0].file, "region-config/region-mapping.scm");
+        assert!(findings[0].help.contains("sort"), "{findings:?}");
+    });
+}
