@@ -237,7 +237,15 @@ impl Interpreter {
         let arguments = vec![text(address.key.as_str()), list(objects)];
         self.at(&file);
         let answer = self.apply(function, arguments);
-        let answer = answer.map_err(|error| vec![self.fault(&file, &error)])?;
+        let answer = answer.map_err(|error| match self.fault(&file, &error) {
+            // The interpreter does not always tell where it was; the resolver's definition is a place to look.
+            unplaced if unplaced.line == 0 => {
+                let message = format!("the resolver `{resolver}` failed: {}", unplaced.message);
+                let (file, form) = (file.clone(), "define-conflict-resolver");
+                vec![faults::misfit(&self.files, Misfit { file, form, message, help: unplaced.help })]
+            }
+            placed => vec![placed],
+        })?;
         let all_text = siblings
             .iter()
             .filter_map(|sibling| sibling.content.record())
