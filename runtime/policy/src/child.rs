@@ -91,7 +91,7 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
             interpreter.resolve(&resolver, &address, &siblings).map(Answer::Resolved)
         }
         Question::ResolveMany { resolver, conflicts } => {
-            Ok(Answer::ResolvedMany(interpreter.resolve_many(&resolver, &conflicts)))
+            interpreter.resolve_many(&resolver, &conflicts).map(Answer::ResolvedMany)
         }
         Question::Eval { source } => {
             cage::drain(printed);

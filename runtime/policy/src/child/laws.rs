@@ -14,6 +14,7 @@ use model::Finding;
 use model::question::Resolution;
 use steel::rvals::SteelVal;
 
+use super::cage;
 use super::declare::{Misfit, lock};
 use super::faults;
 use super::interpreter::Interpreter;
@@ -157,6 +158,7 @@ impl Interpreter {
         let siblings = list(order.iter().map(|&at| wrap(set[at].clone())));
         let answer = match self.apply(function.clone(), vec![text(KEY), siblings]) {
             Ok(answer) => answer,
+            Err(error) if cage::interrupted() => return Err(self.fault(file, &error)),
             Err(error) => {
                 failure.get_or_insert_with(|| self.fault(file, &error));
                 return Ok(None);

@@ -11,6 +11,7 @@ use model::routing::{ClientClass, ClientFacts, Facts, Observation, Ranking, Regi
 use model::{Finding, Millis, RegionId, UnixMillis};
 use steel::rvals::SteelVal;
 
+use super::cage;
 use super::declare::{Misfit, known_regions, lock};
 use super::faults;
 use super::interpreter::Interpreter;
@@ -216,13 +217,20 @@ impl Interpreter {
         read().map_err(|error| self.misshapen("residency", answer, &error, help))
     }
 
-    /// Settles many conflicts by one resolver, each for itself.
+    /// Settles many conflicts by one resolver, each for itself; none of them where the question was interrupted.
     pub fn resolve_many(
         &mut self,
         resolver: &str,
         conflicts: &[(Address, Vec<Sibling>)],
-    ) -> Vec<Result<Resolution, Vec<Finding>>> {
-        conflicts.iter().map(|(address, siblings)| self.resolve(resolver, address, siblings)).collect()
+    ) -> Answered<Vec<Answered<Resolution>>> {
+        let mut settled = Vec::new();
+        for (address, siblings) in conflicts {
+            match self.resolve(resolver, address, siblings) {
+                Err(findings) if cage::interrupted() => return Err(findings),
+                other => settled.push(other),
+            }
+        }
+        Ok(settled)
     }
 
     /// Settles concurrent writes by a resolver that was defined.
