@@ -277,7 +277,7 @@ impl Interpreter {
                 Ok(other) => findings.push(wrong(
                     "(define policy-api",
                     format!("this file is written for policy API {}; this runtime offers {API}", shown(&other)),
-                    "see docs/policies.md for what changed, then edit `policy-api`",
+                    "see CHANGELOG.md for what changed, then edit `policy-api`",
                 )),
                 Err(_) => findings.push(wrong(
                     "(provide",
