@@ -18,6 +18,7 @@ use comfy_table::{Cell, Table, presets};
 use http::Method;
 use model::Finding;
 use model::bundle::{Because, GenerationInfo, PolicyTree, Proposal};
+use similar::{ChangeTag, TextDiff};
 
 use crate::cli::{FINDING, Place};
 use crate::client::Client;
@@ -180,43 +181,23 @@ fn age(at: u64) -> String {
     }
 }
 
-/// The lines that differ, file by file, in the form of `diff -u` without its context.
+/// The lines that differ, file by file: the form of `diff`, each line with its number.
 fn diff(old: &PolicyTree, new: &PolicyTree) -> Vec<String> {
+    let text = |tree: &PolicyTree, file: &str| tree.0.get(file).cloned().unwrap_or_default();
     let mut lines = Vec::new();
     for file in old.0.keys().chain(new.0.keys()).collect::<BTreeSet<_>>() {
-        let text = |tree: &PolicyTree| tree.0.get(file).cloned().unwrap_or_default();
-        let (before, after) = (text(old), text(new));
+        let (before, after) = (text(old, file), text(new, file));
         if before == after {
             continue;
         }
         lines.push(format!("--- {file}"));
-        let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
-        lines.extend(changed(&before, &after));
-    }
-    lines
-}
-
-/// A longest common subsequence decides which lines stay; files have a few hundred lines at most.
-fn changed(before: &[&str], after: &[&str]) -> Vec<String> {
-    let mut common = vec![vec![0_u32; after.len() + 1]; before.len() + 1];
-    for i in (0..before.len()).rev() {
-        for j in (0..after.len()).rev() {
-            common[i][j] = match before[i] == after[j] {
-                true => common[i + 1][j + 1] + 1,
-                false => common[i + 1][j].max(common[i][j + 1]),
-            };
-        }
-    }
-    let (mut i, mut j, mut lines) = (0, 0, Vec::new());
-    while i < before.len() || j < after.len() {
-        if i < before.len() && j < after.len() && before[i] == after[j] {
-            (i, j) = (i + 1, j + 1);
-        } else if j == after.len() || (i < before.len() && common[i + 1][j] >= common[i][j + 1]) {
-            lines.push(format!("-{}: {}", i + 1, before[i]));
-            i += 1;
-        } else {
-            lines.push(format!("+{}: {}", j + 1, after[j]));
-            j += 1;
+        for change in TextDiff::from_lines(&before, &after).iter_all_changes() {
+            let line = change.value().trim_end_matches('\n');
+            match (change.tag(), change.old_index(), change.new_index()) {
+                (ChangeTag::Delete, Some(at), _) => lines.push(format!("-{}: {line}", at + 1)),
+                (ChangeTag::Insert, _, Some(at)) => lines.push(format!("+{}: {line}", at + 1)),
+                _ => {}
+            }
         }
     }
     lines

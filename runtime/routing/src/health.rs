@@ -100,6 +100,10 @@ impl Peer {
     }
 
     fn answered(&mut self, round_trip: Micros, now: Mono, limits: &Limits) {
+        if matches!(self.state, RegionState::Joining | RegionState::Down) {
+            // It was not there: that is known and over, and must not look like a region that limps.
+            (self.window, self.probes) = (0, 0);
+        }
         self.record(false);
         self.heard = Some(now);
         self.losses_in_a_row = 0;

@@ -51,6 +51,19 @@ fn four_losses_never_take_a_region_down_and_the_fifth_does() {
 }
 
 #[test]
+fn a_region_that_was_away_does_not_come_back_as_one_that_limps() {
+    let mut drill = Drill::ready();
+    drill.lose(40);
+    assert_eq!(drill.state(), RegionState::Down);
+    drill.answer(70);
+    let seen = drill.tracker.observation(&drill.peer).unwrap();
+    assert_eq!(seen, Observation { probes: 1, losses: 0, losses_in_a_row: 0 });
+    // What it loses from now on counts again.
+    drill.lose(1);
+    assert_eq!(drill.tracker.observation(&drill.peer).unwrap().losses, 1);
+}
+
+#[test]
 fn a_black_hole_is_noticed_by_its_silence_although_its_probes_are_slow_to_fail() {
     let mut drill = Drill::ready();
     drill.probe(1000, None);
