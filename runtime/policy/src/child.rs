@@ -13,6 +13,7 @@ mod questions;
 mod samples;
 mod values;
 mod zones;
+mod zygote;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,9 +25,10 @@ use model::{Finding, Millis};
 
 use crate::wire::{self, Order, Report};
 use interpreter::Interpreter;
+use zygote::Belongings;
 
-/// Runs the child until its parent closes the socket. `args` are those after
-/// `policy-host`: the bound on memory, in bytes.
+/// Runs the process that children are forked from until its parent closes the
+/// socket. `args` are those after `policy-host`: the bound on memory, in bytes.
 ///
 /// Call it before the process has any other thread.
 pub fn child_main(args: &[String]) -> ! {
@@ -41,7 +43,7 @@ pub fn child_main_unscanned(args: &[String]) -> ! {
 fn run(args: &[String], scanning: bool) -> ! {
     let memory = args.first().and_then(|text| text.parse().ok()).unwrap_or(512 << 20);
     // Errors here have no reader but the parent, which sees the exit.
-    exit(match serve(memory, scanning) {
+    exit(match zygote::serve(memory, scanning) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("policy host: {error}");
@@ -50,19 +52,17 @@ fn run(args: &[String], scanning: bool) -> ! {
     })
 }
 
-fn serve(memory: u64, scanning: bool) -> std::io::Result<()> {
-    cage::steady_memory();
-    let (mut socket, mut printed) = cage::take_descriptors()?;
-    let mut interpreter = Interpreter::new(socket.try_clone()?, scanning);
-    cage::on_interrupt(interpreter.interrupter())?;
-    let missing = cage::shut(memory, || interpreter.collect_garbage());
+/// Answers questions from the cage until the parent closes the socket. `missing` are the parts
+/// of the cage that the zygote could not shut.
+fn serve(mut interpreter: Interpreter, belongings: Belongings, mut missing: Vec<String>) -> std::io::Result<()> {
+    let Belongings { mut socket, errors } = belongings;
+    cage::replace(2, &errors)?;
+    drop(errors);
+    let mut printed = cage::take_standard_output()?;
+    interpreter.tell(socket.try_clone()?);
+    missing.extend(cage::shut_after_fork(|| interpreter.collect_garbage()));
     wire::write(&mut socket, &Report::Ready(missing))?;
-    let Some(Order::Library(library)) = wire::read(&mut socket)? else { return Ok(()) };
-    interpreter.set_library(library);
-    while let Some(order) = wire::read(&mut socket)? {
-        let Order::Ask { question, limit } = order else {
-            return Err(std::io::Error::other("the library was sent twice"));
-        };
+    while let Some(Order { question, limit }) = wire::read(&mut socket)? {
         cage::limit_time(limit);
         let answered = answer(&mut interpreter, question, &mut printed);
         cage::lift_limits();
@@ -125,4 +125,4 @@ fn too_much(error: &std::io::Error) -> Answer {
 }
 
 /// The modules that policies may require, by name.
-type Library = BTreeMap<String, String>;
+pub(crate) type Library = BTreeMap<String, String>;

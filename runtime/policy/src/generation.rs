@@ -21,7 +21,7 @@ use model::bundle::PolicyTree;
 use model::question::{Answer, Question};
 use model::routing::Facts;
 use model::{ByteCount, Finding};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -30,6 +30,9 @@ use crate::process::Process;
 
 /// How many questions may wait for one child.
 const MOST_WAITING: usize = 1024;
+/// How long the first standby of a new generation waits, so that its load takes no processor from the regions that
+/// are taking the generation over. Shorter than any question that is given up, so that it is loaded when it is needed.
+const SETTLING: Duration = Duration::from_millis(200);
 /// The pause after the second loss in a row; it doubles with each further one. The first costs no pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
@@ -51,6 +54,8 @@ struct Inner {
     /// What the tree declared, as bytes.
     declared: Vec<u8>,
     waiting: AtomicUsize,
+    /// Ends the first standby's wait.
+    hurry: Arc<Notify>,
     state: Mutex<State>,
 }
 
@@ -108,9 +113,9 @@ impl Drop for Waiting<'_> {
 impl Generation {
     pub(crate) fn new(host: PolicyHost, tree: PolicyTree, facts: Facts, declared: Vec<u8>, process: Process) -> Self {
         let (waiting, state) = (AtomicUsize::new(0), Mutex::new(State::of(process)));
-        let inner = Arc::new(Inner { host, tree, facts, declared, waiting, state });
+        let inner = Arc::new(Inner { host, tree, facts, declared, waiting, hurry: Arc::default(), state });
         if let Ok(mut state) = inner.state.try_lock() {
-            inner.prepare(&mut state);
+            inner.prepare_after(&mut state, SETTLING);
         }
         Self { inner }
     }
@@ -156,6 +161,7 @@ impl Generation {
     pub async fn answers_alike(&self, questions: &[Question]) -> Result<(), Vec<Finding>> {
         let inner = &*self.inner;
         let mut state = inner.state.lock().await;
+        inner.hurry.notify_one();
         inner.settle(&mut state).await;
         inner.prepare(&mut state);
         let mut second = inner.wait(&mut state).await?;
@@ -200,6 +206,7 @@ fn difference(question: &Question) -> Finding {
 impl Inner {
     /// The child that takes the place of one that was lost.
     async fn stand_in(&self, state: &mut State) -> Result<Process, HostError> {
+        self.hurry.notify_one();
         self.settle(state).await;
         if let Standby::Loaded(process) = std::mem::replace(&mut state.standby, Standby::None) {
             return Ok(process);
@@ -259,13 +266,20 @@ impl Inner {
 
     /// Sees to it that a standby is loaded or being loaded.
     fn prepare(&self, state: &mut State) {
+        self.prepare_after(state, Duration::ZERO);
+    }
+
+    /// As [`Self::prepare`], but not at once unless somebody hurries.
+    fn prepare_after(&self, state: &mut State, settling: Duration) {
         if !matches!(state.standby, Standby::None) {
             return;
         }
         let not_before = Instant::now() + pause(state.deaths.max(state.failures));
+        let hurry = self.hurry.clone();
         let (host, tree, facts) = (self.host.clone(), self.tree.clone(), self.facts.clone());
         let declared = self.declared.clone();
         state.standby = Standby::Loading(Loading(tokio::spawn(async move {
+            let _ = tokio::time::timeout(settling, hurry.notified()).await;
             tokio::time::sleep_until(not_before).await;
             let (process, declarations) = host.load_process(&tree, &facts).await?;
             // A second child that was told something else would answer something else.

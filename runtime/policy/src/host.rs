@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::bundle::PolicyTree;
 use model::question::{Answer, Declarations, Question};
@@ -12,6 +11,7 @@ use model::{ByteCount, Finding, Millis};
 
 use crate::generation::Generation;
 use crate::process::Process;
+use crate::zygote::{Expected, Nursery, Setup};
 
 /// What a child may use.
 #[derive(Clone, Copy, Debug)]
@@ -81,12 +81,11 @@ pub struct PolicyHost {
 }
 
 struct Inner {
-    executable: PathBuf,
-    library: BTreeMap<String, String>,
     limits: HostLimits,
-    /// A child whose engine is built, so that a save does not wait for one.
-    spare: Mutex<Option<Process>>,
-    closed: AtomicBool,
+    /// Where children come from. Nothing after the shutdown.
+    nursery: Mutex<Option<Nursery>>,
+    /// A child that was asked for beforehand, so that a save does not wait for one.
+    spare: Mutex<Option<Expected>>,
 }
 
 impl PolicyHost {
@@ -100,16 +99,16 @@ impl PolicyHost {
         // Children run in `/`, so that a relative path would lead elsewhere.
         let executable = std::path::absolute(executable)
             .map_err(|source| HostError::Start { executable: executable.to_owned(), source })?;
-        let inner = Inner { executable, library, limits, spare: Mutex::new(None), closed: AtomicBool::new(false) };
-        let host = Self { inner: Arc::new(inner) };
-        *host.spare() = Some(host.spawn()?);
-        Ok(host)
+        let setup = Setup { executable: executable.clone(), library, memory: limits.memory };
+        let nursery = Nursery::start(setup).map_err(|source| HostError::Start { executable, source })?;
+        let inner = Inner { limits, spare: Mutex::new(Some(nursery.ask())), nursery: Mutex::new(Some(nursery)) };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Kills the spare child and starts no more. Generations keep theirs until they are dropped.
     pub fn shutdown(&self) {
-        self.inner.closed.store(true, Ordering::Release);
-        self.spare().take();
+        lock(&self.inner.nursery).take();
+        lock(&self.inner.spare).take();
     }
 
     /// Loads `tree` into a fresh child: scan, compile, the files' own tests, the
@@ -167,42 +166,30 @@ impl PolicyHost {
 
     /// A child that is ready: the spare if it lives, else a new one.
     async fn take(&self) -> Result<Process, HostError> {
-        let spare = self.spare().take();
-        if let Some(mut process) = spare
-            && process.runs()
-            && process.ready(&self.inner.library).await.is_ok()
+        let spare = lock(&self.inner.spare).take();
+        if let Some(expected) = spare
+            && let Ok(Ok(mut process)) = expected.await
+            && process.ready().await.is_ok()
         {
             return Ok(process);
         }
-        let mut process = self.spawn()?;
-        process.ready(&self.inner.library).await?;
+        let expected = lock(&self.inner.nursery).as_ref().map(Nursery::ask).ok_or(HostError::ShutDown)?;
+        let mut process = expected.await.unwrap_or(Err(HostError::ShutDown))?;
+        process.ready().await?;
         Ok(process)
     }
 
-    /// Starts the next spare.
+    /// Asks for the next spare.
     fn refill(&self) {
-        let mut spare = self.spare();
-        if spare.is_none() {
-            match self.spawn() {
-                Ok(process) => *spare = Some(process),
-                Err(HostError::ShutDown) => {}
-                Err(error) => tracing::warn!(%error, "no spare policy host; the next load starts one"),
-            }
+        let nursery = lock(&self.inner.nursery);
+        if let Some(nursery) = nursery.as_ref() {
+            lock(&self.inner.spare).get_or_insert_with(|| nursery.ask());
         }
     }
+}
 
-    fn spawn(&self) -> Result<Process, HostError> {
-        if self.inner.closed.load(Ordering::Acquire) {
-            return Err(HostError::ShutDown);
-        }
-        let executable = &self.inner.executable;
-        Process::start(executable, self.inner.limits.memory)
-            .map_err(|source| HostError::Start { executable: executable.clone(), source })
-    }
-
-    fn spare(&self) -> std::sync::MutexGuard<'_, Option<Process>> {
-        self.inner.spare.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Starts the next spare when a load is over, also when it was cut short; not

@@ -1,8 +1,8 @@
 //! Runs the operators' Scheme policies, in a cage.
 //!
-//! The only room that knows Steel. A [`PolicyHost`] starts child processes of
-//! an executable that calls [`child_main`]; each child holds one engine and at
-//! most one tree of policies. [`PolicyHost::load`] puts a tree into a fresh
+//! The only room that knows Steel. A [`PolicyHost`] runs an executable that calls
+//! [`child_main`] and has children forked from it; each child holds one engine and
+//! at most one tree of policies. [`PolicyHost::load`] puts a tree into a fresh
 //! child, has it checked (source scan, compile, the files' own tests, the
 //! exports and the shapes of their answers) and gives a [`Generation`] to put
 //! questions to, or all findings at once.
@@ -15,7 +15,8 @@
 //! would otherwise fail without one.
 //!
 //! Nothing here decides what a policy should say. Start with [`PolicyHost`] for
-//! the parent's side and `child/interpreter.rs` for the child's.
+//! the parent's side; for the child's with `child/zygote.rs`, where it is born, and
+//! `child/interpreter.rs`.
 
 mod child;
 mod generation;
@@ -24,6 +25,7 @@ mod outline;
 mod process;
 mod scan;
 mod wire;
+mod zygote;
 
 /// For the tests of the cage, which must hold also against what the scan lets pass.
 #[doc(hidden)]

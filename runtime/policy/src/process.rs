@@ -1,15 +1,15 @@
-//! One child process: started, asked with a deadline, killed and reaped.
+//! One child process: asked with a deadline, killed and reaped.
 
-use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use model::question::{Answer, Question};
 use model::{ByteCount, Finding, Millis};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -19,8 +19,8 @@ use crate::child::{LOOP, too_slow};
 use crate::host::HostError;
 use crate::wire::{self, Order, Report};
 
-/// How long a child may take to build its engine. It takes 0.25 s alone on a processor.
-const START: Duration = Duration::from_secs(15);
+/// How long a child may take to shut its cage. It takes 0.01 s alone on a processor.
+const SHUT: Duration = Duration::from_secs(15);
 /// A dying child closes its socket a moment before its status is there: how often that is looked for,
 /// a millisecond apart, before it is killed.
 const LOOKS: u32 = 20;
@@ -37,6 +37,33 @@ pub struct Process {
     at: String,
 }
 
+/// A process that became ours when it was born: ours to kill and to reap, and not yet reaped,
+/// so that its id means no other.
+#[derive(Debug)]
+struct Child {
+    id: Pid,
+    errors: OwnedFd,
+}
+
+impl Child {
+    /// Its status, where it has ended; it must not be used afterwards.
+    fn try_wait(&self, options: WaitOptions) -> std::io::Result<Option<ExitStatus>> {
+        let waited = rustix::io::retry_on_intr(|| waitpid(Some(self.id), options))?;
+        Ok(waited.map(|(_, status)| ExitStatus::from_raw(status.as_raw())))
+    }
+
+    /// Whether it still runs; one that does not remains to be reaped.
+    fn runs(&self) -> bool {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        matches!(waitid(WaitId::Pid(self.id), options), Ok(None))
+    }
+
+    fn kill(&self) -> std::io::Result<()> {
+        Ok(kill_process(self.id, Signal::KILL)?)
+    }
+}
+
 #[derive(Debug)]
 enum Socket {
     /// Not yet registered with a runtime: children are also started outside of one.
@@ -46,38 +73,31 @@ enum Socket {
 }
 
 impl Process {
-    /// Starts a child of `executable`. It builds its engine at once.
-    pub fn start(executable: &Path, memory: ByteCount) -> std::io::Result<Self> {
-        let (ours, theirs) = StdStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let child = Command::new(executable)
-            .arg("policy-host")
-            .arg(memory.0.to_string())
-            .env_clear()
-            // Never a directory, so that the interpreter finds no modules on disk.
-            .env("STEEL_HOME", "/dev/null")
-            .current_dir("/")
-            // An interrupt typed at the terminal is for the daemon to handle.
-            .process_group(0)
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        Ok(Self { child: Some(child), socket: Socket::Plain(ours), at: String::new() })
+    /// The child that was just born.
+    ///
+    /// # Errors
+    /// The socket cannot be used; then the child ends by itself.
+    pub fn born(id: u32, socket: StdStream, errors: OwnedFd) -> std::io::Result<Self> {
+        let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+        let id = id.ok_or_else(|| std::io::Error::other("a child without an id"))?;
+        let mut process = Self { child: Some(Child { id, errors }), socket: Socket::Gone, at: String::new() };
+        socket.set_nonblocking(true)?;
+        process.socket = Socket::Plain(socket);
+        Ok(process)
     }
 
-    /// Waits until the child stands in its cage, and gives it the library.
-    pub async fn ready(&mut self, library: &BTreeMap<String, String>) -> Result<(), HostError> {
-        let deadline = Instant::now() + START;
-        match self.receive(deadline, START).await? {
+    /// Waits until the child stands in its cage.
+    pub async fn ready(&mut self) -> Result<(), HostError> {
+        let deadline = Instant::now() + SHUT;
+        match self.receive(deadline, SHUT).await? {
             Report::Ready(missing) => {
                 for part in missing {
                     tracing::warn!(missing = %part, "a policy host runs without a part of its cage");
                 }
+                Ok(())
             }
-            other => return Err(HostError::Protocol(format!("expected a child to be ready, heard {other:?}"))),
+            other => Err(HostError::Protocol(format!("expected a child to be ready, heard {other:?}"))),
         }
-        self.send(&Order::Library(library.clone()), deadline, START).await
     }
 
     /// Puts a question.
@@ -88,33 +108,33 @@ impl Process {
         let limit_duration = limit.duration();
         let deadline = Instant::now() + limit_duration;
         self.at.clear();
-        self.send(&Order::Ask { question, limit }, deadline, limit_duration).await?;
+        self.send(&Order { question, limit }, deadline, limit_duration).await?;
         loop {
             match self.receive(deadline, limit_duration).await? {
                 Report::At(file) => self.at = file,
                 Report::Answer(answer) => return Ok(answer),
                 Report::Late(finding) => return Err(HostError::Deadline(Box::new(finding))),
-                Report::Ready(_) => return Err(HostError::Protocol("a child was ready twice".to_owned())),
+                other => return Err(HostError::Protocol(format!("expected an answer, heard {other:?}"))),
             }
         }
     }
 
     /// Whether the child still runs.
     pub fn runs(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+        self.child.as_ref().is_some_and(Child::runs)
     }
 
     /// The memory that it has resident, where the system tells.
     pub fn resident(&self) -> Option<ByteCount> {
-        let id = self.child.as_ref()?.id();
-        let text = std::fs::read_to_string(format!("/proc/{id}/statm")).ok()?;
+        let id = self.child.as_ref()?.id;
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", id.as_raw_nonzero())).ok()?;
         let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
         Some(ByteCount(pages * rustix::param::page_size() as u64))
     }
 
     /// The process id, for tests and logs.
     pub fn id(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.child.as_ref().map(|child| child.id.as_raw_nonzero().get().unsigned_abs())
     }
 
     fn socket(&mut self) -> Result<&mut UnixStream, HostError> {
@@ -164,8 +184,8 @@ impl Process {
     async fn died(&mut self) -> HostError {
         let (message, help) = match self.child.take() {
             None => ("it was gone".to_owned(), ""),
-            Some(mut child) => match ended(&mut child).await {
-                Ok(status) => (describe(status, last_words(&mut child).trim()), remedy(status)),
+            Some(child) => match ended(&child).await {
+                Ok(status) => (describe(status, last_words(child).trim()), remedy(status)),
                 Err(error) => (format!("its end is not known: {error}"), ""),
             },
         };
@@ -175,24 +195,22 @@ impl Process {
 }
 
 /// The status of a child that closed its socket, so it is ending or has ended.
-async fn ended(child: &mut Child) -> std::io::Result<ExitStatus> {
+async fn ended(child: &Child) -> std::io::Result<ExitStatus> {
     for _ in 0..LOOKS {
-        if let Some(status) = child.try_wait()? {
+        if let Some(status) = child.try_wait(WaitOptions::NOHANG)? {
             return Ok(status);
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     child.kill()?;
-    child.wait()
+    child.try_wait(WaitOptions::empty())?.ok_or_else(|| std::io::Error::other("its status is not known"))
 }
 
 /// What a child that has ended wrote to its standard error.
-fn last_words(child: &mut Child) -> String {
+fn last_words(child: Child) -> String {
     let mut words = String::new();
-    if let Some(stderr) = child.stderr.take() {
-        // Its writing end is closed, so this cannot block.
-        let _ = stderr.take(LAST_WORDS).read_to_string(&mut words);
-    }
+    // Its writing end is closed, so this cannot block.
+    let _ = std::fs::File::from(child.errors).take(LAST_WORDS).read_to_string(&mut words);
     words
 }
 
@@ -221,14 +239,12 @@ fn describe(status: ExitStatus, words: &str) -> String {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        if child.kill().is_err() {
-            return;
-        }
+        let Some(child) = self.child.take() else { return };
+        let _ = child.kill();
         // A process of hundreds of megabytes takes some milliseconds to go; do not keep a runtime thread for it.
         let reaper = std::thread::Builder::new().name("policy-reaper".to_owned());
         let _ = reaper.spawn(move || {
-            let _ = child.wait();
+            let _ = child.try_wait(WaitOptions::empty());
         });
     }
 }

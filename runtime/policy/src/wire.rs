@@ -1,6 +1,5 @@
 //! What parent and child say to each other: postcard after a 4-byte length.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use model::question::{Answer, Question};
@@ -12,24 +11,22 @@ use serde::{Deserialize, Serialize};
 /// residency space for five regions take about a quarter of it.
 pub const LONGEST_FRAME: usize = 16 << 20;
 
-/// From the parent.
+/// From the parent to a child: a question, and how long the parent waits for the answer.
+/// Shortly before, the interpreter is interrupted, so that it can say where it was.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Order {
-    /// The modules that policies may require, by name. Sent once, first.
-    Library(BTreeMap<String, String>),
-    /// A question, and how long the parent waits for the answer.
-    Ask {
-        /// The question.
-        question: Question,
-        /// Shortly before, the interpreter is interrupted, so that it can say where it was.
-        limit: Millis,
-    },
+pub struct Order {
+    /// The question.
+    pub question: Question,
+    /// How long the parent waits.
+    pub limit: Millis,
 }
 
-/// From the child.
+/// From a child.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// The engine stands and the cage is shut; these parts of it are missing.
+    /// The child of this process id was forked, and is its asker's to reap. Said by the zygote.
+    Born(u32),
+    /// The cage is shut; these parts of it are missing.
     Ready(Vec<String>),
     /// Work on this file begins: if nothing more is heard, it is to blame.
     At(String),

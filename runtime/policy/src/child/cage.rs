@@ -7,9 +7,10 @@
 //! | files | Landlock without a rule; `RLIMIT_FSIZE` 0, `RLIMIT_CORE` 0, `RLIMIT_NOFILE` 16 |
 //! | everything else | seccomp: a list of the calls that an interpreter needs, all others kill |
 //!
-//! The engine is built before, because it starts threads at its first garbage
-//! collection. One collection is forced, on one processor so that there are two
-//! marker threads and not one a processor, and then `clone` is denied for good.
+//! The zygote shuts what is inherited, each child the rest. An engine starts
+//! threads at its first garbage collection: one is forced in the child, on one
+//! processor so that there are two marker threads and not one a processor, and then
+//! `clone` is denied for good.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -58,20 +59,28 @@ pub fn steady_memory() {
     }
 }
 
-/// Moves the socket away from standard input, where a policy could read it, and
-/// turns standard output into a pipe that this process reads back.
-pub fn take_descriptors() -> io::Result<(File, File)> {
-    // Not a `UnixStream`: its reads are recvfrom(2), which the cage denies.
+/// The socket to the parent, moved away from standard input, where a policy could read it.
+pub fn take_standard_input() -> io::Result<File> {
+    // Not a `UnixStream`: in a child its reads would be recvfrom(2), which the cage denies.
     let socket = File::from(rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?);
-    let null = File::open("/dev/null")?;
+    replace(0, &File::open("/dev/null")?)?;
+    Ok(socket)
+}
+
+/// Turns standard output into a pipe that this process reads back.
+pub fn take_standard_output() -> io::Result<File> {
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK)?;
-    for (from, to) in [(null.as_raw_fd(), 0), (write.as_raw_fd(), 1)] {
-        // SAFETY: both are open descriptors; 0 and 1 are owned by nobody in this process.
-        if unsafe { libc::dup2(from, to) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+    replace(1, &write)?;
+    Ok(File::from(read))
+}
+
+/// Puts a descriptor in the place of a standard stream.
+pub fn replace(stream: i32, by: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: `by` is open, and the standard streams are owned by nobody in this process.
+    match unsafe { libc::dup2(by.as_raw_fd(), stream) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
-    Ok((socket, File::from(read)))
 }
 
 /// What was printed since the last call, at most [`PRINTED`] bytes.
@@ -88,20 +97,22 @@ pub fn drain(printed: &mut File) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Shuts the cage for good and says what of it is missing. `collect` must make
-/// the engine start every thread that it will ever have.
-pub fn shut(memory: u64, collect: impl FnOnce()) -> Vec<String> {
+/// Shuts what a zygote does without too, and all its children inherit; says what of it is missing.
+pub fn shut_before_fork(memory: u64) -> Vec<String> {
     let mut missing = shut_limits(memory);
     match shut_files() {
         Ok(RulesetStatus::NotEnforced) => missing.push("Landlock".to_owned()),
         Ok(_) => {}
         Err(error) => missing.push(format!("Landlock ({error})")),
     }
-    on_one_processor(collect);
-    if let Err(error) = shut_calls() {
-        missing.push(format!("seccomp ({error})"));
-    }
     missing
+}
+
+/// Shuts the rest of the cage in a child, for good, and says what of it is missing. `collect` must make
+/// the engine start every thread that it will ever have.
+pub fn shut_after_fork(collect: impl FnOnce()) -> Option<String> {
+    on_one_processor(collect);
+    shut_calls().err().map(|error| format!("seccomp ({error})"))
 }
 
 /// The limits on memory, files and descriptors; gives those that cannot be set.

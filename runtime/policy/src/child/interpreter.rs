@@ -81,7 +81,7 @@ pub struct Interpreter {
     callers: Vec<RootedSteelVal>,
     interrupts: ThreadStateController,
     /// To the parent, which is told of every file that work begins on.
-    socket: File,
+    socket: Option<File>,
     /// The file told of last.
     at: String,
     scanning: bool,
@@ -92,10 +92,9 @@ pub struct Interpreter {
 }
 
 impl Interpreter {
-    /// Builds the engine, which takes about a quarter of a second. The file that is
-    /// being worked on is told to `socket`, for the parent to blame should nothing more come.
+    /// Builds the engine, which takes about a quarter of a second.
     /// Without `scanning`, only what each file requires is looked at before it runs.
-    pub fn new(socket: File, scanning: bool) -> Self {
+    pub fn new(scanning: bool) -> Self {
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let modules = Modules::default();
         let mut engine = Engine::new_sandboxed();
@@ -116,7 +115,7 @@ impl Interpreter {
             functions: BTreeMap::new(),
             regions: Vec::new(),
             callers,
-            socket,
+            socket: None,
             at: String::new(),
             scanning,
             warnings: Vec::new(),
@@ -135,6 +134,11 @@ impl Interpreter {
         self.interrupts.resume();
     }
 
+    /// Has the file that is being worked on told to `socket`, for the parent to blame should nothing more come.
+    pub fn tell(&mut self, socket: File) {
+        self.socket = Some(socket);
+    }
+
     /// Begins a question.
     pub fn begin(&mut self) {
         self.at.clear();
@@ -145,7 +149,9 @@ impl Interpreter {
         if self.at != file {
             file.clone_into(&mut self.at);
             // A parent that is gone is noticed when the answer is written.
-            let _ = wire::write(&mut self.socket, &Report::At(file.to_owned()));
+            if let Some(socket) = &mut self.socket {
+                let _ = wire::write(socket, &Report::At(file.to_owned()));
+            }
         }
     }
 
@@ -163,6 +169,12 @@ impl Interpreter {
             self.names.extend(scan.outline.provided().map(|name| (name.to_owned(), Some(module.clone()))));
         }
         self.modules.0.write().unwrap_or_else(PoisonError::into_inner).extend(library);
+    }
+
+    /// Reads the whole library, so that no tree waits for it; whether all of it could be read.
+    pub fn read_library(&mut self) -> bool {
+        let modules: Vec<String> = self.library.iter().cloned().collect();
+        modules.iter().all(|module| self.engine.compile_and_run_raw_program(format!("(require {module:?})")).is_ok())
     }
 
     /// Loads a tree: scan, compile, tests, exports, declarations, sample questions.

@@ -58,8 +58,7 @@ fn load(text: &str) -> Result<Interpreter, Vec<Finding>> {
         let name = format!("repomind/{}", entry.file_name().into_string().unwrap());
         (name, std::fs::read_to_string(entry.path()).unwrap())
     });
-    let nobody = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
-    let mut interpreter = Interpreter::new(nobody, true);
+    let mut interpreter = Interpreter::new(true);
     interpreter.set_library(library.collect());
     let mut tree = PolicyTree::default();
     for file in POLICY_FILES {

@@ -31,8 +31,6 @@ struct Arena {
 
 impl Arena {
     fn of(executable: &str) -> Mutex<Self> {
-        // Orphans become ours, so that they are found.
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("a subreaper");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
         let host = PolicyHost::start(Path::new(executable), support::library(), LIMITS).expect("a host");
@@ -181,7 +179,7 @@ struct Holdings {
     processes: usize,
 }
 
-/// What is held once nothing is being started or reaped: each arena has a child
+/// What is held once nothing is being started or reaped: each arena has a zygote, a child
 /// that serves, one that stands by and a spare, and all of them sleep.
 fn quiet() -> Holdings {
     let began = Instant::now();
@@ -189,7 +187,7 @@ fn quiet() -> Holdings {
     let mut calm = 0;
     loop {
         let all = descendants();
-        calm = if all.len() == arenas * 3 && all.values().all(|state| state == "S") { calm + 1 } else { 0 };
+        calm = if all.len() == arenas * 4 && all.values().all(|state| state == "S") { calm + 1 } else { 0 };
         if calm == 5 || began.elapsed() > CLEAN {
             return Holdings { descriptors: descriptors(), processes: all.len() };
         }
@@ -203,7 +201,7 @@ fn descriptors() -> usize {
 }
 
 /// The processes below this one and the state of each, zombies included.
-fn descendants() -> BTreeMap<u32, String> {
+pub fn descendants() -> BTreeMap<u32, String> {
     let all: BTreeMap<u32, (String, u32)> = std::fs::read_dir("/proc")
         .expect("/proc")
         .flatten()

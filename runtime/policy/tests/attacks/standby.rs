@@ -2,9 +2,9 @@
 
 use model::question::{Answer, Question, Resolution};
 use model::routing::RegionState;
-use policy::HostError;
+use policy::{HostError, HostLimits, PolicyHost};
 
-use crate::arena::{FILE, on_host};
+use crate::arena::{FILE, descendants, on_host};
 use crate::support;
 
 fn resolve(key: &str) -> Question {
@@ -96,5 +96,25 @@ fn a_policy_that_goes_by_the_order_of_a_hash_is_found_out() {
         let findings = generation.answers_alike(&[question]).await.expect_err("two orders");
         assert_eq!(findings[0].file, "region-config/region-mapping.scm");
         assert!(findings[0].help.contains("sort"), "{findings:?}");
+    });
+}
+
+#[test]
+fn a_zygote_that_is_killed_costs_no_load() {
+    on_host(|_| async {
+        let before = descendants();
+        let executable = std::path::Path::new(env!("CARGO_BIN_EXE_policy-child"));
+        let host = PolicyHost::start(executable, support::library(), HostLimits::default()).expect("a host");
+        // The zygote is there before the host is, and the spare after it.
+        let born = |id: &u32| !before.contains_key(id);
+        let zygote = descendants().into_keys().find(born).expect("a zygote");
+        host.scratch_eval(Default::default(), support::facts(), "1".to_owned()).await.expect("the first spare");
+        let zygote = rustix::process::Pid::from_raw(zygote.cast_signed()).expect("an id");
+        rustix::process::kill_process(zygote, rustix::process::Signal::KILL).expect("it lives");
+        for _ in 0..2 {
+            let (generation, _) =
+                host.load(support::tree(), support::facts()).await.expect("a child of the next zygote");
+            generation.ask(Question::Route { facts: support::facts() }).await.expect("an answer");
+        }
     });
 }
