@@ -108,11 +108,18 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
 /// What to say of a question that was interrupted: where, if the interpreter told.
 fn late(findings: Vec<Finding>, limit: Millis) -> Report {
     let first = findings.into_iter().next().unwrap_or_else(|| Finding::error("", "", (0, 0), "", ""));
-    Report::Late(Finding { message: too_slow(limit), help: LOOP.to_owned(), ..first })
+    let message =
+        if cage::by_the_clock() { too_late(Millis(limit.0.saturating_mul(cage::PATIENCE))) } else { too_slow(limit) };
+    Report::Late(Finding { message, help: LOOP.to_owned(), ..first })
 }
 
 /// What is said of policies that do not come to an end.
 pub(crate) fn too_slow(limit: Millis) -> String {
+    format!("there was no answer within {limit} of processor time")
+}
+
+/// What is said where the clock ran out.
+pub(crate) fn too_late(limit: Millis) -> String {
     format!("there was no answer within {limit}")
 }
 

@@ -16,9 +16,9 @@ use crate::zygote::{Expected, Nursery, Setup};
 /// What a child may use.
 #[derive(Clone, Copy, Debug)]
 pub struct HostLimits {
-    /// Wall-clock time to load a tree and run its tests.
+    /// Processor time to load a tree and run its tests. By the clock it may take six times as long.
     pub load: Millis,
-    /// Wall-clock time to answer one question.
+    /// Processor time to answer one question. By the clock it may take six times as long.
     pub question: Millis,
     /// Address space of one child. Beyond it the child aborts.
     pub memory: ByteCount,

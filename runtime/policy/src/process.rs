@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::child::{LOOP, too_slow};
+use crate::child::cage::PATIENCE;
+use crate::child::{LOOP, too_late};
 use crate::host::HostError;
 use crate::wire::{self, Order, Report};
 
@@ -100,17 +101,17 @@ impl Process {
         }
     }
 
-    /// Puts a question.
+    /// Puts a question, which may take `limit` of processor time and [`PATIENCE`] times as long by the clock.
     ///
     /// # Errors
     /// After one, the child is good for nothing more: drop it.
     pub async fn ask(&mut self, question: Question, limit: Millis) -> Result<Answer, HostError> {
-        let limit_duration = limit.duration();
-        let deadline = Instant::now() + limit_duration;
+        let patience = Millis(limit.0.saturating_mul(PATIENCE)).duration();
+        let deadline = Instant::now() + patience;
         self.at.clear();
-        self.send(&Order { question, limit }, deadline, limit_duration).await?;
+        self.send(&Order { question, limit }, deadline, patience).await?;
         loop {
-            match self.receive(deadline, limit_duration).await? {
+            match self.receive(deadline, patience).await? {
                 Report::At(file) => self.at = file,
                 Report::Answer(answer) => return Ok(answer),
                 Report::Late(finding) => return Err(HostError::Deadline(Box::new(finding))),
@@ -174,7 +175,7 @@ impl Process {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_)) => Err(self.died().await),
             Err(_) => {
-                let message = too_slow(Millis(limit.as_millis() as u64));
+                let message = too_late(Millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)));
                 Err(HostError::Deadline(Box::new(Finding::error(self.at.as_str(), "", (0, 0), message, LOOP))))
             }
         }
@@ -217,6 +218,7 @@ fn last_words(child: Child) -> String {
 fn remedy(status: ExitStatus) -> &'static str {
     match status.signal() {
         Some(libc::SIGSYS) => "policies compute and nothing else: no files, processes, sockets or threads",
+        Some(libc::SIGPROF) => LOOP,
         _ => "look for recursion without an end, or for something that grows without bound",
     }
 }

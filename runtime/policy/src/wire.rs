@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 /// residency space for five regions take about a quarter of it.
 pub const LONGEST_FRAME: usize = 16 << 20;
 
-/// From the parent to a child: a question, and how long the parent waits for the answer.
+/// From the parent to a child: a question, and how much processor time the answer may take.
 /// Shortly before, the interpreter is interrupted, so that it can say where it was.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     /// The question.
     pub question: Question,
-    /// How long the parent waits.
+    /// The processor time that it may take.
     pub limit: Millis,
 }
 

@@ -23,7 +23,7 @@ use model::routing::{Facts, RoutingPlan};
 use model::{Finding, RegionId, UnixMillis};
 use net::pki::{BundleSigner, BundleVerifier};
 use net::{DnsAnswers, PolicyInForce};
-use policy::{Generation, PolicyHost};
+use policy::{Generation, HostError, PolicyHost};
 
 use super::history::History;
 
@@ -421,6 +421,10 @@ async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGe
     match child.ask(question).await {
         Ok(Answer::Refused(findings)) => Err(RefusedGeneration::Findings(findings)),
         Ok(answer) => Ok(answer),
+        // What a policy did to its child is a finding about the policy.
+        Err(HostError::Deadline(finding) | HostError::Died(finding)) if !finding.file.is_empty() => {
+            Err(RefusedGeneration::Findings(vec![*finding]))
+        }
         Err(error) => Err(RefusedGeneration::Host(error.to_string())),
     }
 }

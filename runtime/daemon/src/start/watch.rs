@@ -15,6 +15,11 @@ use super::running::RunningRegion;
 
 /// Editors save in several steps (write, rename, chmod); the tree is read once they are quiet this long.
 const QUIET: Duration = Duration::from_millis(40);
+/// A tree that could not be judged, because a child failed or the machine had too much to do, is proposed again after
+/// this long, then twice as long, up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait before the next try.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// No policy tree is anywhere near this large; what is, is not a policy tree.
 const LARGEST_FILE: u64 = 256 * 1024;
 
@@ -77,31 +82,57 @@ pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: Cancellation
     for folder in folders() {
         watcher.watch(&root.join(folder), RecursiveMode::NonRecursive)?;
     }
+    let mut wait = FIRST_WAIT;
     loop {
-        propose(&region, &root).await;
+        let again = match propose(&region, &root).await {
+            Judged::Yes => {
+                wait = FIRST_WAIT;
+                Duration::MAX
+            }
+            Judged::No => {
+                let again = wait;
+                wait = wait.saturating_mul(2).min(LONGEST_WAIT);
+                again
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = region.adopted.notified() => {}
+            () = tokio::time::sleep(again) => {}
             event = saves.recv() => if event.is_none() { return Ok(()) },
         }
         while tokio::time::timeout(QUIET, saves.recv()).await.is_ok_and(|event| event.is_some()) {}
     }
 }
 
-async fn propose(region: &RunningRegion, root: &Path) {
+/// Whether the files were judged, good or bad.
+enum Judged {
+    Yes,
+    No,
+}
+
+async fn propose(region: &RunningRegion, root: &Path) -> Judged {
     let tree = match read_tree(root) {
         Ok(tree) => tree,
-        Err(findings) => return region.generations.report(&findings),
+        Err(findings) => {
+            region.generations.report(&findings);
+            return Judged::Yes;
+        }
     };
     let because = Because { author: format!("the tree of {}", region.me), reason: "saved files".to_owned() };
     match region.generations.propose(tree, because, (region.facts(), region.wall_clock())).await {
-        Ok(Proposed::Unchanged) => {}
+        Ok(Proposed::Unchanged) => Judged::Yes,
         Ok(Proposed::InForce(generation)) => {
             tracing::info!(generation, "the edited policy files are in force here");
             region.new_generation.notify_waiters();
+            Judged::Yes
         }
         // Findings were reported where they arose.
-        Err(RefusedGeneration::Findings(_)) => {}
-        Err(error) => tracing::error!(%error, "the edited policy files were not taken"),
+        Err(RefusedGeneration::Findings(_)) => Judged::Yes,
+        Err(error) => {
+            let help = "nothing needs to be done: the files are tried again by themselves";
+            region.generations.report(&[Finding::error("", "", (0, 0), error.to_string(), help)]);
+            Judged::No
+        }
     }
 }

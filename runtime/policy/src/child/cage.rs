@@ -3,7 +3,7 @@
 //! | what | how |
 //! |---|---|
 //! | memory | `RLIMIT_AS`: an allocation beyond it aborts the child |
-//! | time | `ITIMER_REAL` interrupts the interpreter, so that it can say where it was; the parent kills what does not heed it; `ITIMER_PROF` does when the parent is gone |
+//! | time | `ITIMER_PROF` interrupts the interpreter after so much processor time, so that it can say where it was, and kills it when it does not heed that; the parent kills what takes [`PATIENCE`] times as long by the clock |
 //! | files | Landlock without a rule; `RLIMIT_FSIZE` 0, `RLIMIT_CORE` 0, `RLIMIT_NOFILE` 16 |
 //! | everything else | seccomp: a list of the calls that an interpreter needs, all others kill |
 //!
@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetStatus};
 use model::Millis;
@@ -30,8 +30,9 @@ use seccompiler::{
 
 /// What the child may have open: three standard streams, the socket, the pipe, and slack.
 const DESCRIPTORS: u64 = 16;
-/// How much longer than its limit the kernel lets a question compute, should the parent be gone.
-const GRACE: Millis = Millis(500);
+/// How many times its limit of processor time a question may take by the clock. A machine with too much to do
+/// slows every child down: that is no loop, and must cost no child.
+pub const PATIENCE: u64 = 6;
 /// How much of what a policy prints is kept, in bytes: what a pipe holds.
 pub const PRINTED: usize = 64 << 10;
 
@@ -218,11 +219,11 @@ pub fn shut_calls() -> Result<(), seccompiler::Error> {
 
 /// What interrupts the interpreter. Called by a signal handler: it may do nothing but store to atomics.
 static INTERRUPT: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
-/// Whether it was called during this question.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// The signal that had it called during this question; 0 where none did.
+static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
 
-extern "C" fn on_alarm(_signal: libc::c_int) {
-    INTERRUPTED.store(true, Ordering::Release);
+extern "C" fn on_alarm(signal: libc::c_int) {
+    INTERRUPTED.store(signal, Ordering::Release);
     if let Some(interrupt) = INTERRUPT.get() {
         interrupt();
     }
@@ -231,13 +232,19 @@ extern "C" fn on_alarm(_signal: libc::c_int) {
 /// Has `interrupt` called when a question takes too long. It may do nothing but store to atomics.
 pub fn on_interrupt(interrupt: impl Fn() + Send + Sync + 'static) -> io::Result<()> {
     let _ = INTERRUPT.set(Box::new(interrupt));
+    // The second SIGPROF of a question finds the default action: it kills.
+    handle(libc::SIGPROF, libc::SA_RESTART | libc::SA_RESETHAND)?;
+    handle(libc::SIGALRM, libc::SA_RESTART)
+}
+
+fn handle(signal: libc::c_int, flags: libc::c_int) -> io::Result<()> {
     // SAFETY: an all-zero sigaction is a valid value: no flags, an empty mask, the default action.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_alarm as *const () as libc::sighandler_t;
-    action.sa_flags = libc::SA_RESTART;
+    action.sa_flags = flags;
     // SAFETY: `action` is valid for reads, no old action is asked for, and the handler does nothing but
     // load and store atomics, which is safe in a signal handler.
-    match unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) } {
+    match unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -245,31 +252,36 @@ pub fn on_interrupt(interrupt: impl Fn() + Send + Sync + 'static) -> io::Result<
 
 /// Whether the question was interrupted.
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Acquire)
+    INTERRUPTED.load(Ordering::Acquire) != 0
 }
 
-/// Bounds a question: an interrupt at seven eighths of its limit, so that the
-/// answer "it was here" still arrives in time; the end of this process after so
-/// much processor time and [`GRACE`].
+/// Whether it was interrupted by the clock, and not for the processor time that it took.
+pub fn by_the_clock() -> bool {
+    INTERRUPTED.load(Ordering::Acquire) == libc::SIGALRM
+}
+
+/// Bounds a question: an interrupt at seven eighths of its limit of processor time, so that the answer
+/// "it was here" still arrives, and the end of this process at the limit; an interrupt, too, at seven
+/// eighths of the time after which the parent gives up.
 pub fn limit_time(limit: Millis) {
-    INTERRUPTED.store(false, Ordering::Release);
-    set_timer(libc::ITIMER_REAL, Millis((limit.0 - limit.0 / 8).max(1)));
-    // SIGPROF keeps its default action: it kills.
-    set_timer(libc::ITIMER_PROF, Millis(limit.0.saturating_add(GRACE.0)));
+    INTERRUPTED.store(0, Ordering::Release);
+    let early = |limit: u64| Millis((limit - limit / 8).max(1));
+    set_timer(libc::ITIMER_PROF, early(limit.0), Millis((limit.0 / 8).max(1)));
+    set_timer(libc::ITIMER_REAL, early(limit.0.saturating_mul(PATIENCE)), Millis::ZERO);
 }
 
 /// Lifts the bounds of a question.
 pub fn lift_limits() {
-    set_timer(libc::ITIMER_REAL, Millis::ZERO);
-    set_timer(libc::ITIMER_PROF, Millis::ZERO);
+    set_timer(libc::ITIMER_REAL, Millis::ZERO, Millis::ZERO);
+    set_timer(libc::ITIMER_PROF, Millis::ZERO, Millis::ZERO);
 }
 
-fn set_timer(which: libc::c_int, after: Millis) {
-    let value = libc::timeval {
+fn set_timer(which: libc::c_int, after: Millis, again: Millis) {
+    let value = |after: Millis| libc::timeval {
         tv_sec: libc::time_t::try_from(after.0 / 1000).unwrap_or(libc::time_t::MAX),
         tv_usec: libc::suseconds_t::try_from(after.0 % 1000 * 1000).unwrap_or(0),
     };
-    let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
+    let timer = libc::itimerval { it_interval: value(again), it_value: value(after) };
     // SAFETY: `timer` is valid for reads, and no old value is asked for.
     unsafe {
         libc::setitimer(which, &timer, std::ptr::null_mut());

@@ -168,7 +168,7 @@ fn attack<F: Future<Output = Outcome>>(child: Child, run: impl FnOnce(PolicyHost
     while after != before && began.elapsed() < CLEAN {
         after = quiet();
     }
-    assert_eq!(before, after, "processes or descriptors were left behind");
+    assert_eq!(before, after, "processes or descriptors were left behind: {:?}, {:?}", descendants(), open_files());
     outcome
 }
 
@@ -194,6 +194,12 @@ fn quiet() -> Holdings {
         // There is no event for "a thread elsewhere has reaped a process": look again.
         std::thread::park_timeout(Duration::from_millis(10));
     }
+}
+
+/// What each descriptor leads to.
+fn open_files() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc/self/fd").expect("/proc").flatten();
+    entries.filter_map(|entry| Some(std::fs::read_link(entry.path()).ok()?.display().to_string())).collect()
 }
 
 fn descriptors() -> usize {
