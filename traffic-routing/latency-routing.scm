@@ -22,25 +22,15 @@
 ;; A region of which nothing is known comes after all that are measured.
 (define unknown 1000000.0)
 
-;; Takes, again and again, the first that is as good as the quickest; from pairs of
-;; a round trip and a region.
-(define (by-round-trip timed)
-  (if (null? timed)
-      '()
-      (let* ([bound (* near-equal (apply min (map car timed)))]
-             [chosen (cdr (first-that (lambda (pair) (<= (car pair) bound)) timed))]
-             [other? (lambda (pair) (not (equal? (region-id (cdr pair)) (region-id chosen))))])
-        (cons chosen (by-round-trip (filter other? timed))))))
-
 ;;@doc
 ;; The candidates by the round trip that the client would see, complete regions first.
 (define (rank-regions client candidates)
   (define nearest (nearest-region client candidates))
-  (define timed
-    (map (lambda (region) (cons (or (rtt-estimate client region nearest) unknown) region)) candidates))
-  (define (complete? pair) (region-has-features? (cdr pair) everyday-features))
-  (region-ids (append (by-round-trip (filter complete? timed))
-                      (by-round-trip (filter (lambda (pair) (not (complete? pair))) timed)))))
+  (define (complete? region) (region-has-features? region everyday-features))
+  (define (round-trip region) (or (rtt-estimate client region nearest) unknown))
+  (define (by-round-trip regions) (sort-within near-equal round-trip regions))
+  (define bare (filter (lambda (region) (not (complete? region))) candidates))
+  (region-ids (append (by-round-trip (filter complete? candidates)) (by-round-trip bare))))
 
 ;; A client beside region a: b is measured at `to-b` ms from there, c at `to-c`.
 (define (ranked to-b to-c)

@@ -3,7 +3,8 @@
 ;;; Pure functions on lists. `unique` and `without` are meant for short ones (regions,
 ;;; siblings, probes); `sort-by` and `sorted-union` hold up with thousands of lines.
 
-(provide every any first-that index-of sort-by sort-on sorted-union without unique best-by)
+(require-builtin repomind/host)
+(provide every any first-that index-of sort-by sort-on sort-within sorted-union without unique best-by)
 
 ;;@doc
 ;; #t when (test x) holds for each x of the list; #t for the empty list.
@@ -47,18 +48,18 @@
       items
       (merge (sort-by before? (take items half)) (sort-by before? (list-tail items half)) '())))
 
-;; Compares two lists of numbers like words: by the first place where they differ.
-(define (numbers-before? a b)
-  (cond [(null? a) #f]
-        [(= (car a) (car b)) (numbers-before? (cdr a) (cdr b))]
-        [else (< (car a) (car b))]))
-
 ;;@doc
 ;; The list by (key x), a list of numbers: the first decides, the next settles its
 ;; ties, and so on. Smaller goes first; what is equal keeps its order.
 (define (sort-on key items)
-  (map cdr (sort-by (lambda (a b) (numbers-before? (car a) (car b)))
-                    (map (lambda (item) (cons (key item) item)) items))))
+  (sort-by-keys (map key items) items))
+
+;;@doc
+;; The list by (key x), a number, smaller first; but of those whose key is at most
+;; factor times the smallest that is left, the one that stood first goes first. So
+;; near-equals keep their order.
+(define (sort-within factor key items)
+  (sort-within-keys factor (map key items) items))
 
 ;;@doc
 ;; The texts of all the lists, each once, in alphabetical order.

@@ -6,9 +6,9 @@
 (require-builtin repomind/host)
 (require "repomind/prelude.scm")
 (provide all-regions region-id region-country region-jurisdiction region-law
-         region-state region-primary? region-has-feature? region-max-instances
+         region-state region-primary? region-has-feature? region-has-features? region-max-instances
          client-country client-continent region-distance
-         region-continent region-has-features? same-continent? region-ids)
+         region-continent same-continent? region-ids)
 
 ;; By the continent codes that `client-continent` uses: every country that stands in
 ;; the runtime's table of cloud regions (runtime/config/data), and some neighbours.
@@ -20,16 +20,18 @@
     ("OC" "AU" "NZ")
     ("AF" "ZA")))
 
+;; The same by country: it is asked for every region of every client class.
+(define continent-of
+  (foldl (lambda (row known)
+           (foldl (lambda (country known) (hash-insert known country (car row))) known (cdr row)))
+         (hash)
+         continents))
+
 ;;@doc
 ;; "EU", "NA" and so on, by the country where the region stands; #f where it is not listed.
 (define (region-continent region)
-  (define row (first-that (lambda (row) (member (region-country region) (cdr row))) continents))
-  (if row (car row) #f))
-
-;;@doc
-;; #t when the region offers every feature of the list.
-(define (region-has-features? region features)
-  (every (lambda (feature) (region-has-feature? region feature)) features))
+  (define country (region-country region))
+  (and (hash-contains? continent-of country) (hash-ref continent-of country)))
 
 ;;@doc
 ;; #t when client and region are known to be on one continent.

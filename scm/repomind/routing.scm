@@ -5,7 +5,6 @@
 ;;; by distance, and from there as measured.
 
 (require-builtin repomind/host)
-(require "repomind/prelude.scm")
 (require "repomind/regions.scm")
 (provide region-rtt nearest-region distance->rtt rtt-estimate)
 
@@ -17,14 +16,6 @@
 ;; The round trip, in ms, that a distance in km suggests; #f for #f.
 (define (distance->rtt kilometres)
   (and kilometres (/ kilometres kilometres-a-millisecond)))
-
-;;@doc
-;; The region closest to the client; #f when there is none or the client's place is not known.
-(define (nearest-region client regions)
-  (define placed (filter (lambda (region) (region-distance region client)) regions))
-  (if (null? placed)
-      #f
-      (best-by (lambda (a b) (< (region-distance a client) (region-distance b client))) placed)))
 
 ;;@doc
 ;; The round trip, in ms, that the client would see to the region, given the one

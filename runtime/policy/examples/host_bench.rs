@@ -11,6 +11,8 @@ use model::{ByteCount, Millis};
 use policy::{HostError, HostLimits, PolicyHost};
 
 const LIMITS: HostLimits = HostLimits { load: Millis(10_000), question: Millis(5_000), memory: ByteCount(512 << 20) };
+/// Saves in a row.
+const RELOADS: usize = 1000;
 /// A resolver that never answers when its key says so.
 const STUCK: &str = "(define-conflict-resolver 'stuck (lambda (key siblings)
   (if (equal? key \"now\") (let loop () (loop)) (latest-sibling siblings))))";
@@ -102,6 +104,8 @@ async fn measure() {
         println!("{:<58} {:>12.0} a second", "  in batches", 64.0 / median.as_secs_f64());
     }
 
+    reloads(&executable).await;
+
     let limits = HostLimits { question: Millis(500), ..LIMITS };
     let host = PolicyHost::start(&executable, support::library(), limits).expect("a host");
     let tree = support::tree_with("data-replication/conflict-resolution.scm", STUCK);
@@ -127,4 +131,34 @@ async fn measure() {
     row("a stuck question, until it is given up (limit 500 ms)", lost);
     row("first answer after that, from the standby", first);
     println!("{:<58} {placed:>12} of 7", "  loops named with file and line");
+}
+
+/// Whether many saves in a row leave anything behind in this process.
+async fn reloads(executable: &std::path::Path) {
+    let host = PolicyHost::start(executable, support::library(), LIMITS).expect("a host");
+    let mut kept = None;
+    for number in 0..RELOADS {
+        if number == RELOADS / 10 {
+            println!("{:<58} {}", format!("  after {number} reloads"), holdings());
+        }
+        let tree = support::tree_with("data-replication/conflict-resolution.scm", &format!(";; Save {number}."));
+        kept = Some(host.load(tree, support::facts()).await.expect("a good tree"));
+    }
+    println!("{:<58} {}", format!("  after {RELOADS} reloads"), holdings());
+    drop(kept);
+}
+
+/// Resident memory, descriptors and children of this process.
+fn holdings() -> String {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    let own = std::process::id().to_string();
+    let parent = |stat: String| stat.rsplit_once(')')?.1.split_whitespace().nth(1).map(str::to_owned);
+    let children = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter(|entry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok();
+        stat.and_then(parent).is_some_and(|parent| parent == own)
+    });
+    let (memory, children) = (pages * rustix::param::page_size() / 1024, children.count());
+    format!("{memory} KiB resident, {descriptors} descriptors, {children} children")
 }

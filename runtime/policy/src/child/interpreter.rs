@@ -174,7 +174,9 @@ impl Interpreter {
     /// Reads the whole library, so that no tree waits for it; whether all of it could be read.
     pub fn read_library(&mut self) -> bool {
         let modules: Vec<String> = self.library.iter().cloned().collect();
-        modules.iter().all(|module| self.engine.compile_and_run_raw_program(format!("(require {module:?})")).is_ok())
+        // Under a prefix, or a file that forgot to require a module would find its names all the same.
+        let read = |module| format!("(require (prefix-in library. {module:?}))");
+        modules.iter().all(|module| self.engine.compile_and_run_raw_program(read(module)).is_ok())
     }
 
     /// Loads a tree: scan, compile, tests, exports, declarations, sample questions.

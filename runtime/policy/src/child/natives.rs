@@ -16,7 +16,7 @@ use super::declare::{self, Ledger, lock};
 use super::samples;
 use super::values::{
     ClientObject, LinkObject, Object, ObservationObject, RecordObject, RegionObject, Scheme, SiblingObject, fault,
-    integer, list, name, object, symbol, text,
+    integer, items, list, name, object, symbol, text,
 };
 use super::{memo, values};
 
@@ -25,6 +25,7 @@ pub fn module(ledger: &Arc<Mutex<Ledger>>) -> BuiltInModule {
     let mut module = Natives(BuiltInModule::new("repomind/host"));
     regions(&mut module, ledger);
     clients_and_links(&mut module);
+    lists(&mut module);
     records(&mut module);
     siblings(&mut module);
     samples::define(&mut module);
@@ -83,6 +84,28 @@ fn regions(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
         let feature = Feature::new(name(&arguments[1])?).map_err(|error| fault(error.to_string()))?;
         Ok(SteelVal::BoolV(region.0.features.contains(&feature)))
     });
+    module.define("region-has-features?", 2..=2, |arguments| {
+        let region = object::<RegionObject>(&arguments[0])?;
+        let mut all = true;
+        for wanted in items(&arguments[1])? {
+            let feature = Feature::new(name(&wanted)?).map_err(|error| fault(error.to_string()))?;
+            all &= region.0.features.contains(&feature);
+        }
+        Ok(SteelVal::BoolV(all))
+    });
+    module.define("nearest-region", 2..=2, |arguments| {
+        let client = object::<ClientObject>(&arguments[0])?;
+        let mut nearest: Option<(f64, SteelVal)> = None;
+        for value in items(&arguments[1])? {
+            let region = object::<RegionObject>(&value)?;
+            let Some(place) = client.look().coordinates else { break };
+            let distance = region.0.coordinates.kilometres_to(place).round();
+            if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
+                nearest = Some((distance, value));
+            }
+        }
+        Ok(nearest.map_or(SteelVal::BoolV(false), |(_, region)| region))
+    });
     module.define("region-rtt", 2..=2, |arguments| {
         let (from, to) = (object::<RegionObject>(&arguments[0])?, object::<RegionObject>(&arguments[1])?);
         if from.0.id == to.0.id {
@@ -109,6 +132,52 @@ fn clients_and_links(module: &mut Natives) {
     module.field("observation-probes", |o: &ObservationObject| integer(u64::from(o.0.probes)));
     module.field("observation-losses", |o: &ObservationObject| integer(u64::from(o.0.losses)));
     module.field("observation-losses-in-a-row", |o: &ObservationObject| integer(u64::from(o.0.losses_in_a_row)));
+}
+
+fn lists(module: &mut Natives) {
+    module.define("sort-by-keys", 2..=2, |arguments| {
+        let keys = items(&arguments[0])?.iter().map(numbers).collect::<Scheme<Vec<_>>>()?;
+        let values = as_many(keys.len(), &arguments[1])?;
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        // Numbers only (`numbers`), so that every two of them compare.
+        order.sort_by(|&a, &b| keys[a].partial_cmp(&keys[b]).unwrap_or(std::cmp::Ordering::Equal));
+        Ok(list(order.into_iter().map(|at| values[at].clone())))
+    });
+    module.define("sort-within-keys", 3..=3, |arguments| {
+        let factor = number(&arguments[0])?;
+        let keys = numbers(&arguments[1])?;
+        let values = as_many(keys.len(), &arguments[2])?;
+        let mut left: Vec<usize> = (0..keys.len()).collect();
+        let mut order = Vec::with_capacity(keys.len());
+        while let Some(least) = left.iter().map(|&at| keys[at]).reduce(f64::min) {
+            let bound = (least * factor).max(least);
+            // There is one: the least itself is within the bound.
+            let chosen = left.iter().position(|&at| keys[at] <= bound).unwrap_or_default();
+            order.push(left.remove(chosen));
+        }
+        Ok(list(order.into_iter().map(|at| values[at].clone())))
+    });
+}
+
+fn as_many(keys: usize, values: &SteelVal) -> Scheme<Vec<SteelVal>> {
+    let values = items(values)?;
+    if keys == values.len() {
+        return Ok(values);
+    }
+    Err(fault(format!("{keys} keys for {} items; give one key for each item", values.len())))
+}
+
+/// A number that is not NaN.
+fn number(value: &SteelVal) -> Scheme<f64> {
+    match value {
+        SteelVal::IntV(whole) => Ok(*whole as f64),
+        SteelVal::NumV(number) if !number.is_nan() => Ok(*number),
+        other => Err(fault(format!("expected a number to sort by, found {}", values::shown(other)))),
+    }
+}
+
+fn numbers(key: &SteelVal) -> Scheme<Vec<f64>> {
+    items(key)?.iter().map(number).collect()
 }
 
 fn records(module: &mut Natives) {
