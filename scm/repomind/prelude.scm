@@ -1,7 +1,8 @@
 ;;; prelude.scm --- the few list helpers that every policy may want.
 ;;;
 ;;; Pure functions on lists. `unique` and `without` are meant for short ones (regions,
-;;; siblings, probes); `sort-by` and `sorted-union` hold up with thousands of lines.
+;;; siblings, probes); `sort-by` and `sorted-union` (the texts of all the lists, each once,
+;;; in alphabetical order) hold up with thousands of lines.
 
 (require-builtin repomind/host)
 (provide every any first-that index-of sort-by sort-on sort-within sorted-union without unique best-by)
@@ -60,14 +61,6 @@
 ;; near-equals keep their order.
 (define (sort-within factor key items)
   (sort-within-keys factor (map key items) items))
-
-;;@doc
-;; The texts of all the lists, each once, in alphabetical order.
-(define (sorted-union lists)
-  (define sorted (sort-by string<? (apply append lists)))
-  (define (add text kept)
-    (if (and (not (null? kept)) (equal? text (car kept))) kept (cons text kept)))
-  (reverse (foldl add '() sorted)))
 
 ;;@doc
 ;; The list without the items equal to x.

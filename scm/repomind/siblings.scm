@@ -4,6 +4,8 @@
 ;;; complete set of siblings and returns one of them, 'keep, or (merged "text").
 ;;; It must give the same for every order of the same siblings, and with copies among
 ;;; them: that is tried when it is loaded. (conflict-resolver 'name) is the function, for tests.
+;;; (lines text) gives the lines that are not empty, (join-lines list) a text of them, each
+;;; ended by a newline.
 
 (require-builtin repomind/host)
 (require "repomind/prelude.scm")
@@ -34,13 +36,3 @@
 ;; The one written last. The list must not be empty.
 (define (latest-sibling siblings)
   (best-by later? siblings))
-
-;;@doc
-;; The lines of a text that are not empty.
-(define (lines text)
-  (filter (lambda (line) (not (equal? line ""))) (split-many text "\n")))
-
-;;@doc
-;; A text of these lines, each ended by a newline.
-(define (join-lines items)
-  (apply string-append (map (lambda (line) (string-append line "\n")) items)))

@@ -3,6 +3,7 @@
 //! Accessors here, sample makers in `samples`, declarations and tests in
 //! `declare`. The modules in `scm/repomind` hand them on under the same names.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
@@ -15,8 +16,8 @@ use steel::steel_vm::builtin::BuiltInModule;
 use super::declare::{self, Ledger, lock};
 use super::samples;
 use super::values::{
-    ClientObject, LinkObject, Object, ObservationObject, RecordObject, RegionObject, Scheme, SiblingObject, fault,
-    integer, items, list, name, object, symbol, text,
+    ClientObject, LinkObject, Object, ObservationObject, RecordObject, RegionObject, Scheme, SiblingObject, all_items,
+    fault, integer, items, list, name, object, symbol, text,
 };
 use super::{memo, values};
 
@@ -26,6 +27,7 @@ pub fn module(ledger: &Arc<Mutex<Ledger>>) -> BuiltInModule {
     regions(&mut module, ledger);
     clients_and_links(&mut module);
     lists(&mut module);
+    texts(&mut module);
     records(&mut module);
     siblings(&mut module);
     samples::define(&mut module);
@@ -156,6 +158,25 @@ fn lists(module: &mut Natives) {
             order.push(left.remove(chosen));
         }
         Ok(list(order.into_iter().map(|at| values[at].clone())))
+    });
+}
+
+fn texts(module: &mut Natives) {
+    module.define("lines", 1..=1, |arguments| {
+        Ok(list(name(&arguments[0])?.split('\n').filter(|line| !line.is_empty()).map(text)))
+    });
+    module.define("join-lines", 1..=1, |arguments| {
+        let mut all = String::new();
+        for line in &all_items(&arguments[0])? {
+            all.push_str(name(line)?);
+            all.push('\n');
+        }
+        Ok(text(&all))
+    });
+    module.define("sorted-union", 1..=1, |arguments| {
+        let lists = all_items(&arguments[0])?.iter().map(all_items).collect::<Scheme<Vec<_>>>()?;
+        let all = lists.iter().flatten().map(name).collect::<Scheme<BTreeSet<&str>>>()?;
+        Ok(list(all.into_iter().map(text)))
     });
 }
 

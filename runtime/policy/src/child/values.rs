@@ -212,6 +212,14 @@ pub fn items(value: &SteelVal) -> Scheme<Vec<SteelVal>> {
     }
 }
 
+/// The items of a list that a native works on and gives back: as many as fit into the memory of a child.
+pub fn all_items(value: &SteelVal) -> Scheme<Vec<SteelVal>> {
+    match value {
+        SteelVal::ListV(items) => Ok(items.iter().cloned().collect()),
+        other => Err(fault(format!("expected a list, found {}", shown(other)))),
+    }
+}
+
 /// A list of region names.
 pub fn region_ids(value: &SteelVal) -> Scheme<Vec<RegionId>> {
     items(value)?.iter().map(region_id).collect()

@@ -118,3 +118,17 @@ fn a_zygote_that_is_killed_costs_no_load() {
         }
     });
 }
+
+#[test]
+fn a_text_of_many_lines_is_merged_as_one_of_few() {
+    let texts = ["a", "b"].map(|name| (0..30_000).map(|line| format!("{name}{line}\n")).collect::<String>());
+    on_host(|host| async move {
+        let (generation, _) = host.load(support::tree(), support::facts()).await.expect("a good tree");
+        let siblings = vec![support::sibling("us-east", 1, &texts[0]), support::sibling("eu-west", 2, &texts[1])];
+        let question =
+            Question::Resolve { resolver: "union-of-lines".to_owned(), address: support::address("k"), siblings };
+        let answer = generation.ask(question).await.expect("an answer");
+        let Answer::Resolved(Resolution::Merged(merged)) = answer else { panic!("{answer:?}") };
+        assert_eq!(merged.len(), texts[0].len() + texts[1].len());
+    });
+}
