@@ -3,14 +3,17 @@
 //!
 //! - [`cases`] and [`plan_from`]: the questions put to the residency policies and
 //!   the plan made from their answers. What was not answered is denied.
+//! - [`flips`]: which verdicts change if one plan takes the place of another.
 //! - [`ledger`]: one append-only Merkle log a region, cosigned by the others.
 //! - [`audit`]: reads stored bytes, ledgers and signatures with code of its own
 //!   and says what is wrong, and what it did not check.
 
 pub mod audit;
+mod flips;
 pub mod ledger;
 mod plan;
 #[cfg(test)]
 mod testing;
 
+pub use flips::flips;
 pub use plan::{cases, plan_from};

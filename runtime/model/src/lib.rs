@@ -17,6 +17,7 @@ pub mod hlc;
 pub mod judgement;
 pub mod names;
 pub mod question;
+pub mod radius;
 pub mod record;
 pub mod region;
 pub mod replication;

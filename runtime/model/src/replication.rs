@@ -122,6 +122,18 @@ pub enum LagAction {
     Unready,
 }
 
+impl LagAction {
+    /// The name in policies.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Alert => "alert",
+            Self::Throttle => "throttle",
+            Self::Unready => "unready",
+        }
+    }
+}
+
 /// The bands that `(lag-action link)` gave: each action holds from its lag upward. Sorted, the first from 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LagBands(pub Vec<(Millis, LagAction)>);

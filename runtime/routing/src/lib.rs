@@ -6,7 +6,7 @@
 //!
 //! Start with [`HealthTracker`] for health, [`facts`] for what policies are
 //! told, [`Judge`] for what their verdicts may do, [`plan_from`] for what they
-//! answer, [`choose`] for one request over HTTP, [`dns`] for one over DNS.
+//! answer, [`choose`] for one request over HTTP, [`dns`] for one over DNS, [`moves`] for what another table would change.
 
 mod country;
 mod decisions;
@@ -15,7 +15,9 @@ mod facts;
 mod geography;
 mod health;
 mod judgement;
+mod moves;
 mod table;
+mod traffic;
 mod witness;
 
 pub use country::{CountryTable, Matched, TableError};
@@ -24,4 +26,6 @@ pub use facts::{classes, facts};
 pub use geography::{centre, continent, countries};
 pub use health::{HealthTracker, Limits};
 pub use judgement::{Due, Judge, JudgeLimits, Native};
+pub use moves::{dns_differences, moves};
 pub use table::{choose, plan_from};
+pub use traffic::{HALF_LIFE, TrafficCounts, add_traffic};

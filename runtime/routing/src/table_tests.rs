@@ -2,7 +2,9 @@ use model::Country;
 use model::region::{Addresses, Capacity, Coordinates, Region};
 
 use super::*;
-use crate::{HealthTracker, classes, facts};
+use model::radius::Weighed;
+
+use crate::{HealthTracker, classes, facts, moves};
 
 fn id(name: &str) -> RegionId {
     RegionId::new(name).unwrap()
@@ -134,4 +136,36 @@ fn policies_are_told_round_trips_both_ways_and_where_clients_are() {
     assert_eq!(of(&peer).state, RegionState::CatchingUp);
     assert_eq!(facts.clients.len(), 250);
     assert!(facts.clients.iter().all(|client| client.continent.is_some() && client.coordinates.is_some()));
+}
+
+#[test]
+fn a_change_that_moves_half_of_the_traffic_is_not_taken_for_one_class_of_many() {
+    let mut after = plan();
+    after.by_class.insert(germany(), ranking(&["us-east", "eu-west", "ap-southeast"]));
+    let unknown = ClientClass { country: None };
+    let weights = BTreeMap::from([(germany(), 30.0), (unknown, 30.0)]);
+    let seen = moves(&plan(), &after, &regions(), &up(&[]), &weights);
+    assert_eq!((seen.weighed, seen.percent), (Weighed::Requests(60), 50.0));
+    let [only] = seen.moves.as_slice() else { panic!("{seen:?}") };
+    assert_eq!((only.from.clone(), only.to.clone()), (Some(id("eu-west")), Some(id("us-east"))));
+    assert_eq!((only.classes, only.clients.as_slice()), (1, &[germany()][..]));
+    // The same change when nobody was seen: one class of all that there are.
+    let unseen = moves(&plan(), &after, &regions(), &up(&[]), &BTreeMap::new());
+    assert_eq!(unseen.weighed, Weighed::Classes(251));
+    assert!((unseen.percent - 100.0 / 251.0).abs() < 1e-9, "{unseen:?}");
+}
+
+#[test]
+fn a_change_that_an_outage_hides_is_still_a_change() {
+    let mut after = plan();
+    after.by_class.insert(germany(), ranking(&["us-east", "eu-west", "ap-southeast"]));
+    let hidden = moves(&plan(), &after, &regions(), &up(&["eu-west"]), &BTreeMap::from([(germany(), 1.0)]));
+    assert_eq!(hidden.percent, 100.0);
+    assert!(hidden.moves[0].once_all_serve, "{hidden:?}");
+    // Behind the first region only the order differs: nobody moves.
+    after.by_class.insert(germany(), ranking(&["eu-west", "ap-southeast", "us-east"]));
+    let behind = moves(&plan(), &after, &regions(), &up(&[]), &BTreeMap::from([(germany(), 1.0)]));
+    assert_eq!((behind.percent, behind.moves.len(), behind.reordered), (0.0, 0, 1));
+    let same = moves(&plan(), &plan(), &regions(), &up(&[]), &BTreeMap::new());
+    assert_eq!((same.percent, same.moves.len(), same.reordered), (0.0, 0, 0));
 }

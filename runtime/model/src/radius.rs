@@ -1,0 +1,470 @@
+//! How far a change of policies reaches: what would be otherwise if a candidate
+//! took the place of the generation in force.
+//!
+//! Made by a dry run on the facts of the moment (`routing::moves`,
+//! `compliance::flips`, and [`declared`] here), held against the
+//! [`ChangeBounds`] of the generation in force, and shown to whoever wants the
+//! change. Lists are cut to a bounded length; the numbers beside them are not.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::Because;
+use crate::edge::{CacheRule, EdgePlan};
+use crate::names::RegionId;
+use crate::record::DataClass;
+use crate::replication::{LagBands, ReplicationPlan, Strategy};
+use crate::routing::ClientClass;
+use crate::units::UnixMillis;
+
+/// The most entries of each list of a [`BlastRadius`], and countries of a [`Move`].
+pub const MOST_SHOWN: usize = 24;
+
+/// What a save may change without a second look, as `change-bounds` of the default strategy states it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeBounds {
+    /// The share of traffic that may go to another region first, in per cent, 0 to 100.
+    pub traffic: u8,
+    /// How many residency verdicts may become more permissive.
+    pub more_permissive: u32,
+}
+
+impl Default for ChangeBounds {
+    fn default() -> Self {
+        Self { traffic: 30, more_permissive: 0 }
+    }
+}
+
+impl ChangeBounds {
+    /// Whether `other` lets through what these bounds hold back.
+    pub const fn loosened_by(self, other: Self) -> bool {
+        other.traffic > self.traffic || other.more_permissive > self.more_permissive
+    }
+}
+
+impl fmt::Display for ChangeBounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} % of traffic, {} more permissive verdicts", self.traffic, self.more_permissive)
+    }
+}
+
+/// What the shares of traffic are shares of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weighed {
+    /// So many requests and DNS answers that were routed lately, older ones counting less.
+    Requests(u64),
+    /// No traffic was seen: each of so many client classes counts the same.
+    Classes(u32),
+}
+
+/// Clients that would be served by another region first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Move {
+    /// Where they go today; nowhere if no region would take them.
+    pub from: Option<RegionId>,
+    /// Where they would go.
+    pub to: Option<RegionId>,
+    /// Whether that shows only once every region serves: today's health hides it.
+    pub once_all_serve: bool,
+    /// Their share of the traffic, in per cent.
+    pub percent: f64,
+    /// How many client classes that is.
+    pub classes: u32,
+    /// Those with the most traffic, at most [`MOST_SHOWN`].
+    pub clients: Vec<ClientClass>,
+}
+
+/// Who would go where.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Moves {
+    /// What the shares are shares of.
+    pub weighed: Weighed,
+    /// The share that would go to another region first, in per cent.
+    pub percent: f64,
+    /// From where to where, the largest first.
+    pub moves: Vec<Move>,
+    /// Classes whose first region stays and whose order behind it changes.
+    pub reordered: u32,
+}
+
+/// In which direction a verdict changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Turn {
+    /// Something is allowed that was not, or with fewer duties.
+    MorePermissive,
+    /// Something is no longer allowed, or only with more duties.
+    Stricter,
+}
+
+/// A residency verdict that changes, for one class and law.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Flip {
+    /// In which direction.
+    pub turn: Turn,
+    /// The class of data.
+    pub class: DataClass,
+    /// The law that applies, by its name in policies.
+    pub law: String,
+    /// The region that may or may not hold it, or take it in.
+    pub region: RegionId,
+    /// The region that it would travel from, where the verdict is about travelling.
+    pub from: Option<RegionId>,
+    /// What is ruled today.
+    pub was: String,
+    /// What would be ruled.
+    pub becomes: String,
+    /// For how many combinations of basis and purpose.
+    pub cases: u32,
+    /// The namespace, where it is because records without a class are taken as another one there.
+    pub unlabelled_in: Option<String>,
+}
+
+/// The residency verdicts that change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flips {
+    /// How many become more permissive, each case of class, law, basis and purpose counted for each region.
+    pub more_permissive: u32,
+    /// How many become stricter.
+    pub stricter: u32,
+    /// The first of them, the more permissive ones before the others.
+    pub shown: Vec<Flip>,
+}
+
+/// What else would be otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// What differs.
+    pub what: String,
+    /// What it is today; nothing where it is new.
+    pub was: Option<String>,
+    /// What it would be; nothing where it goes away.
+    pub becomes: Option<String>,
+}
+
+impl Difference {
+    /// A difference between two descriptions, if there is one.
+    pub fn between(what: impl Into<String>, was: Option<String>, becomes: Option<String>) -> Option<Self> {
+        (was != becomes).then(|| Self { what: what.into(), was, becomes })
+    }
+}
+
+/// All that a candidate would change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlastRadius {
+    /// Clients that move.
+    pub traffic: Moves,
+    /// Residency verdicts that flip.
+    pub residency: Flips,
+    /// Names over DNS, strategies, resolvers, lag actions, cache rules, verdicts about regions; at most
+    /// [`MOST_SHOWN`].
+    pub differences: Vec<Difference>,
+    /// How many more differences there are.
+    pub more_differences: u32,
+    /// The bounds that the candidate would have instead of those in force.
+    pub bounds: Option<(ChangeBounds, ChangeBounds)>,
+}
+
+impl BlastRadius {
+    /// Puts together what was found.
+    pub fn new(
+        traffic: Moves,
+        residency: Flips,
+        mut differences: Vec<Difference>,
+        (before, after): (ChangeBounds, ChangeBounds),
+    ) -> Self {
+        let more_differences = differences.len().saturating_sub(MOST_SHOWN) as u32;
+        differences.truncate(MOST_SHOWN);
+        let bounds = (before != after).then_some((before, after));
+        Self { traffic, residency, differences, more_differences, bounds }
+    }
+
+    /// Whether anything that the dry run looks at would be otherwise.
+    pub fn is_nothing(&self) -> bool {
+        self.traffic.moves.is_empty()
+            && self.traffic.reordered == 0
+            && self.residency == Flips::default()
+            && self.differences.is_empty()
+            && self.bounds.is_none()
+    }
+
+    /// Which of the bounds in force the change is beyond, a sentence each; empty where it may come into force at once.
+    pub fn beyond(&self, bounds: ChangeBounds) -> Vec<String> {
+        let mut beyond = Vec::new();
+        if self.traffic.percent > f64::from(bounds.traffic) {
+            beyond.push(format!(
+                "{:.0} % of {} would be served by another region first; the bound is {} %",
+                self.traffic.percent,
+                self.traffic.weighed.noun(),
+                bounds.traffic
+            ));
+        }
+        let flips = self.residency.more_permissive;
+        if flips > bounds.more_permissive {
+            let verdicts = if flips == 1 { "verdict" } else { "verdicts" };
+            beyond.push(format!(
+                "{flips} residency {verdicts} would become more permissive; the bound is {}",
+                bounds.more_permissive
+            ));
+        }
+        if let Some((before, after)) = self.bounds
+            && before.loosened_by(after)
+        {
+            beyond.push(format!("the bounds themselves would be loosened, from {before} to {after}"));
+        }
+        beyond
+    }
+
+    /// A line for each thing that would be otherwise, for a person.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = self.traffic.lines();
+        lines.extend(self.residency.lines());
+        lines.extend(self.differences.iter().map(ToString::to_string));
+        if self.more_differences > 0 {
+            lines.push(format!("and {} more differences", self.more_differences));
+        }
+        if let Some((before, after)) = self.bounds {
+            lines.push(format!("the bounds of a change: {before} → {after}"));
+        }
+        if lines.is_empty() {
+            lines.push("no client moves, no verdict flips, and nothing else that a dry run sees differs".to_owned());
+        }
+        lines
+    }
+}
+
+impl Weighed {
+    /// What is counted, in words.
+    pub fn noun(self) -> String {
+        match self {
+            Self::Requests(count) => format!("the recent traffic ({count} requests, older ones counting less)"),
+            Self::Classes(count) => format!("{count} client classes (no traffic was seen, so each counts the same)"),
+        }
+    }
+}
+
+impl Moves {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.moves.is_empty() {
+            lines.push(format!("{:.1} % of {} would move:", self.percent, self.weighed.noun()));
+        }
+        let name = |id: &Option<RegionId>| id.as_ref().map_or_else(|| "nowhere".to_owned(), ToString::to_string);
+        for Move { from, to, once_all_serve, percent, classes, clients } in &self.moves {
+            let mut who: Vec<String> = clients
+                .iter()
+                .take(8)
+                .map(|client| client.country.map_or_else(|| "unknown".to_owned(), |country| country.to_string()))
+                .collect();
+            if *classes as usize > who.len() {
+                who.push(format!("and {} more", *classes as usize - who.len()));
+            }
+            let when = if *once_all_serve { ", once every region serves" } else { "" };
+            lines.push(format!("  {percent:.1} % {} → {}{when}: {}", name(from), name(to), who.join(" ")));
+        }
+        if self.reordered > 0 {
+            lines.push(format!("{} client classes keep their first region and get others behind it", self.reordered));
+        }
+        lines
+    }
+}
+
+impl Flips {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (turn, count, words) in [
+            (Turn::MorePermissive, self.more_permissive, "more permissive"),
+            (Turn::Stricter, self.stricter, "stricter"),
+        ] {
+            if count == 0 {
+                continue;
+            }
+            lines.push(format!("{count} residency {} {words}:", if count == 1 { "verdict" } else { "verdicts" }));
+            let shown = self.shown.iter().filter(|flip| flip.turn == turn);
+            let mut left = count;
+            for flip in shown {
+                left = left.saturating_sub(flip.cases);
+                lines.push(format!("  {flip}"));
+            }
+            if left > 0 {
+                lines.push(format!("  and {left} more"));
+            }
+        }
+        lines
+    }
+}
+
+impl fmt::Display for Flip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { class, law, region, from, was, becomes, cases, unlabelled_in, .. } = self;
+        if let Some(namespace) = unlabelled_in {
+            write!(f, "without a class in {namespace}, ")?;
+        } else {
+            write!(f, "{class}, ")?;
+        }
+        match from {
+            Some(from) => write!(f, "law {law}, {from} → {region}: ")?,
+            None => write!(f, "law {law}, in {region}: ")?,
+        }
+        write!(f, "{was} → {becomes}")?;
+        if *cases > 1 { write!(f, " ({cases} combinations of basis and purpose)") } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.was, &self.becomes) {
+            (None, Some(becomes)) => write!(f, "{}: new: {becomes}", self.what),
+            (Some(was), None) => write!(f, "{}: gone (was {was})", self.what),
+            (was, becomes) => {
+                let text = |side: &Option<String>| side.clone().unwrap_or_default();
+                write!(f, "{}: {} → {}", self.what, text(was), text(becomes))
+            }
+        }
+    }
+}
+
+/// A candidate that waits for an operator's word.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The hash of its files: what `policy confirm` names.
+    pub hash: String,
+    /// The hash of the files in force when it was examined.
+    pub parent: String,
+    /// Since when it waits.
+    pub since: UnixMillis,
+    /// Who wanted it, and why.
+    pub because: Because,
+    /// Which bounds it is beyond, a sentence each.
+    pub beyond: Vec<String>,
+    /// All that it would change.
+    pub radius: BlastRadius,
+}
+
+/// An operator's word for a candidate that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Confirmation {
+    /// The hash of the candidate's files: another one by now refuses the word.
+    pub hash: String,
+    /// Who says so.
+    pub author: String,
+}
+
+/// What became of a tree that was handed in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Published {
+    /// It is in force here, as this generation.
+    Generation(u64),
+    /// It waits for `policy confirm`.
+    Waiting(Box<Waiting>),
+}
+
+/// Two trees to compare.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparison {
+    /// The one.
+    pub from: Side,
+    /// The other.
+    pub to: Side,
+}
+
+/// One side of a comparison.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// A generation that the region keeps.
+    Generation(u64),
+    /// These files.
+    Tree(crate::bundle::PolicyTree),
+}
+
+/// What two trees declare otherwise: strategies, lag actions, cache rules.
+pub fn declared(
+    (replication, lag, edge): (&ReplicationPlan, &LagBands, &EdgePlan),
+    (new_replication, new_lag, new_edge): (&ReplicationPlan, &LagBands, &EdgePlan),
+) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    differences.extend(Difference::between(
+        "the default strategy",
+        Some(strategy(&replication.default)),
+        Some(strategy(&new_replication.default)),
+    ));
+    let namespaces = replication.namespaces.keys().chain(new_replication.namespaces.keys());
+    for namespace in namespaces.collect::<std::collections::BTreeSet<_>>() {
+        let of = |plan: &ReplicationPlan| strategy(plan.strategy(namespace));
+        differences.extend(Difference::between(
+            format!("the strategy of `{namespace}`"),
+            Some(of(replication)),
+            Some(of(new_replication)),
+        ));
+    }
+    differences.extend(Difference::between("lag actions", Some(bands(lag)), Some(bands(new_lag))));
+    let find = |plan: &EdgePlan, name| plan.rules.iter().find(|rule| rule.name == name).map(cache);
+    let names = edge.rules.iter().chain(&new_edge.rules).map(|rule| rule.name.clone());
+    for name in names.collect::<std::collections::BTreeSet<_>>() {
+        let what = format!("the cache rule `{name}`");
+        differences.extend(Difference::between(what, find(edge, name.clone()), find(new_edge, name)));
+    }
+    // The first rule that matches decides, so the order matters; where rules came or went, it differs anyway.
+    let order = |plan: &EdgePlan, other: &EdgePlan| {
+        let in_both = plan.rules.iter().filter(|rule| other.rules.iter().any(|one| one.name == rule.name));
+        in_both.map(|rule| rule.name.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    differences.extend(Difference::between(
+        "the order of the cache rules",
+        Some(order(edge, new_edge)),
+        Some(order(new_edge, edge)),
+    ));
+    differences
+}
+
+fn strategy(strategy: &Strategy) -> String {
+    let Strategy { lag_target, conflict_resolution, priority_regions, ack, default_class } = strategy;
+    let regions = priority_regions.iter().map(RegionId::as_str).collect::<Vec<_>>().join(" ");
+    format!(
+        "{}, lag target {lag_target}, priority ({regions}), ack {ack}, default class {default_class}",
+        conflict_resolution.name()
+    )
+}
+
+fn bands(LagBands(bands): &LagBands) -> String {
+    bands.iter().map(|(from, action)| format!("{} from {from}", action.name())).collect::<Vec<_>>().join(", ")
+}
+
+fn cache(rule: &CacheRule) -> String {
+    format!("{} edge {} s, browser {} s", rule.path_prefix, rule.edge_ttl_seconds, rule.browser_ttl_seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn radius(percent: f64, more_permissive: u32, bounds: (ChangeBounds, ChangeBounds)) -> BlastRadius {
+        let traffic = Moves { weighed: Weighed::Requests(10), percent, moves: Vec::new(), reordered: 0 };
+        BlastRadius::new(traffic, Flips { more_permissive, ..Flips::default() }, Vec::new(), bounds)
+    }
+
+    #[test]
+    fn a_change_waits_beyond_a_bound_and_not_at_it() {
+        let bounds = ChangeBounds::default();
+        let beyond = |percent, flips| radius(percent, flips, (bounds, bounds)).beyond(bounds);
+        assert!(beyond(30.0, 0).is_empty());
+        assert!(beyond(30.1, 0)[0].contains("30 % of the recent traffic"), "{:?}", beyond(30.1, 0));
+        assert!(beyond(0.0, 1)[0].contains("1 residency verdict would become more permissive"));
+        assert_eq!(beyond(100.0, 7).len(), 2);
+    }
+
+    #[test]
+    fn nobody_lifts_the_bounds_with_the_save_that_they_would_hold_back() {
+        let (narrow, wide) = (ChangeBounds::default(), ChangeBounds { traffic: 100, more_permissive: 9999 });
+        assert!(radius(0.0, 0, (narrow, wide)).beyond(narrow)[0].contains("loosened"));
+        assert!(radius(0.0, 0, (wide, narrow)).beyond(wide).is_empty());
+        // Those in force count, not those of the candidate.
+        assert_eq!(radius(90.0, 5, (narrow, wide)).beyond(narrow).len(), 3);
+    }
+}
