@@ -14,7 +14,10 @@
   '((mode . eventual-consistency)
     (lag-target . 5000)
     (conflict-resolution . last-write-wins)
-    (priority-regions . (us-east eu-west))))
+    (priority-regions . (us-east eu-west))
+    ;; A save that sends more than 30 % of the recent traffic elsewhere, or lets data be
+    ;; where it may not be today, waits for `repomind-run policy confirm`.
+    (change-bounds . ((traffic . 30) (more-permissive . 0)))))
 
 ;; Namespaces take from the default what they leave out. Each says what its records are
 ;; when a writer names no class; elsewhere they are taken as the runtime's default.

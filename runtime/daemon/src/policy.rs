@@ -3,7 +3,8 @@
 //! The primary orders generations; every command here speaks with its admin
 //! address. `publish` hands in a tree from anywhere, `rollback` an earlier one.
 //! Both go through the whole gate, as a save does, and name the generation that
-//! they grew from, so that two people never overwrite each other unseen.
+//! they grew from, so that two people never overwrite each other unseen. What
+//! changes more than the bounds of a change allow waits for `confirm`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,13 +12,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Subcommand;
 use comfy_table::{Cell, Table, presets};
 use http::Method;
 use model::Finding;
 use model::bundle::{Because, GenerationInfo, PolicyTree, Proposal};
+use model::radius::{BlastRadius, Comparison, Confirmation, Published, Side, Waiting};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use similar::{ChangeTag, TextDiff};
 
 use crate::cli::{FINDING, Place};
@@ -39,7 +43,8 @@ pub enum Policy {
         #[arg(long)]
         json: bool,
     },
-    /// Show how two generations differ, or one and the files on disk. 1 when they do.
+    /// Show how two generations differ, or one and the files on disk: the lines, and what would be otherwise on the
+    /// facts of this moment. 1 when they do.
     Diff {
         /// The one generation.
         from: u64,
@@ -48,6 +53,20 @@ pub enum Policy {
         /// Where.
         #[command(flatten)]
         place: Place,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a change in force that waits because it goes beyond the bounds of a change.
+    Confirm {
+        /// The hash of its files, as `status` shows it; what waits is shown where it is left out.
+        hash: Option<String>,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Bring an earlier generation back, as a new one. The files on disk stay as they are.
     Rollback {
@@ -56,6 +75,9 @@ pub enum Policy {
         /// Why; kept with the generation.
         #[arg(long)]
         reason: String,
+        /// Also where that changes more than the bounds of a change allow.
+        #[arg(long)]
+        confirm: bool,
         /// Where.
         #[command(flatten)]
         place: Place,
@@ -67,6 +89,9 @@ pub enum Policy {
         /// Why; kept with the generation.
         #[arg(long)]
         reason: String,
+        /// Also where that changes more than the bounds of a change allow.
+        #[arg(long)]
+        confirm: bool,
         /// Where.
         #[command(flatten)]
         place: Place,
@@ -85,25 +110,16 @@ pub async fn run(command: Policy) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Policy::Diff { from, to, place } => {
-            let primary = Primary::of(&place)?;
-            let old = primary.tree(from).await?;
-            let new = match to {
-                Some(to) => primary.tree(to).await?,
-                None => crate::start::watch::read_tree(&place.tree).map_err(BadConfiguration)?,
-            };
-            let lines = diff(&old, &new);
-            lines.iter().for_each(|line| println!("{line}"));
-            Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
-        }
-        Policy::Rollback { generation, reason, place } => {
+        Policy::Diff { from, to, place, json } => Primary::of(&place)?.diff((from, to), &place, json).await,
+        Policy::Confirm { hash, place, json } => Primary::of(&place)?.confirm(hash, json).await,
+        Policy::Rollback { generation, reason, confirm, place } => {
             let primary = Primary::of(&place)?;
             let tree = primary.tree(generation).await?;
-            primary.publish(tree, format!("back to generation {generation}: {reason}")).await
+            primary.publish(tree, format!("back to generation {generation}: {reason}"), confirm).await
         }
-        Policy::Publish { dir, reason, place } => {
+        Policy::Publish { dir, reason, confirm, place } => {
             let tree = crate::start::watch::read_tree(&dir).map_err(BadConfiguration)?;
-            Primary::of(&place)?.publish(tree, reason).await
+            Primary::of(&place)?.publish(tree, reason, confirm).await
         }
     }
 }
@@ -129,27 +145,121 @@ impl Primary {
         self.client.get_admin(self.admin, &format!("/policy/tree?generation={generation}")).await
     }
 
-    async fn publish(&self, tree: PolicyTree, reason: String) -> anyhow::Result<ExitCode> {
+    async fn publish(&self, tree: PolicyTree, reason: String, confirmed: bool) -> anyhow::Result<ExitCode> {
         let parent = self.client.status(self.admin).await?.policy_hash;
-        let author = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
-        let body = serde_json::to_vec(&Proposal { parent, because: Because { author, reason }, tree })?;
-        let headers = [("content-type", "application/json")];
-        let path = "/policy/publish";
-        let reply = self.client.send(Method::POST, self.admin, path, &headers, Bytes::from(body), PATIENCE).await?;
-        let answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-        if reply.status.is_success() {
-            println!("generation {} is in force in the primary and on its way to the others", answer["generation"]);
-            return Ok(ExitCode::SUCCESS);
-        }
-        match serde_json::from_value::<Vec<Finding>>(answer["findings"].clone()) {
-            Ok(findings) if !findings.is_empty() => {
-                findings.iter().for_each(|finding| eprintln!("{}\n", finding.render(false)));
-                eprintln!("refused: nothing was changed");
+        let because = Because { author: author(), reason };
+        match self.post("/policy/publish", &Proposal { parent, because, tree, confirmed }).await? {
+            Ok(Published::Generation(number)) => Ok(in_force(number)),
+            Ok(Published::Waiting(waiting)) => {
+                say(&waiting);
                 Ok(ExitCode::from(FINDING))
             }
+            Err(findings) => Ok(refused(&findings)),
+        }
+    }
+
+    /// Gives the word for what waits, or shows it where nobody says for what the word is.
+    async fn confirm(&self, hash: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
+        let Some(hash) = hash else {
+            let waiting: Option<Waiting> = self.client.get_admin(self.admin, "/policy/waiting").await?;
+            match &waiting {
+                _ if json => println!("{}", serde_json::to_string_pretty(&waiting)?),
+                Some(waiting) => say(waiting),
+                None => println!("nothing waits for a word"),
+            }
+            return Ok(if waiting.is_some() { ExitCode::from(FINDING) } else { ExitCode::SUCCESS });
+        };
+        #[derive(serde::Deserialize, Serialize)]
+        struct Confirmed {
+            generation: u64,
+        }
+        match self.post::<Confirmed>("/policy/confirm", &Confirmation { hash, author: author() }).await? {
+            Ok(confirmed) if json => {
+                println!("{}", serde_json::to_string_pretty(&confirmed)?);
+                Ok(ExitCode::SUCCESS)
+            }
+            Ok(confirmed) => Ok(in_force(confirmed.generation)),
+            Err(findings) => Ok(refused(&findings)),
+        }
+    }
+
+    async fn diff(&self, (from, to): (u64, Option<u64>), place: &Place, json: bool) -> anyhow::Result<ExitCode> {
+        let old = self.tree(from).await?;
+        let (new, side) = match to {
+            Some(to) => (self.tree(to).await?, Side::Generation(to)),
+            None => {
+                let tree = crate::start::watch::read_tree(&place.tree).map_err(BadConfiguration)?;
+                (tree.clone(), Side::Tree(tree))
+            }
+        };
+        let lines = diff(&old, &new);
+        let radius = match lines.is_empty() {
+            true => None,
+            false => {
+                match self.post("/policy/compare", &Comparison { from: Side::Generation(from), to: side }).await? {
+                    Ok(radius) => Some::<BlastRadius>(radius),
+                    Err(findings) => return Ok(refused(&findings)),
+                }
+            }
+        };
+        if json {
+            println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "lines": lines, "radius": radius }))?);
+        } else {
+            lines.iter().for_each(|line| println!("{line}"));
+            for line in radius.iter().flat_map(BlastRadius::lines) {
+                println!("{line}");
+            }
+        }
+        Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
+    }
+
+    /// Posts a body and reads the answer, or the findings of a refusal.
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<Result<T, Vec<Finding>>> {
+        let (body, headers) = (serde_json::to_vec(body)?, [("content-type", "application/json")]);
+        let reply = self.client.send(Method::POST, self.admin, path, &headers, Bytes::from(body), PATIENCE).await?;
+        if reply.status.is_success() {
+            return serde_json::from_slice(&reply.body).map(Ok).with_context(|| format!("{}{path}", self.admin));
+        }
+        let answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        match serde_json::from_value::<Vec<Finding>>(answer["findings"].clone()) {
+            Ok(findings) if !findings.is_empty() => Ok(Err(findings)),
             _ => bail!("{}{path} answered {}: {}", self.admin, reply.status, reply.excerpt()),
         }
     }
+}
+
+fn author() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned())
+}
+
+fn in_force(number: u64) -> ExitCode {
+    println!("generation {number} is in force in the primary and on its way to the others");
+    ExitCode::SUCCESS
+}
+
+fn refused(findings: &[Finding]) -> ExitCode {
+    findings.iter().for_each(|finding| eprintln!("{}\n", finding.render(false)));
+    eprintln!("refused: nothing was changed");
+    ExitCode::from(FINDING)
+}
+
+fn say(waiting: &Waiting) {
+    account(waiting).iter().for_each(|line| println!("{line}"));
+}
+
+/// A change that waits, for a person: which bounds it is beyond, what it would change, how to put it in force.
+pub fn account(waiting: &Waiting) -> Vec<String> {
+    let Waiting { hash, since, because, beyond, radius, .. } = waiting;
+    let mut lines = vec![format!("{hash} ({}, {}) waits since {}:", because.author, because.reason, age(since.0))];
+    lines.extend(beyond.iter().map(|bound| format!("  {bound}")));
+    lines.push("it would change:".to_owned());
+    lines.extend(radius.lines().iter().map(|line| format!("  {line}")));
+    lines.push(format!("to put it in force: repomind-run policy confirm {hash}"));
+    lines
 }
 
 fn table(all: &[GenerationInfo]) -> Table {

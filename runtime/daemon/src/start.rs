@@ -5,6 +5,7 @@
 //! be replaced at any time; until the first generation is in force the region
 //! denies every record and reports that it is not ready.
 
+pub mod gate;
 mod gauges;
 pub mod generations;
 mod history;
@@ -14,6 +15,7 @@ pub mod probes;
 pub mod repl;
 pub mod running;
 mod snapshot;
+pub mod traffic;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -152,7 +154,9 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     };
     let notary = Notary::open(&me.id, keys, &data)?;
     let countries = Arc::new(routing::CountryTable::bundled());
-    let dns_config = DnsConfig::new(me.id.clone(), cookies, countries.clone());
+    let traffic = Arc::new(traffic::Traffic::default());
+    let dns_config =
+        DnsConfig { traffic: traffic.here.clone(), ..DnsConfig::new(me.id.clone(), cookies, countries.clone()) };
     let region = Arc::new(RunningRegion {
         classes: routing::classes(),
         health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
@@ -174,6 +178,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         notary,
         plans,
         apis,
+        traffic,
         countries,
         started,
     });
@@ -275,7 +280,11 @@ fn start_tasks(
         let address = region.regions.by_id[&peer].addresses.peer;
         let connect = || PeerClient::new(peer.clone(), address, identity, region.wan.clone());
         witnesses.push(connect()?);
-        tasks.spawn(probes::probe_peer(region.clone(), peer.clone(), Arc::new(connect()?), stop.clone()));
+        let client = Arc::new(connect()?);
+        if region.me == region.regions.primary {
+            tasks.spawn(traffic::keep(region.clone(), peer.clone(), client.clone(), stop.clone()));
+        }
+        tasks.spawn(probes::probe_peer(region.clone(), peer.clone(), client, stop.clone()));
         tasks.spawn(net::run_link(region.data.clone(), Arc::new(connect()?), stop.clone()));
     }
     tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));

@@ -31,6 +31,10 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
                 println!("{}: policies on disk are not in force: {error}", region.id);
             }
         }
+        for waiting in status.regions.iter().filter_map(|region| region.policy_waiting.as_ref()) {
+            println!("\nA change goes beyond the bounds of a change and waits for a word:");
+            crate::policy::account(waiting).iter().for_each(|line| println!("{line}"));
+        }
         if status.regions.is_empty() {
             println!("no region answers; start them with `repomind-run deploy`");
         }
@@ -101,7 +105,11 @@ pub fn table(status: &ClusterStatus) -> Table {
             0 => format!("{} {}", link.peer, link.lag_ms),
             backlog => format!("{} {} ({backlog} waiting)", link.peer, link.lag_ms),
         });
-        let mark = if region.policy_errors.is_empty() { "" } else { " !" };
+        let mark = match (region.policy_errors.is_empty(), &region.policy_waiting) {
+            (false, _) => " !",
+            (true, Some(_)) => " ?",
+            (true, None) => "",
+        };
         table.add_row([
             Cell::new(name),
             state,

@@ -112,6 +112,9 @@ pub struct Proposal {
     pub because: Because,
     /// The files.
     pub tree: PolicyTree,
+    /// Whether they are to come into force also where they change more than the bounds of a change allow.
+    #[serde(default)]
+    pub confirmed: bool,
 }
 
 /// A bundle's bytes and the signature over them.

@@ -9,6 +9,7 @@ use crate::diagnostic::Finding;
 use crate::edge::EdgePlan;
 use crate::judgement::FailoverPlan;
 use crate::names::RegionId;
+use crate::radius::ChangeBounds;
 use crate::record::{Address, Sibling};
 use crate::replication::{LagBands, ReplicationPlan};
 use crate::residency::{RegionPolicy, ResidencyCase, Verdict};
@@ -61,6 +62,11 @@ pub enum Question {
         /// Keys and their complete sibling sets, in dot order.
         conflicts: Vec<(Address, Vec<Sibling>)>,
     },
+    /// Settle the conflicts that resolvers are tried on at load, by the named resolver: for comparing two generations.
+    Samples {
+        /// The resolver.
+        resolver: String,
+    },
     /// Evaluate forms from the REPL in a scratch child that dies afterwards.
     Eval {
         /// Scheme source.
@@ -81,6 +87,8 @@ pub struct Declarations {
     pub edge: EdgePlan,
     /// The names of the resolvers defined.
     pub resolvers: Vec<String>,
+    /// What a save may change without a second look while this tree is in force.
+    pub bounds: ChangeBounds,
     /// How many tests of the files' own held. One that does not refuses the tree.
     pub tests_passed: u32,
     /// Those tests, in order; the first few thousand.
@@ -146,6 +154,8 @@ pub enum Answer {
     Resolved(Resolution),
     /// One settlement a conflict, in their order, or what is wrong with it.
     ResolvedMany(Vec<Result<Resolution, Vec<Finding>>>),
+    /// The conflicts tried, as Scheme writes them, and what was made of each; nothing where the resolver failed.
+    Samples(Vec<(String, Option<Resolution>)>),
     /// What was printed, then the value of the last form as Scheme writes it.
     Value(String),
     /// The files, or the answer, are not acceptable. All findings at once.

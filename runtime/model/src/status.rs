@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::judgement::FailoverPlan;
 use crate::names::RegionId;
+use crate::radius::Waiting;
 use crate::routing::RegionState;
 
 /// One region as it sees itself and its peers.
@@ -30,6 +31,9 @@ pub struct RegionStatus {
     pub policy_hash: String,
     /// Why the files on disk are not in force, one line a finding; empty when they are.
     pub policy_errors: Vec<String>,
+    /// Files that are good and change so much that they wait for `policy confirm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_waiting: Option<Waiting>,
     /// Which region it takes for the primary.
     pub primary: RegionId,
     /// How it sees each other region.

@@ -106,8 +106,8 @@ impl Admin {
         let with_rows = request.uri().query() != Some("rows=no");
         let known = match path.as_str() {
             "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows" | "/ledger"
-            | "/evidence" | "/policy/history" | "/policy/tree" => Method::GET,
-            "/policy/publish" => Method::POST,
+            | "/evidence" | "/policy/history" | "/policy/tree" | "/policy/waiting" => Method::GET,
+            "/policy/publish" | "/policy/confirm" | "/policy/compare" => Method::POST,
             "/wan" => {
                 if method == Method::GET {
                     Method::GET
@@ -139,6 +139,9 @@ impl Admin {
             "/rows" => Ok(self.rows()),
             "/policy/history" => policies::history(self.region.clone()).await,
             "/policy/tree" => policies::tree(self.region.clone(), request.uri().query()).await,
+            "/policy/waiting" => Ok(policies::waiting(&*self.region)),
+            "/policy/confirm" => policies::confirm(self.region.clone(), request.into_body()).await,
+            "/policy/compare" => policies::compare(self.region.clone(), request.into_body()).await,
             "/policy/publish" => policies::publish(self.region.clone(), request.into_body()).await,
             "/ledger" => self.ledger().await,
             "/evidence" => Ok(self.evidence(with_rows)),

@@ -32,10 +32,12 @@ use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
 use model::judgement::Decision;
+use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::region::Regions;
-use model::routing::{Observation, RegionState};
+use model::routing::{ClientClass, Observation, RegionState};
 use model::status::RegionStatus;
 use model::{Country, Finding, RegionId, UnixMillis};
+use routing::TrafficCounts;
 
 pub use admin::{MetricsError, MetricsHandle, install_metrics, serve_admin};
 pub use attest::{AttestError, attest};
@@ -84,8 +86,18 @@ pub trait Region: Send + Sync + 'static {
     fn policy_history(&self) -> Vec<GenerationInfo>;
     /// The files of a generation, or why they cannot be had. Reads a file.
     fn policy_tree(&self, generation: u64) -> Result<PolicyTree, String>;
-    /// Makes a tree the next generation everywhere, and gives its number, or all findings.
-    fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<u64, Vec<Finding>>>;
+    /// Makes a tree the next generation everywhere, or lets it wait for a word, or gives all findings.
+    fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<Published, Vec<Finding>>>;
+    /// The candidate that waits for a word.
+    fn waiting(&self) -> Option<Waiting>;
+    /// Gives that word, and the number of the generation that is in force then, or all findings.
+    fn confirm(self: Arc<Self>, word: Confirmation) -> BoxFuture<'static, Result<u64, Vec<Finding>>>;
+    /// What would be otherwise under one tree than under another, on the facts of this moment.
+    fn compare(self: Arc<Self>, trees: Comparison) -> BoxFuture<'static, Result<BlastRadius, Vec<Finding>>>;
+    /// Where requests that are routed are counted, by the client's country.
+    fn traffic(&self) -> &TrafficCounts;
+    /// What this region counted lately, as peers are told.
+    fn recent_traffic(&self) -> BTreeMap<ClientClass, f64>;
     /// Cosigns the ledger of `from`, and gives the signature line, which is on disk by then.
     fn cosign(
         self: Arc<Self>,

@@ -1,10 +1,13 @@
-//! Policy generations over the admin interface: list, show, publish.
+//! Policy generations over the admin interface: list, show, compare, publish, confirm.
 
 use std::sync::Arc;
 
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
+use model::Finding;
 use model::bundle::Proposal;
+use model::radius::{Comparison, Confirmation, Published};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::problem::Problem;
@@ -30,17 +33,43 @@ pub(crate) async fn tree(region: Arc<dyn Region>, query: Option<&str>) -> Result
     Ok(json_response(&tree))
 }
 
-/// `POST /policy/publish` with a [`Proposal`]. All findings of a tree that is refused stand in `findings`.
+/// `POST /policy/publish` with a [`Proposal`]: 200 with `generation`, or 202 with what is `waiting` for
+/// `/policy/confirm`. All findings of a tree that is refused stand in `findings`.
 pub(crate) async fn publish(region: Arc<dyn Region>, body: Incoming) -> Result<Response<Body>, Problem> {
-    let body = collect(body, limits::BUNDLE_BYTES).await?;
-    let proposal: Proposal =
-        serde_json::from_slice(&body).map_err(|error| Problem::field("body", error.to_string()))?;
-    match region.publish(proposal).await {
-        Ok(generation) => Ok(json_response(&json!({ "generation": generation }))),
-        Err(findings) => {
-            let detail = findings.first().map_or_else(String::new, ToString::to_string);
-            let findings = serde_json::to_value(&findings).unwrap_or_default();
-            Err(Problem::new(StatusCode::CONFLICT, "policy-refused", detail).with("findings", findings))
-        }
+    let proposal: Proposal = read(body).await?;
+    let published = region.publish(proposal).await.map_err(refused)?;
+    let mut response = json_response(&published);
+    if matches!(published, Published::Waiting(_)) {
+        *response.status_mut() = StatusCode::ACCEPTED;
     }
+    Ok(response)
+}
+
+/// `GET /policy/waiting`: the candidate that waits, or null.
+pub(crate) fn waiting(region: &dyn Region) -> Response<Body> {
+    json_response(&region.waiting())
+}
+
+/// `POST /policy/confirm` with a [`Confirmation`].
+pub(crate) async fn confirm(region: Arc<dyn Region>, body: Incoming) -> Result<Response<Body>, Problem> {
+    let word: Confirmation = read(body).await?;
+    let generation = region.confirm(word).await.map_err(refused)?;
+    Ok(json_response(&json!({ "generation": generation })))
+}
+
+/// `POST /policy/compare` with a [`Comparison`]: what would be otherwise, on the facts of this moment.
+pub(crate) async fn compare(region: Arc<dyn Region>, body: Incoming) -> Result<Response<Body>, Problem> {
+    let trees: Comparison = read(body).await?;
+    Ok(json_response(&region.compare(trees).await.map_err(refused)?))
+}
+
+async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {
+    let body = collect(body, limits::BUNDLE_BYTES).await?;
+    serde_json::from_slice(&body).map_err(|error| Problem::field("body", error.to_string()))
+}
+
+fn refused(findings: Vec<Finding>) -> Problem {
+    let detail = findings.first().map_or_else(String::new, ToString::to_string);
+    let findings = serde_json::to_value(&findings).unwrap_or_default();
+    Problem::new(StatusCode::CONFLICT, "policy-refused", detail).with("findings", findings)
 }

@@ -17,11 +17,12 @@ use model::bundle::SignedBundle;
 use model::edge::{CacheRule, EdgePlan};
 use model::names::Feature;
 use model::question::Resolution;
+use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::record::{Address, DataClass, Labels, Sibling};
 use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
 use model::replication::{AckLevel, ConflictResolution, LagAction, LagBands, ReplicationPlan, Strategy};
 use model::residency::{CaseRuling, RegionPolicy, ResidencyPlan, Verdict};
-use model::routing::{DnsPlan, Observation, Ranking, RegionState, RoutingPlan};
+use model::routing::{ClientClass, DnsPlan, Observation, Ranking, RegionState, RoutingPlan};
 use model::status::RegionStatus;
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use net::{CosignAnswer, CosignRefusal, Identity, PeerClient, PeerError, PolicyInForce, TokenVerifier, Wan, pki};
@@ -49,6 +50,7 @@ struct Fixture {
     plans: Arc<Plans>,
     apis: BTreeMap<RegionId, Uri>,
     wan: Wan,
+    traffic: routing::TrafficCounts,
 }
 
 impl net::Region for Fixture {
@@ -78,6 +80,7 @@ impl net::Region for Fixture {
             generation: 7,
             policy_hash: String::new(),
             policy_errors: Vec::new(),
+            policy_waiting: None,
             primary: self.me.clone(),
             sees: BTreeMap::new(),
             rtt_ms: BTreeMap::new(),
@@ -101,8 +104,26 @@ impl net::Region for Fixture {
     fn policy_tree(&self, generation: u64) -> Result<model::bundle::PolicyTree, String> {
         Err(format!("generation {generation} is not kept here"))
     }
-    fn publish(self: Arc<Self>, _: model::bundle::Proposal) -> BoxFuture<'static, Result<u64, Vec<model::Finding>>> {
+    fn publish(
+        self: Arc<Self>,
+        _: model::bundle::Proposal,
+    ) -> BoxFuture<'static, Result<Published, Vec<model::Finding>>> {
+        Box::pin(async { Ok(Published::Generation(8)) })
+    }
+    fn waiting(&self) -> Option<Waiting> {
+        None
+    }
+    fn confirm(self: Arc<Self>, _: Confirmation) -> BoxFuture<'static, Result<u64, Vec<model::Finding>>> {
         Box::pin(async { Ok(8) })
+    }
+    fn compare(self: Arc<Self>, _: Comparison) -> BoxFuture<'static, Result<BlastRadius, Vec<model::Finding>>> {
+        Box::pin(async { Err(Vec::new()) })
+    }
+    fn traffic(&self) -> &routing::TrafficCounts {
+        &self.traffic
+    }
+    fn recent_traffic(&self) -> BTreeMap<ClientClass, f64> {
+        self.traffic.recent(model::Mono(0))
     }
     fn ready(&self) -> Result<(), String> {
         Ok(())
@@ -211,7 +232,8 @@ fn fixture_with(dir: &std::path::Path, me: &str, apis: BTreeMap<RegionId, Uri>, 
     let peers = names.iter().map(|name| id(name)).filter(|name| *name != id(me)).collect();
     let shared = Arc::new(ArcSwap::from_pointee(plans.clone()));
     let data = DataPlane::open(id(me), peers, &dir.join(me), shared, Arc::new(Nobody), [1; 32]).unwrap();
-    Arc::new(Fixture { me: id(me), regions, data, plans: Arc::new(plans), apis, wan: Wan::emulated() })
+    let traffic = routing::TrafficCounts::default();
+    Arc::new(Fixture { me: id(me), regions, data, plans: Arc::new(plans), apis, wan: Wan::emulated(), traffic })
 }
 
 fn keys() -> tempfile::TempDir {

@@ -93,6 +93,7 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
         Question::ResolveMany { resolver, conflicts } => {
             interpreter.resolve_many(&resolver, &conflicts).map(Answer::ResolvedMany)
         }
+        Question::Samples { resolver } => interpreter.samples(&resolver).map(Answer::Samples),
         Question::Eval { source } => {
             cage::drain(printed);
             interpreter.evaluate(&source).map(|value| {

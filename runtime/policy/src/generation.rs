@@ -193,7 +193,7 @@ fn difference(question: &Question) -> Finding {
         Question::Residency { .. } => ("compliance/data-residency.scm", "the rulings"),
         Question::Health { .. } => ("traffic-routing/failover.scm", "the verdict"),
         Question::Failover { .. } => ("traffic-routing/failover.scm", "the plan"),
-        Question::Resolve { .. } | Question::ResolveMany { .. } => {
+        Question::Resolve { .. } | Question::ResolveMany { .. } | Question::Samples { .. } => {
             ("data-replication/conflict-resolution.scm", "the settlements")
         }
         Question::Load { .. } | Question::Eval { .. } => ("", "the answer"),

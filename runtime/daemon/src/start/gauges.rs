@@ -24,6 +24,7 @@ pub fn describe() {
     describe_gauge!("repomind_replication_backlog", Unit::Count, "entries that a peer has not durably taken over");
     describe_gauge!("repomind_policy_generation", "number of the policy generation in force");
     describe_gauge!("repomind_policy_refused", "1 while the files on disk are not in force because of findings");
+    describe_gauge!("repomind_policy_waiting", "1 while a change waits for `policy confirm`");
     describe_counter!("repomind_policy_refusals_total", "saves that were refused");
     describe_counter!("repomind_routing_tables_total", "routing tables published because facts had changed");
     describe_counter!("repomind_region_transitions_total", "changes of a region's state, as this region sees it");
@@ -63,6 +64,8 @@ pub async fn keep(region: Arc<RunningRegion>, stop: CancellationToken) {
 }
 
 fn set(region: &RunningRegion) {
+    // Folds what was counted, so that it ages also while nobody asks for it.
+    region.traffic.here.recent(region.now());
     for (id, seen) in region.states.load().iter() {
         // Every state that a region can be in, so that the one it left reads 0.
         for state in RegionState::ALL {

@@ -1,10 +1,16 @@
 //! Takes policy generations through their life: loaded, compiled to plans, in force.
 //!
 //! ```text
-//!   edited tree ──propose──▶ loading ──▶ compiled ──▶ signed ──▶ in force ──▶ sent to the others
-//!   bundle from the primary ─receive──▶ verified ──▶ loading ──▶ compiled ──▶ in force
+//!   edited tree ──propose──▶ the gate ──▶ signed ──▶ in force ──▶ sent to the others
+//!                               │ beyond the bounds of a change
+//!                               └──▶ waiting ──confirm──▶ the gate once more ──▶ signed ──▶ …
+//!   bundle from the primary ─receive──▶ verified ──▶ the gate ──▶ in force
 //!                                          └── any failure: the last good generation stays
 //! ```
+//!
+//! What the gate looks at is in [`super::gate`]. A candidate that waits is kept in
+//! memory: after a restart, the same files are examined again and wait again. It
+//! is dropped by whatever comes after it, a newer save or another generation in force.
 //!
 //! Until consensus orders generations, only the region whose file says
 //! `primary: true` proposes; the others refuse bundles from anyone else.
@@ -16,15 +22,15 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use data::DataPlane;
 use data::plans::Plans;
 use model::bundle::{Because, Bundle, GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
-use model::question::{Answer, Declarations, Question};
+use model::radius::{BlastRadius, ChangeBounds, Comparison, Confirmation, Side, Waiting};
 use model::region::Regions;
-use model::residency::ResidencyPlan;
-use model::routing::{Facts, RoutingPlan};
+use model::routing::Facts;
 use model::{Finding, RegionId, UnixMillis};
 use net::pki::{BundleSigner, BundleVerifier};
 use net::{DnsAnswers, PolicyInForce};
-use policy::{Generation, HostError, PolicyHost};
+use policy::{Generation, PolicyHost};
 
+use super::gate::{self, Candidate, Moment};
 use super::history::History;
 
 /// How many kept generations are tried after a restart before a region waits for the primary.
@@ -38,6 +44,16 @@ struct Live {
     signed: Arc<SignedBundle>,
     /// Since when it is in force here.
     since: UnixMillis,
+    /// The resolvers that it defines.
+    resolvers: Vec<String>,
+    /// What a save may change without a second look.
+    bounds: ChangeBounds,
+}
+
+/// A candidate that waits for a word, and its files.
+struct Held {
+    waiting: Waiting,
+    tree: PolicyTree,
 }
 
 /// Holds the generation in force and moves to the next.
@@ -55,6 +71,7 @@ pub struct Generations {
     /// Where the ledger is.
     data: DataPlane,
     live: ArcSwapOption<Live>,
+    waiting: ArcSwapOption<Held>,
     findings: ArcSwap<Vec<Finding>>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
@@ -82,6 +99,17 @@ pub enum RefusedGeneration {
         /// What is in force.
         ours: String,
     },
+    /// The word was for something that does not wait, or not any more.
+    #[error("{asked} does not wait for a word; {}", .waits.as_ref().map_or_else(|| "nothing does".to_owned(), |hash| format!("{hash} does")))]
+    NotWaiting {
+        /// What the word was for.
+        asked: String,
+        /// What waits.
+        waits: Option<String>,
+    },
+    /// A side of a comparison cannot be had.
+    #[error("{0}")]
+    Side(String),
     /// The host gave no usable answer.
     #[error("the policy host did not compile the plan: {0}")]
     Host(String),
@@ -93,6 +121,8 @@ pub enum Proposed {
     Unchanged,
     /// They are in force now, as this generation.
     InForce(u64),
+    /// They are good, change more than the bounds allow, and wait for a word.
+    Waiting(Box<Waiting>),
 }
 
 impl Generations {
@@ -117,6 +147,7 @@ impl Generations {
             dns,
             data,
             live: ArcSwapOption::empty(),
+            waiting: ArcSwapOption::empty(),
             findings: ArcSwap::from_pointee(Vec::new()),
             changing: tokio::sync::Mutex::new(()),
         }
@@ -183,7 +214,8 @@ impl Generations {
                 let bundle = self.verify(&signed)?;
                 // It has been in force since it was kept, also where the region was down meanwhile.
                 let since = unix(self.history.kept_at(generation).unwrap_or(SystemTime::UNIX_EPOCH));
-                self.take(bundle, signed, facts.clone(), since).await.map_err(|error| error.to_string())
+                let candidate = self.compile(&bundle, &facts).await.map_err(|error| error.to_string())?;
+                Ok::<_, String>(self.install(bundle, signed, candidate, since).await)
             };
             match resumed.await {
                 Ok(number) => return Some(number),
@@ -219,6 +251,11 @@ impl Generations {
         Ok(self.verify(&self.history.load(generation)?)?.tree)
     }
 
+    /// The candidate that waits for a word.
+    pub fn waiting(&self) -> Option<Waiting> {
+        self.waiting.load().as_ref().map(|held| held.waiting.clone())
+    }
+
     /// Makes `tree` the next generation, if it differs from the one in force.
     ///
     /// # Errors
@@ -227,10 +264,10 @@ impl Generations {
         &self,
         tree: PolicyTree,
         because: Because,
-        (facts, now): (Facts, UnixMillis),
+        moment: &Moment,
     ) -> Result<Proposed, RefusedGeneration> {
         let _one = self.changing.lock().await;
-        self.propose_next(tree, because, (facts, now)).await
+        self.propose_next(tree, because, moment, false).await
     }
 
     /// Makes a tree that somebody handed in the next generation.
@@ -238,30 +275,63 @@ impl Generations {
     /// # Errors
     /// [`RefusedGeneration::Stale`] where other files are in force than the proposer saw, and all of
     /// [`Generations::propose`].
-    pub async fn publish(
-        &self,
-        proposal: Proposal,
-        (facts, now): (Facts, UnixMillis),
-    ) -> Result<u64, RefusedGeneration> {
+    pub async fn publish(&self, proposal: Proposal, moment: &Moment) -> Result<Proposed, RefusedGeneration> {
         let _one = self.changing.lock().await;
         let ours = self.hash();
         if proposal.parent != ours {
             return Err(RefusedGeneration::Stale { parent: proposal.parent, ours });
         }
-        match self.propose_next(proposal.tree, proposal.because, (facts, now)).await? {
-            Proposed::Unchanged => Ok(self.number()),
+        self.propose_next(proposal.tree, proposal.because, moment, proposal.confirmed).await
+    }
+
+    /// Puts the candidate that waits in force, on somebody's word. It passes the gate once more: the facts may be
+    /// others by now.
+    ///
+    /// # Errors
+    /// [`RefusedGeneration::NotWaiting`] where another candidate waits or none, and all of [`Generations::propose`].
+    pub async fn confirm(&self, word: Confirmation, moment: &Moment) -> Result<u64, RefusedGeneration> {
+        let _one = self.changing.lock().await;
+        let held = self.waiting.load_full();
+        let Some(held) = held.as_ref().filter(|held| held.waiting.hash == word.hash) else {
+            let waits = held.as_ref().map(|held| held.waiting.hash.clone());
+            return Err(RefusedGeneration::NotWaiting { asked: word.hash, waits });
+        };
+        let Because { author, reason } = held.waiting.because.clone();
+        let because = Because { author, reason: format!("{reason} (confirmed by {})", word.author) };
+        match self.propose_next(held.tree.clone(), because, moment, true).await? {
             Proposed::InForce(number) => Ok(number),
+            Proposed::Unchanged | Proposed::Waiting(_) => Ok(self.number()),
         }
+    }
+
+    /// What would be otherwise under one tree than under another.
+    ///
+    /// # Errors
+    /// Where one of them cannot be had or is not good. What is in force stays as it is in any case.
+    pub async fn compare(&self, trees: Comparison, moment: &Moment) -> Result<BlastRadius, RefusedGeneration> {
+        let tree = |side: Side| match side {
+            Side::Tree(tree) => Ok(tree),
+            Side::Generation(number) => self.tree(number).map_err(RefusedGeneration::Side),
+        };
+        let (from, to) = (tree(trees.from)?, tree(trees.to)?);
+        let around = (&*self.regions, &moment.facts);
+        let before = gate::compile(&self.host, &from, 0, around).await?;
+        let after = gate::compile(&self.host, &to, 0, around).await?;
+        let before = (&before.child, &before.plans, before.resolvers.as_slice(), before.bounds);
+        gate::dry_run(before, &after, (&self.regions, moment)).await
     }
 
     async fn propose_next(
         &self,
         tree: PolicyTree,
         because: Because,
-        (facts, now): (Facts, UnixMillis),
+        moment: &Moment,
+        confirmed: bool,
     ) -> Result<Proposed, RefusedGeneration> {
-        let (number, parent) =
-            self.live.load().as_ref().map_or((1, None), |live| (live.bundle.generation + 1, Some(live.hash)));
+        let live = self.live.load_full();
+        let (number, parent) = live.as_ref().map_or((1, None), |live| (live.bundle.generation + 1, Some(live.hash)));
+        // Whatever waited was proposed before this.
+        self.hold(None);
         if parent == Some(tree.hash()) {
             self.findings.store(Arc::default());
             return Ok(Proposed::Unchanged);
@@ -269,10 +339,51 @@ impl Generations {
         let Some(signer) = &self.signer else {
             return Err(RefusedGeneration::Host("this region holds no key to sign generations with".into()));
         };
-        let bundle = Bundle { generation: number, parent, proposer: self.me.clone(), proposed_at: now, because, tree };
+        let proposed_at = moment.now;
+        let bundle = Bundle { generation: number, parent, proposer: self.me.clone(), proposed_at, because, tree };
+        let candidate = self.examine(&bundle, &moment.facts).await?;
+        if let Some(live) = &live {
+            let radius = self.dry_run(live, &candidate, moment).await?;
+            let beyond = radius.beyond(live.bounds);
+            if !confirmed && !beyond.is_empty() {
+                return Ok(Proposed::Waiting(Box::new(self.let_wait(bundle, live.hash, beyond, radius))));
+            }
+            for line in radius.lines() {
+                tracing::info!(generation = number, "this change: {line}");
+            }
+        }
         let bytes = net::pki::bundle_bytes(&bundle);
         let signed = SignedBundle { signature: signer.sign(&bytes), bundle: bytes };
-        self.take(bundle, signed, facts, now).await.map(Proposed::InForce)
+        Ok(Proposed::InForce(self.install(bundle, signed, candidate, moment.now).await))
+    }
+
+    async fn dry_run(
+        &self,
+        live: &Live,
+        candidate: &Candidate,
+        moment: &Moment,
+    ) -> Result<BlastRadius, RefusedGeneration> {
+        let plans = self.plans.load_full();
+        let before = (&live.child, &*plans, live.resolvers.as_slice(), live.bounds);
+        gate::dry_run(before, candidate, (&self.regions, moment)).await
+    }
+
+    /// Keeps a candidate until somebody gives a word for it.
+    fn let_wait(&self, bundle: Bundle, parent: TreeHash, beyond: Vec<String>, radius: BlastRadius) -> Waiting {
+        let (hash, parent) = (bundle.tree.hash().to_string(), parent.to_string());
+        let waiting = Waiting { hash, parent, since: bundle.proposed_at, because: bundle.because, beyond, radius };
+        for line in waiting.beyond.iter().cloned().chain(waiting.radius.lines()) {
+            tracing::warn!(files = %waiting.hash, "a change waits for `policy confirm`: {line}");
+        }
+        self.findings.store(Arc::default());
+        metrics::gauge!("repomind_policy_refused").set(0.0);
+        self.hold(Some(Held { waiting: waiting.clone(), tree: bundle.tree }));
+        waiting
+    }
+
+    fn hold(&self, held: Option<Held>) {
+        metrics::gauge!("repomind_policy_waiting").set(f64::from(u8::from(held.is_some())));
+        self.waiting.store(held.map(Arc::new));
     }
 
     /// Takes over a generation that another region proposed.
@@ -289,7 +400,8 @@ impl Generations {
         if bundle.generation <= self.number() {
             return Ok(self.number());
         }
-        self.take(bundle, signed, facts, unix(SystemTime::now())).await
+        let candidate = self.examine(&bundle, &facts).await?;
+        Ok(self.install(bundle, signed, candidate, unix(SystemTime::now())).await)
     }
 
     fn verify(&self, signed: &SignedBundle) -> Result<Bundle, String> {
@@ -299,38 +411,43 @@ impl Generations {
         net::pki::bundle_from_bytes(&signed.bundle)
     }
 
-    async fn take(
-        &self,
-        bundle: Bundle,
-        signed: SignedBundle,
-        facts: Facts,
-        since: UnixMillis,
-    ) -> Result<u64, RefusedGeneration> {
-        let number = bundle.generation;
-        match self.compile(&bundle, facts).await {
-            Ok((child, plans)) => {
-                self.keep(number, &signed);
-                let hash = bundle.tree.hash();
-                let signed = Arc::new(signed);
-                let old = self.live.swap(Some(Arc::new(Live { child, bundle, hash, signed, since })));
-                self.put_in_force(plans);
-                if let Err(error) = self.data.in_force(number, hash).await {
-                    tracing::error!(generation = number, %error, "the ledger does not tell of the generation");
-                }
-                self.findings.store(Arc::default());
-                metrics::gauge!("repomind_policy_generation").set(number as f64);
-                metrics::gauge!("repomind_policy_refused").set(0.0);
-                tracing::info!(generation = number, %hash, "policy generation in force");
-                drop(old);
-                Ok(number)
+    /// The parts of the gate that every region insists on.
+    async fn examine(&self, bundle: &Bundle, facts: &Facts) -> Result<Candidate, RefusedGeneration> {
+        let examined = async {
+            let candidate = self.compile(bundle, facts).await?;
+            gate::determinism(&candidate, facts).await?;
+            Ok(candidate)
+        };
+        examined.await.inspect_err(|refused| {
+            if let RefusedGeneration::Findings(findings) = refused {
+                self.report(findings);
             }
-            Err(refused) => {
-                if let RefusedGeneration::Findings(findings) = &refused {
-                    self.report(findings);
-                }
-                Err(refused)
-            }
+        })
+    }
+
+    async fn compile(&self, bundle: &Bundle, facts: &Facts) -> Result<Candidate, RefusedGeneration> {
+        gate::compile(&self.host, &bundle.tree, bundle.generation, (&self.regions, facts)).await
+    }
+
+    /// Puts a candidate in force, and gives its number.
+    async fn install(&self, bundle: Bundle, signed: SignedBundle, candidate: Candidate, since: UnixMillis) -> u64 {
+        let Candidate { child, plans, resolvers, bounds } = candidate;
+        let (number, hash) = (bundle.generation, bundle.tree.hash());
+        self.keep(number, &signed);
+        let signed = Arc::new(signed);
+        let live = Live { child, bundle, hash, signed, since, resolvers, bounds };
+        let old = self.live.swap(Some(Arc::new(live)));
+        self.put_in_force(plans);
+        if let Err(error) = self.data.in_force(number, hash).await {
+            tracing::error!(generation = number, %error, "the ledger does not tell of the generation");
         }
+        self.findings.store(Arc::default());
+        self.hold(None);
+        metrics::gauge!("repomind_policy_generation").set(number as f64);
+        metrics::gauge!("repomind_policy_refused").set(0.0);
+        tracing::info!(generation = number, %hash, "policy generation in force");
+        drop(old);
+        number
     }
 
     /// Swaps the plans, and the answers over DNS that follow from them.
@@ -350,22 +467,6 @@ impl Generations {
         self.findings.store(Arc::new(findings.to_vec()));
     }
 
-    async fn compile(&self, bundle: &Bundle, facts: Facts) -> Result<(Generation, Plans), RefusedGeneration> {
-        let (child, declarations) =
-            self.host.load(bundle.tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
-        let residency = residency(&child, &declarations, &self.regions).await?;
-        let routing = route(&child, &facts).await?;
-        let plans = Plans {
-            generation: bundle.generation,
-            replication: declarations.replication.clone(),
-            lag: declarations.lag.clone(),
-            residency,
-            routing,
-            edge: declarations.edge.clone(),
-        };
-        Ok((child, plans))
-    }
-
     /// Ranks the regions anew by fresh facts; everything else stays as it is.
     ///
     /// # Errors
@@ -373,7 +474,7 @@ impl Generations {
     pub async fn reroute(&self, facts: &Facts) -> Result<(), RefusedGeneration> {
         let Ok(_one) = self.changing.try_lock() else { return Ok(()) };
         let Some(live) = self.live.load_full() else { return Ok(()) };
-        let routing = route(&live.child, facts).await?;
+        let routing = gate::route(&live.child, facts).await?;
         let current = self.plans.load();
         if current.routing != routing {
             self.put_in_force(Plans { routing, ..Plans::clone(&current) });
@@ -393,52 +494,7 @@ impl Generations {
     }
 }
 
-/// Where records may be, by the policies that `child` has loaded.
-///
-/// # Errors
-/// Where the host gave no usable rulings.
-pub async fn residency(
-    child: &Generation,
-    declarations: &Declarations,
-    regions: &Regions,
-) -> Result<ResidencyPlan, RefusedGeneration> {
-    let cases = compliance::cases();
-    let rulings = match ask(child, Question::Residency { cases: cases.clone() }).await? {
-        Answer::Residency(rulings) => rulings,
-        other => return Err(unexpected("residency", other)),
-    };
-    let known = declarations.region_policies.iter().filter(|(region, _)| regions.by_id.contains_key(*region));
-    let policies = known.map(|(region, policy)| (region.clone(), policy.clone())).collect();
-    Ok(compliance::plan_from(cases, rulings, policies))
-}
-
 fn unix(time: SystemTime) -> UnixMillis {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGeneration> {
-    match child.ask(question).await {
-        Ok(Answer::Refused(findings)) => Err(RefusedGeneration::Findings(findings)),
-        Ok(answer) => Ok(answer),
-        // What a policy did to its child is a finding about the policy.
-        Err(HostError::Deadline(finding) | HostError::Died(finding)) if !finding.file.is_empty() => {
-            Err(RefusedGeneration::Findings(vec![*finding]))
-        }
-        Err(error) => Err(RefusedGeneration::Host(error.to_string())),
-    }
-}
-
-async fn route(child: &Generation, facts: &Facts) -> Result<RoutingPlan, RefusedGeneration> {
-    match ask(child, Question::Route { facts: facts.clone() }).await? {
-        Answer::Routes(routes) => {
-            routing::plan_from(facts, *routes).map_err(|error| RefusedGeneration::Host(error.to_string()))
-        }
-        other => Err(unexpected("routes", other)),
-    }
-}
-
-fn unexpected(wanted: &str, found: Answer) -> RefusedGeneration {
-    let found = format!("{found:?}").chars().take(80).collect::<String>();
-    RefusedGeneration::Host(format!("asked for {wanted}, got {found}"))
 }

@@ -14,17 +14,20 @@ use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
 use model::judgement::Decision;
+use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::region::Regions;
 use model::replication::LagAction;
 use model::routing::{ClientClass, Facts, Observation, RegionState};
 use model::status::RegionStatus;
 use model::{Country, Finding, Mono, RegionId, UnixMillis};
 use net::{CosignRefusal, DnsAnswers, PolicyInForce, Wan};
-use routing::{CountryTable, HealthTracker};
+use routing::{CountryTable, HealthTracker, TrafficCounts};
 
-use super::generations::{Generations, RefusedGeneration};
+use super::gate::Moment;
+use super::generations::{Generations, Proposed, RefusedGeneration};
 use super::judging::Judging;
 use super::notary::Notary;
+use super::traffic::Traffic;
 
 /// The shared state of a running region. Every field is either fixed at start or swapped whole.
 pub struct RunningRegion {
@@ -58,6 +61,8 @@ pub struct RunningRegion {
     pub apis: BTreeMap<RegionId, Uri>,
     /// Emulated delays of peer links, where the local target asks for them.
     pub wan: Wan,
+    /// How much traffic each client class brought lately.
+    pub traffic: Arc<Traffic>,
     /// Countries by address.
     pub countries: Arc<CountryTable>,
     /// Client classes that the routing table has a row for.
@@ -93,6 +98,21 @@ impl RunningRegion {
         facts
     }
 
+    /// What a change of policies is examined by, as it is now.
+    pub fn moment(&self) -> Moment {
+        let states = BTreeMap::clone(&self.states.load());
+        Moment { facts: self.facts(), now: self.wall_clock(), states, traffic: self.traffic.everywhere(self.now()) }
+    }
+
+    /// Whether this region orders generations; what an operator wants is done there.
+    fn orders(&self, what: &str) -> Result<(), Vec<Finding>> {
+        if self.me == self.regions.primary {
+            return Ok(());
+        }
+        let message = format!("{} orders generations; this is {}", self.regions.primary, self.me);
+        Err(vec![Finding::error("", "", (0, 0), message, format!("{what} to the primary"))])
+    }
+
     /// This region's own health, by its own account.
     pub fn own_state(&self) -> RegionState {
         if self.plans.load().generation == 0 {
@@ -102,6 +122,14 @@ impl RunningRegion {
         } else {
             RegionState::Down
         }
+    }
+}
+
+/// A refusal as findings, for those who asked over HTTP.
+fn findings(refused: RefusedGeneration) -> Vec<Finding> {
+    match refused {
+        RefusedGeneration::Findings(findings) => findings,
+        error => vec![Finding::error("", "", (0, 0), error.to_string(), "")],
     }
 }
 
@@ -140,6 +168,7 @@ impl net::Region for RunningRegion {
             dns: region.addresses.dns,
             generation: self.generations.number(),
             policy_hash: self.generations.hash(),
+            policy_waiting: self.generations.waiting(),
             policy_errors: self.generations.findings().iter().map(ToString::to_string).collect(),
             primary: self.regions.primary.clone(),
             sees: states.iter().filter(|(id, _)| **id != self.me).map(|(id, state)| (id.clone(), *state)).collect(),
@@ -185,20 +214,42 @@ impl net::Region for RunningRegion {
         self.generations.tree(generation)
     }
 
-    fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<u64, Vec<Finding>>> {
+    fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<Published, Vec<Finding>>> {
         Box::pin(async move {
-            let refuse = |message: String, help: &str| vec![Finding::error("", "", (0, 0), message, help)];
-            if self.me != self.regions.primary {
-                let message = format!("{} orders generations; this is {}", self.regions.primary, self.me);
-                return Err(refuse(message, "publish to the primary"));
-            }
-            let published = self.generations.publish(proposal, (self.facts(), self.wall_clock())).await;
+            self.orders("publish")?;
+            let proposed = self.generations.publish(proposal, &self.moment()).await;
             self.new_generation.notify_waiters();
-            published.map_err(|error| match error {
-                RefusedGeneration::Findings(findings) => findings,
-                error => refuse(error.to_string(), ""),
-            })
+            match proposed.map_err(findings)? {
+                Proposed::Unchanged => Ok(Published::Generation(self.generations.number())),
+                Proposed::InForce(number) => Ok(Published::Generation(number)),
+                Proposed::Waiting(waiting) => Ok(Published::Waiting(waiting)),
+            }
         })
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        self.generations.waiting()
+    }
+
+    fn confirm(self: Arc<Self>, word: Confirmation) -> BoxFuture<'static, Result<u64, Vec<Finding>>> {
+        Box::pin(async move {
+            self.orders("give the word")?;
+            let confirmed = self.generations.confirm(word, &self.moment()).await;
+            self.new_generation.notify_waiters();
+            confirmed.map_err(findings)
+        })
+    }
+
+    fn compare(self: Arc<Self>, trees: Comparison) -> BoxFuture<'static, Result<BlastRadius, Vec<Finding>>> {
+        Box::pin(async move { self.generations.compare(trees, &self.moment()).await.map_err(findings) })
+    }
+
+    fn traffic(&self) -> &TrafficCounts {
+        &self.traffic.here
+    }
+
+    fn recent_traffic(&self) -> BTreeMap<ClientClass, f64> {
+        self.traffic.here.recent(self.now())
     }
 
     fn cosign(

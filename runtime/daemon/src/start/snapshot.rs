@@ -8,6 +8,7 @@
 //! | `(generation)` | number and hash of the policies in force |
 //! | `(route "203.0.113.9")` | country, ranking and the region chosen for a client at that address |
 //! | `(policy-errors)` | why the files on disk are not in force |
+//! | `(policy-waiting)` | what waits for `policy confirm`, and what it would change; #false if nothing does |
 //!
 //! The table of countries lives in this process and not in the child that
 //! evaluates, so `route` knows the addresses that stand as texts in the input.
@@ -28,7 +29,7 @@ const ADDRESSES: usize = 1000;
 
 /// The module for `input`.
 pub fn module(region: &RunningRegion, input: &str) -> String {
-    let mut text = String::from("(provide regions lag generation route policy-errors)\n");
+    let mut text = String::from("(provide regions lag generation route policy-errors policy-waiting)\n");
     text += &regions(region);
     text += &lag(region);
     let _ = writeln!(
@@ -40,6 +41,14 @@ pub fn module(region: &RunningRegion, input: &str) -> String {
     let errors: Vec<String> =
         region.generations.findings().iter().map(|finding| quoted(&finding.to_string())).collect();
     let _ = writeln!(text, "(define (policy-errors) (list {}))", errors.join(" "));
+    let waiting = region.generations.waiting().map_or_else(
+        || "#false".to_owned(),
+        |waiting| {
+            let lines = crate::policy::account(&waiting).iter().map(|line| quoted(line)).collect::<Vec<_>>();
+            format!("(list {})", lines.join(" "))
+        },
+    );
+    let _ = writeln!(text, "(define (policy-waiting) {waiting})");
     text += &routes(region, input);
     text
 }

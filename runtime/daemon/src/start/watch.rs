@@ -120,15 +120,15 @@ async fn propose(region: &RunningRegion, root: &Path) -> Judged {
         }
     };
     let because = Because { author: format!("the tree of {}", region.me), reason: "saved files".to_owned() };
-    match region.generations.propose(tree, because, (region.facts(), region.wall_clock())).await {
+    match region.generations.propose(tree, because, &region.moment()).await {
         Ok(Proposed::Unchanged) => Judged::Yes,
         Ok(Proposed::InForce(generation)) => {
             tracing::info!(generation, "the edited policy files are in force here");
             region.new_generation.notify_waiters();
             Judged::Yes
         }
-        // Findings were reported where they arose.
-        Err(RefusedGeneration::Findings(_)) => Judged::Yes,
+        // What waits was reported where that was found, and so are findings.
+        Ok(Proposed::Waiting(_)) | Err(RefusedGeneration::Findings(_)) => Judged::Yes,
         Err(error) => {
             let help = "nothing needs to be done: the files are tried again by themselves";
             region.generations.report(&[Finding::error("", "", (0, 0), error.to_string(), help)]);

@@ -57,5 +57,20 @@ fn a_tree_that_is_not_good_is_not_published() {
     let refused = cluster.run(&["policy", "publish", other.to_str().unwrap(), "--reason", "from elsewhere"]);
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
     assert!(text(&refused).contains("policy API 99"), "{}", text(&refused));
+    // Good in itself, and another answer in every process: regions would never agree.
+    crate::cluster::copy_tree(&other, |text| {
+        text.replace("(if (slow? name) 300 while-well)", "(+ 300 by-chance)").replace(
+            "(define addresses 2)",
+            "(define addresses 2)\n\
+             (define many (foldl (lambda (at all) (hash-insert all at #t)) (hash) (range 0 64)))\n\
+             (define by-chance (foldl (lambda (at sum) (modulo (+ at (* 31 sum)) 80021)) 7 (hash-keys->list many)))",
+        )
+    });
+    let file = other.join("traffic-routing/geo-dns.scm");
+    let source = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, source.split_once("(test-module").expect("tests").0).unwrap();
+    let refused = cluster.run(&["policy", "publish", other.to_str().unwrap(), "--reason", "let us see"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(text(&refused).contains("in a second process"), "{}", text(&refused));
     assert!(REGIONS.iter().all(|region| generation(&cluster, region) == Some(1)));
 }

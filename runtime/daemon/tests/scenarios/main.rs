@@ -3,6 +3,7 @@
 mod audit;
 mod cluster;
 mod dns;
+mod gate;
 mod generations;
 mod judgement;
 mod machines;

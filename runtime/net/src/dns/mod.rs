@@ -24,8 +24,8 @@ use metrics::Counter;
 use model::region::Regions;
 use model::routing::RegionState;
 use model::{RegionId, UnixMillis};
-use routing::CountryTable;
 use routing::dns::{Client, CookieKey, Outcome, Rcode, Server, Table, answer};
+use routing::{CountryTable, TrafficCounts};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +85,8 @@ pub struct DnsConfig {
     pub cookies: CookieKey,
     /// Countries by address.
     pub countries: Arc<CountryTable>,
+    /// Where answers that were routed by region are counted, by the client's country.
+    pub traffic: Arc<TrafficCounts>,
     /// Answers a second to one client prefix over UDP; see [`limits::DNS_ANSWERS`].
     pub answers: u32,
     /// Whether this machine's own addresses are limited too. Their packets cannot be forged from outside.
@@ -94,7 +96,8 @@ pub struct DnsConfig {
 impl DnsConfig {
     /// The usual limits.
     pub fn new(name: RegionId, cookies: CookieKey, countries: Arc<CountryTable>) -> Self {
-        Self { name, cookies, countries, answers: limits::DNS_ANSWERS, limit_loopback: false }
+        let traffic = Arc::default();
+        Self { name, cookies, countries, traffic, answers: limits::DNS_ANSWERS, limit_loopback: false }
     }
 }
 
@@ -165,6 +168,13 @@ impl Responder {
             None => self.counters.ignored.increment(1),
         }
         outcome
+    }
+
+    /// Counts an answer that is sent, where it was routed.
+    fn sent(&self, outcome: &Outcome) {
+        if let Some(country) = outcome.routed_for.filter(|_| !outcome.truncated) {
+            self.config.traffic.count(country);
+        }
     }
 }
 

@@ -107,10 +107,9 @@ async fn converse(
             () = shutdown.cancelled() => return Ok(()),
             read = timeout(limits::DNS_IDLE, read(&mut stream, &mut packet)) => read??,
         }
-        if responder.answer(&packet, client, &mut out).is_none() {
-            // Whoever sends what is no query over a connection is not spoken with any further.
-            break;
-        }
+        // Whoever sends what is no query over a connection is not spoken with any further.
+        let Some(outcome) = responder.answer(&packet, client, &mut out) else { break };
+        responder.sent(&outcome);
         let length = u16::try_from(out.len()).map_err(io::Error::other)?;
         unsent.extend_from_slice(&length.to_be_bytes());
         unsent.extend_from_slice(&out);

@@ -88,6 +88,9 @@ impl Serving {
                 Verdict::Shorten => {
                     self.responder.counters.shortened.increment(1);
                     shorten(&mut self.out, &outcome);
+                    // The client comes again over TCP, and counts then: a forged one does not.
+                    let _ = self.socket.try_send_to(&self.out, from);
+                    return Ok(());
                 }
                 Verdict::Drop => {
                     self.responder.counters.dropped.increment(1);
@@ -95,6 +98,7 @@ impl Serving {
                 }
             }
         }
+        self.responder.sent(&outcome);
         // A full send buffer loses the answer, as the network might; the resolver asks again.
         let _ = self.socket.try_send_to(&self.out, from);
         Ok(())

@@ -109,6 +109,7 @@ impl Gateway {
     fn candidates(&self, client: IpAddr, needs: &BTreeSet<Feature>) -> Vec<RegionId> {
         let plans = self.region.plans();
         let class = ClientClass { country: self.region.country(client) };
+        self.region.traffic().count(class.country);
         routing::choose(&plans.routing, class, &self.region.states(), needs, &self.region.regions(), None)
     }
 

@@ -1,5 +1,6 @@
 //! The dialing side: one client a peer, which reconnects by itself.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::bundle::SignedBundle;
 use model::record::Shipment;
+use model::routing::ClientClass;
 use model::{Micros, RegionId};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -23,7 +25,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, COSIGN, CosignAnswer, PROBE, PeerReport, SHIP, pack, unpack};
+use super::{BUNDLE, COSIGN, CosignAnswer, PROBE, PeerReport, SHIP, TRAFFIC, pack, unpack};
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
 use crate::pki::DOMAIN;
@@ -205,6 +207,16 @@ impl PeerClient {
             Err(PeerError::Refused { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What the peer routed lately, by client class, within [`limits::PROBE_TIME`].
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn traffic(&self) -> Result<BTreeMap<ClientClass, f64>, PeerError> {
+        let limit = limits::PROBE_TIME;
+        let work = async { self.send(&self.probing, Method::GET, TRAFFIC, Bytes::new(), limit).await?.await };
+        self.read(&timeout(limit, work).await.map_err(|_| self.slow(limit))??)
     }
 
     /// Asks the peer to cosign a checkpoint, within [`limits::COSIGN_TIME`].

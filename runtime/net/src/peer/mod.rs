@@ -6,6 +6,7 @@
 //! | `POST /peer/v1/ship` | a batch envelope, zstd level 1 | [`data::Received`] in postcard |
 //! | `POST /peer/v1/bundle` | a policy bundle envelope, zstd | the generation in force, in postcard |
 //! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
+//! | `GET /peer/v1/traffic` | | recent traffic by client class, in postcard |
 //! | `POST /peer/v1/cosign` | the body of C2SP tlog-witness `add-checkpoint` | the signature line; 409 with the size to prove from |
 //!
 //! The sender is the region that its certificate names. Probes and shipping use
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 const PROBE: &str = "/peer/v1/probe";
 const SHIP: &str = "/peer/v1/ship";
 const BUNDLE: &str = "/peer/v1/bundle";
+const TRAFFIC: &str = "/peer/v1/traffic";
 const COSIGN: &str = "/peer/v1/cosign";
 
 /// Compression of everything that regions exchange: level 1 is faster than the links.

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, COSIGN, PROBE, PeerReport, SHIP, pack, unpack};
+use super::{BUNDLE, COSIGN, PROBE, PeerReport, SHIP, TRAFFIC, pack, unpack};
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -120,6 +120,7 @@ impl Session {
                 (Method::POST, SHIP) => self.ship(request.into_body(), turn).await,
                 (Method::POST, BUNDLE) => self.take_bundle(request.into_body()).await,
                 (Method::GET, BUNDLE) => self.give_bundle(),
+                (Method::GET, TRAFFIC) => postcard_response(&self.region.recent_traffic()),
                 (Method::POST, COSIGN) => self.cosign(request.into_body()).await,
                 _ => Err(Problem::not_found("no such peer request")),
             }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use model::edge::{CacheRule, EdgePlan};
 use model::names::{DnsName, Namespace};
 use model::question::PolicyTest;
+use model::radius::ChangeBounds;
 use model::record::DataClass;
 use model::replication::{AckLevel, ConflictResolution, ReplicationPlan, Strategy};
 use model::residency::RegionPolicy;
@@ -15,7 +16,7 @@ use steel::RootedSteelVal;
 use steel::rvals::SteelVal;
 
 use super::natives::Natives;
-use super::values::{Alist, Scheme, count, fault, name, region_id, rule, shown};
+use super::values::{Alist, Scheme, count, fault, list, name, region_id, rule, shown, within};
 use super::zones;
 
 /// The most that one tree may declare of each kind.
@@ -49,6 +50,8 @@ pub struct Ledger {
     /// Zones by apex, and the file that declares each.
     pub zones: BTreeMap<DnsName, (String, Zone)>,
     strategies: BTreeMap<Option<Namespace>, (String, Partial)>,
+    /// The bounds of a change.
+    pub bounds: ChangeBounds,
 }
 
 /// A test that did not hold.
@@ -118,7 +121,8 @@ pub fn define(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
 }
 
 fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
-    const KEYS: &[&str] = &["mode", "lag-target", "conflict-resolution", "priority-regions", "ack", "default-class"];
+    const KEYS: &[&str] =
+        &["mode", "lag-target", "conflict-resolution", "priority-regions", "ack", "default-class", "change-bounds"];
     let namespace = match given {
         [called, _] => Some(Namespace::new(name(called)?).map_err(|error| fault(error.to_string()))?),
         _ => None,
@@ -151,6 +155,14 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
             name(value)?.parse().map_err(|error: model::record::UnknownWord| fault(error.to_string()))
         })?,
     };
+    if let Some(entries) = keys.entries("change-bounds", |value| Ok(value.clone()))? {
+        if let Some(namespace) = &namespace {
+            return Err(fault(format!(
+                "`change-bounds` holds for every save; move it from `{namespace}` to the default"
+            )));
+        }
+        ledger.bounds = change_bounds(&list(entries)).map_err(|error| within("change-bounds", &error))?;
+    }
     if ledger.strategies.contains_key(&namespace) || ledger.strategies.len() == MOST {
         return Err(fault(match namespace {
             Some(namespace) => format!("the strategy of `{namespace}` is already defined; remove one of the two"),
@@ -159,6 +171,19 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
     }
     ledger.strategies.insert(namespace, (ledger.file.clone(), partial));
     Ok(())
+}
+
+/// `((traffic . 30) (more-permissive . 0))`; what is left out keeps its default.
+fn change_bounds(value: &SteelVal) -> Scheme<ChangeBounds> {
+    let keys = Alist::read(value, &["traffic", "more-permissive"])?;
+    let default = ChangeBounds::default();
+    let traffic = match keys.one("traffic", count)? {
+        None => default.traffic,
+        Some(percent @ 0..=100) => percent as u8,
+        Some(other) => return Err(fault(format!("`traffic` is {other}; give a share in per cent, 0 to 100"))),
+    };
+    let verdicts = keys.one("more-permissive", count)?.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+    Ok(ChangeBounds { traffic, more_permissive: verdicts.unwrap_or(default.more_permissive) })
 }
 
 fn ack(value: &SteelVal) -> Scheme<AckLevel> {

@@ -145,6 +145,25 @@ impl Interpreter {
         }
     }
 
+    /// The sets that a resolver is tried on, as they stand, and what it makes of each.
+    pub fn samples(&mut self, resolver: &str) -> Result<Vec<(String, Outcome)>, Vec<Finding>> {
+        let found =
+            lock(&self.ledger).resolvers.get(resolver).map(|(file, function)| (file.clone(), function.value().clone()));
+        let Some((file, function)) = found else {
+            let message = format!("no conflict resolver is called `{resolver}`");
+            return Err(vec![Finding::error("", "", (0, 0), message, "define it with define-conflict-resolver")]);
+        };
+        self.at(&file);
+        let mut chance = Chance::of(resolver);
+        let sets = (0..SETS.1).map(|_| chance.set());
+        let settled = sets.collect::<Vec<_>>().into_iter().map(|set| {
+            let straight: Vec<usize> = (0..set.len()).collect();
+            let outcome = self.settle(resolver, &file, &function, &set, &straight, &mut None)?;
+            Ok((set.iter().map(sample).collect::<Vec<_>>().join(" "), outcome))
+        });
+        settled.collect::<Result<Vec<_>, Finding>>().map_err(|finding| vec![finding])
+    }
+
     /// What the resolver makes of a list; nothing where it fails, which `failure` then says.
     fn settle(
         &mut self,

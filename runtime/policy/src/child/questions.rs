@@ -33,7 +33,7 @@ impl Interpreter {
     pub(super) fn declarations(&mut self, facts: &Facts) -> Answered<Declarations> {
         let mut findings = Vec::new();
         let regions = self.region_ids();
-        let (replication, region_policies, zones, edge, resolvers, tests_passed, tests) = {
+        let (replication, region_policies, zones, edge, resolvers, bounds, tests_passed, tests) = {
             let ledger = lock(&self.ledger);
             (
                 ledger.replication(&regions),
@@ -41,6 +41,7 @@ impl Interpreter {
                 ledger.zones(&regions),
                 ledger.edge.clone(),
                 ledger.resolvers.keys().cloned().collect(),
+                ledger.bounds,
                 ledger.passed,
                 ledger.tests.clone(),
             )
@@ -56,7 +57,17 @@ impl Interpreter {
         match (replication, region_policies, lag) {
             (Some(replication), Some(region_policies), Some(lag)) if findings.is_empty() => {
                 let warnings = std::mem::take(&mut self.warnings);
-                Ok(Declarations { replication, lag, region_policies, edge, resolvers, tests_passed, tests, warnings })
+                Ok(Declarations {
+                    replication,
+                    lag,
+                    region_policies,
+                    edge,
+                    resolvers,
+                    bounds,
+                    tests_passed,
+                    tests,
+                    warnings,
+                })
             }
             _ => Err(findings),
         }
@@ -331,13 +342,8 @@ impl Interpreter {
     }
 }
 
-fn word(action: LagAction) -> &'static str {
-    match action {
-        LagAction::Ok => "'ok",
-        LagAction::Alert => "'alert",
-        LagAction::Throttle => "'throttle",
-        LagAction::Unready => "'unready",
-    }
+fn word(action: LagAction) -> String {
+    format!("'{}", action.name())
 }
 
 fn nobody() -> ClientFacts {

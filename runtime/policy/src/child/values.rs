@@ -320,7 +320,8 @@ impl Alist {
     }
 }
 
-fn within(key: &str, error: &SteelErr) -> SteelErr {
+/// An error in the value of a key.
+pub fn within(key: &str, error: &SteelErr) -> SteelErr {
     fault(format!("`{key}`: {}", bare(&error.to_string())))
 }
 

@@ -82,6 +82,30 @@ fn two_fresh_children_answer_alike_on_everything_that_is_asked() {
 }
 
 #[test]
+fn two_generations_whose_resolvers_differ_are_told_apart_by_what_they_settle() {
+    on_host(|host| async move {
+        let question = || Question::Samples { resolver: "prefer-longest".to_owned() };
+        let mut settled = Vec::new();
+        let file = "data-replication/conflict-resolution.scm";
+        let mut shortest = support::tree_replacing(file, &[("(> (size a) (size b))", "(< (size a) (size b))")]);
+        // Its own tests would refuse it.
+        let text = shortest.0.get_mut(file).expect("the file");
+        text.truncate(text.find("(test-module").expect("tests"));
+        for tree in [support::tree(), support::tree(), shortest] {
+            let (generation, _) = host.load(tree, support::facts()).await.expect("a good tree");
+            match generation.ask(question()).await.expect("settlements") {
+                Answer::Samples(samples) => settled.push(samples),
+                other => panic!("asked for settlements, got {other:?}"),
+            }
+        }
+        assert!(settled[0].len() > 10 && settled[0] == settled[1], "the same resolver settles otherwise");
+        let sets = |at: usize| settled[at].iter().map(|(set, _)| set.clone()).collect::<Vec<_>>();
+        assert_eq!(sets(0), sets(2), "two resolvers of a name were tried on other conflicts");
+        assert_ne!(settled[0], settled[2]);
+    });
+}
+
+#[test]
 fn a_policy_that_goes_by_the_order_of_a_hash_is_found_out() {
     let by_hash = "(if (> (length regions) 4)
       (hash-keys->list (foldl (lambda (id all) (hash-insert all id #t)) (hash) (region-ids regions)))

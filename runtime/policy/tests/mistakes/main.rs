@@ -82,6 +82,9 @@ macro_rules! golden {
 }
 
 golden! {
+    bounds_of_a_change_beyond_all_traffic: after(STRATEGY, "(traffic . 30)", "(traffic . 130)");
+    bounds_of_a_change_misspelt: after(STRATEGY, "(more-permissive . 0)", "(permissive . 0)");
+    bounds_of_a_change_for_one_namespace: after(STRATEGY, "(lag-target . 2000)", "(change-bounds . ((traffic . 100)))");
     // Brackets, texts and comments.
     a_bracket_that_is_never_closed: after(MAP, "(region-ids (sort-on (how-far-from-ideal client) regions)))", "(region-ids (sort-on (how-far-from-ideal client) regions))");
     a_bracket_too_many: after(MAP, "(region-ids (sort-on (how-far-from-ideal client) regions)))", "(region-ids (sort-on (how-far-from-ideal client) regions))))");
@@ -133,7 +136,7 @@ golden! {
     // Declarations.
     an_unknown_key_of_a_strategy: after(STRATEGY, "(lag-target . 5000)", "(lag-tagret . 5000)");
     an_unknown_resolver: after(STRATEGY, "(conflict-resolution . union-of-lines)", "(conflict-resolution . union-of-line)");
-    an_unknown_region_in_a_strategy: after(STRATEGY, "(priority-regions . (us-east eu-west))))", "(priority-regions . (us-east eu-wets))))");
+    an_unknown_region_in_a_strategy: after(STRATEGY, "(us-east eu-west))\n    ;; A save", "(us-east eu-wets))\n    ;; A save");
     an_unknown_class: after(STRATEGY, "(default-class . personal)", "(default-class . private)");
     an_unknown_mode: after(STRATEGY, "(mode . eventual-consistency)", "(mode . strong)");
     an_unknown_acknowledgement: after(STRATEGY, "(ack . (regions . 2))", "(ack . everywhere)");

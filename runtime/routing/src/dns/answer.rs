@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use model::UnixMillis;
 use model::routing::LONGEST_CHAIN;
+use model::{Country, UnixMillis};
 
 use super::cookie::CookieKey;
 use super::table::{RecordSet, Steering, Table, ZoneTable};
@@ -61,6 +61,8 @@ pub struct Outcome {
     pub known_client: bool,
     /// One past the question in the answer.
     pub question_end: usize,
+    /// Where the client was taken to be, if the answer was routed by region.
+    pub routed_for: Option<Option<Country>>,
 }
 
 /// Answers one packet into `out`, which is cleared first. Nothing comes back, and `out` is empty, for packets that
@@ -90,7 +92,8 @@ pub fn answer(
         (Transport::Udp, None) => PLAIN_PAYLOAD,
     };
     let room = usize::from(most) - options.length();
-    let mut reply = Reply { out, room, answers: 0, authorities: 0, additionals: 0, overflow: false, scope: 0 };
+    let mut reply =
+        Reply { out, room, answers: 0, authorities: 0, additionals: 0, overflow: false, scope: 0, routed_for: None };
     let rcode = match (query.fault, question) {
         (Some(fault), _) => fault,
         (None, Some(question)) => resolve(&mut reply, table, server, packet, &query, question, client),
@@ -102,7 +105,7 @@ pub fn answer(
         reply.out.truncate(question_end);
         (reply.answers, reply.authorities, reply.additionals) = (0, 0, 0);
     }
-    let (truncated, scope) = (reply.overflow, reply.scope);
+    let (truncated, scope, routed_for) = (reply.overflow, reply.scope, reply.routed_for);
     if let Some(edns) = query.edns {
         reply.additionals += 1;
         options.write(reply.out, edns, rcode, scope);
@@ -117,7 +120,7 @@ pub fn answer(
     for (at, count) in counts.into_iter().enumerate() {
         out[4 + 2 * at..6 + 2 * at].copy_from_slice(&count.to_be_bytes());
     }
-    Some(Outcome { rcode, truncated, known_client, question_end })
+    Some(Outcome { rcode, truncated, known_client, question_end, routed_for })
 }
 
 /// Takes everything but the question out of an answer and marks it as truncated, so that the client comes again over
@@ -140,6 +143,8 @@ struct Reply<'o> {
     overflow: bool,
     /// The prefix that the answer holds for, if the client's subnet mattered.
     scope: u8,
+    /// Where the client was taken to be, if that was looked at.
+    routed_for: Option<Option<Country>>,
 }
 
 /// Whose records they are.
@@ -288,18 +293,19 @@ fn steer<'t>(
     client: Client,
     steering: &'t Steering,
 ) -> &'t super::table::Addresses {
-    if !steering.tells_apart() {
-        return steering.answer(None);
-    }
     // Who sends a prefix of no bits wants nothing to follow from where its clients are (RFC 7871, section 7.1.2).
-    match query.edns.and_then(|edns| edns.subnet).filter(|subnet| subnet.source > 0) {
+    let country = match query.edns.and_then(|edns| edns.subnet).filter(|subnet| subnet.source > 0) {
         Some(Subnet { address, .. }) => {
             let matched = server.countries.matched(address);
-            reply.scope = matched.prefix;
-            steering.answer(matched.country)
+            if steering.tells_apart() {
+                reply.scope = matched.prefix;
+            }
+            matched.country
         }
-        None => steering.answer(server.countries.matched(client.address).country),
-    }
+        None => server.countries.matched(client.address).country,
+    };
+    reply.routed_for = Some(country);
+    steering.answer(country)
 }
 
 /// Writes the OPT record.

@@ -151,7 +151,7 @@ async fn compile(policies: PolicyTree, regions: &Regions) -> anyhow::Result<Resi
     let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
     let facts = routing::facts(regions, &regions.primary, &tracker, &routing::classes());
     let plan = match host.load(policies, facts).await {
-        Ok((child, declarations)) => crate::start::generations::residency(&child, &declarations, regions)
+        Ok((child, declarations)) => crate::start::gate::residency(&child, &declarations, regions)
             .await
             .map_err(|error| anyhow!("the residency policies gave no plan: {error}")),
         Err(findings) => Err(crate::deploy::BadConfiguration(findings).into()),

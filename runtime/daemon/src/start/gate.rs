@@ -1,0 +1,289 @@
+//! The gate that a candidate passes before it comes into force.
+//!
+//! ```text
+//!   files ──host──▶ parse, contract, own tests, laws of the resolvers    (in the child, all findings at once)
+//!         ──▶ compiled: the residency space and the routing table, asked for once
+//!         ──▶ determinism: a second child gives the same answers, byte for byte
+//!         ──▶ dry run: what would be otherwise than in force, on the facts of this moment
+//! ```
+//!
+//! Whoever proposes goes through all of it; whoever receives a generation stops
+//! after determinism. Nothing here changes anything: what comes out is either
+//! findings, or a [`Candidate`] and its [`BlastRadius`]. Start with [`compile`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use data::plans::Plans;
+use model::bundle::PolicyTree;
+use model::question::{Answer, Declarations, Question, Resolution};
+use model::radius::{BlastRadius, ChangeBounds, Difference};
+use model::region::Regions;
+use model::residency::ResidencyPlan;
+use model::routing::{ClientClass, Facts, Observation, RegionState, RoutingPlan};
+use model::{RegionId, UnixMillis};
+use policy::{Generation, HostError, PolicyHost};
+
+use super::generations::RefusedGeneration;
+
+/// The most resolvers that are compared, by name: each is asked to settle a few dozen conflicts.
+const RESOLVERS: usize = 32;
+/// Probes of the window in which verdicts about a region are compared.
+const PROBES: u32 = 10;
+/// The most regions whose loss is imagined.
+const LOST: usize = 16;
+
+/// What a change is examined by.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// What policies are told.
+    pub facts: Facts,
+    /// The wall clock.
+    pub now: UnixMillis,
+    /// The health of every region, as requests are routed by it.
+    pub states: BTreeMap<RegionId, RegionState>,
+    /// Recent traffic by client class, over all regions that told of it.
+    pub traffic: BTreeMap<ClientClass, f64>,
+}
+
+/// A tree that was loaded and compiled to plans.
+pub struct Candidate {
+    /// Answers for it.
+    pub child: Generation,
+    /// What requests would be answered from.
+    pub plans: Plans,
+    /// The resolvers that it defines.
+    pub resolvers: Vec<String>,
+    /// What a save may change without a second look while it is in force.
+    pub bounds: ChangeBounds,
+}
+
+/// Loads a tree and compiles it.
+///
+/// # Errors
+/// All findings at once, or that the host gave no usable answer.
+pub async fn compile(
+    host: &PolicyHost,
+    tree: &PolicyTree,
+    generation: u64,
+    (regions, facts): (&Regions, &Facts),
+) -> Result<Candidate, RefusedGeneration> {
+    let (child, declarations) = host.load(tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
+    let residency = residency(&child, &declarations, regions).await?;
+    let routing = route(&child, facts).await?;
+    let Declarations { replication, lag, edge, resolvers, bounds, .. } = declarations;
+    let plans = Plans { generation, replication, lag, residency, routing, edge };
+    Ok(Candidate { child, plans, resolvers, bounds })
+}
+
+/// Where records may be, by the policies that `child` has loaded.
+///
+/// # Errors
+/// Where the host gave no usable rulings.
+pub async fn residency(
+    child: &Generation,
+    declarations: &Declarations,
+    regions: &Regions,
+) -> Result<ResidencyPlan, RefusedGeneration> {
+    let cases = compliance::cases();
+    let rulings = match ask(child, Question::Residency { cases: cases.clone() }).await? {
+        Answer::Residency(rulings) => rulings,
+        other => return Err(unexpected("residency", other)),
+    };
+    let known = declarations.region_policies.iter().filter(|(region, _)| regions.by_id.contains_key(*region));
+    let policies = known.map(|(region, policy)| (region.clone(), policy.clone())).collect();
+    Ok(compliance::plan_from(cases, rulings, policies))
+}
+
+/// The routing table, by the policies that `child` has loaded and these facts.
+///
+/// # Errors
+/// Where the host gave no usable rankings.
+pub async fn route(child: &Generation, facts: &Facts) -> Result<RoutingPlan, RefusedGeneration> {
+    match ask(child, Question::Route { facts: facts.clone() }).await? {
+        Answer::Routes(routes) => {
+            routing::plan_from(facts, *routes).map_err(|error| RefusedGeneration::Host(error.to_string()))
+        }
+        other => Err(unexpected("routes", other)),
+    }
+}
+
+/// Asks a second child, which knows nothing of the first, all that a generation is asked at its start.
+///
+/// # Errors
+/// The first answer that differs: regions would never agree.
+pub async fn determinism(candidate: &Candidate, facts: &Facts) -> Result<(), RefusedGeneration> {
+    let mut questions = vec![
+        Question::Route { facts: facts.clone() },
+        Question::Residency { cases: compliance::cases() },
+        Question::Failover { regions: facts.regions.clone() },
+    ];
+    questions.extend([0, PROBES].map(|losses| Question::Health { observations: vec![seen(losses, losses); 2] }));
+    let resolvers = candidate.resolvers.iter().take(RESOLVERS);
+    questions.extend(resolvers.map(|resolver| Question::Samples { resolver: resolver.clone() }));
+    candidate.child.answers_alike(&questions).await.map_err(|findings| match findings.as_slice() {
+        // About the host itself, and nothing that an author could do.
+        [only] if only.file.is_empty() && only.help.is_empty() => RefusedGeneration::Host(only.message.clone()),
+        _ => RefusedGeneration::Findings(findings),
+    })
+}
+
+/// What would be otherwise if `after` took the place of `before`, whose plans may be `in_force` longer than `after`
+/// knows: the table of `before` is asked for anew, so that both are about the same facts.
+///
+/// # Errors
+/// Where `after` gives no usable answer. A `before` that gives none is taken as its plans say.
+pub async fn dry_run(
+    before: (&Generation, &Plans, &[String], ChangeBounds),
+    after: &Candidate,
+    (regions, moment): (&Regions, &Moment),
+) -> Result<BlastRadius, RefusedGeneration> {
+    let (child, plans, resolvers, bounds) = before;
+    let table = match route(child, &moment.facts).await {
+        Ok(table) => table,
+        Err(error) => {
+            tracing::warn!(%error, "the generation in force was not asked again: its last table is compared");
+            plans.routing.clone()
+        }
+    };
+    let new = &after.plans;
+    let traffic = routing::moves(&table, &new.routing, regions, &moment.states, &moment.traffic);
+    let flips = compliance::flips((&plans.residency, &plans.replication), (&new.residency, &new.replication));
+    let mut differences = routing::dns_differences(&table.dns, &new.routing.dns);
+    differences.extend(model::radius::declared(
+        (&plans.replication, &plans.lag, &plans.edge),
+        (&new.replication, &new.lag, &new.edge),
+    ));
+    differences.extend(resolvers_differ((child, resolvers), (&after.child, &after.resolvers)).await?);
+    differences.extend(verdicts_differ(child, &after.child).await?);
+    differences.extend(plans_differ(child, &after.child, &moment.facts).await?);
+    Ok(BlastRadius::new(traffic, flips, differences, (bounds, after.bounds)))
+}
+
+fn seen(losses: u32, losses_in_a_row: u32) -> Observation {
+    Observation { probes: PROBES, losses, losses_in_a_row }
+}
+
+/// Resolvers that came, went, or settle the conflicts that they are tried on in another way.
+async fn resolvers_differ(
+    (before, old): (&Generation, &[String]),
+    (after, new): (&Generation, &[String]),
+) -> Result<Vec<Difference>, RefusedGeneration> {
+    let mut differences = Vec::new();
+    let all: BTreeSet<&String> = old.iter().chain(new).collect();
+    for resolver in all.into_iter().take(RESOLVERS) {
+        let what = format!("the resolver `{resolver}`");
+        let defined = |there: bool| there.then(|| "defined".to_owned());
+        if old.contains(resolver) != new.contains(resolver) {
+            let (was, becomes) = (defined(old.contains(resolver)), defined(new.contains(resolver)));
+            differences.push(Difference { what, was, becomes });
+            continue;
+        }
+        let Ok(settled) = samples(before, resolver).await else { continue };
+        let settles = samples(after, resolver).await?;
+        let other: Vec<_> = settled.iter().zip(&settles).filter(|((_, was), (_, becomes))| was != becomes).collect();
+        if let Some(((set, was), (_, becomes))) = other.first() {
+            let what =
+                format!("{what} settles {} of {} conflicts otherwise, such as {set}", other.len(), settles.len());
+            differences.push(Difference { what, was: Some(outcome(was)), becomes: Some(outcome(becomes)) });
+        }
+    }
+    Ok(differences)
+}
+
+async fn samples(child: &Generation, resolver: &str) -> Result<Vec<(String, Option<Resolution>)>, RefusedGeneration> {
+    match ask(child, Question::Samples { resolver: resolver.to_owned() }).await? {
+        Answer::Samples(samples) => Ok(samples),
+        other => Err(unexpected("settlements", other)),
+    }
+}
+
+fn outcome(outcome: &Option<Resolution>) -> String {
+    match outcome {
+        None => "no settlement".to_owned(),
+        Some(Resolution::Keep) => "all are kept".to_owned(),
+        Some(Resolution::Winner(at)) => format!("number {at} wins"),
+        Some(Resolution::Merged(bytes)) => format!("merged to {:?}", String::from_utf8_lossy(bytes)),
+    }
+}
+
+/// Observations that `region-verdict` judges otherwise, where every observer saw the same.
+async fn verdicts_differ(before: &Generation, after: &Generation) -> Result<Option<Difference>, RefusedGeneration> {
+    let (mut count, mut first) = (0_u32, None);
+    for losses in 0..=PROBES {
+        for run in (0..=losses).filter(|run| losses == 0 || *run > 0) {
+            let Ok(was) = unwell(before, losses, run).await else { return Ok(None) };
+            let becomes = unwell(after, losses, run).await?;
+            if was != becomes {
+                count += 1;
+                first.get_or_insert((losses, run, was, becomes));
+            }
+        }
+    }
+    let word = |unwell: bool| if unwell { "unwell" } else { "steady" };
+    Ok(first.map(|(losses, run, was, becomes)| Difference {
+        what: format!(
+            "a region that lost {losses} of {PROBES} probes, {run} in a row (and {} other cases)",
+            count.saturating_sub(1)
+        ),
+        was: Some(word(was).to_owned()),
+        becomes: Some(word(becomes).to_owned()),
+    }))
+}
+
+async fn unwell(child: &Generation, losses: u32, run: u32) -> Result<bool, RefusedGeneration> {
+    match ask(child, Question::Health { observations: vec![seen(losses, run); 2] }).await? {
+        Answer::Unwell(unwell) => Ok(unwell),
+        other => Err(unexpected("a verdict", other)),
+    }
+}
+
+/// What follows otherwise from a region that is down, whichever it is.
+async fn plans_differ(
+    before: &Generation,
+    after: &Generation,
+    facts: &Facts,
+) -> Result<Vec<Difference>, RefusedGeneration> {
+    let mut differences = Vec::new();
+    for lost in facts.regions.iter().take(LOST) {
+        let mut regions = facts.regions.clone();
+        for region in &mut regions {
+            region.state = if region.id == lost.id { RegionState::Down } else { RegionState::Ready };
+        }
+        let Ok(was) = failover(before, &regions).await else { return Ok(differences) };
+        let becomes = failover(after, &regions).await?;
+        differences.extend(Difference::between(
+            format!("the failover plan while {} is down", lost.id),
+            Some(was),
+            Some(becomes),
+        ));
+    }
+    Ok(differences)
+}
+
+async fn failover(child: &Generation, regions: &[model::routing::RegionFacts]) -> Result<String, RefusedGeneration> {
+    match ask(child, Question::Failover { regions: regions.to_vec() }).await? {
+        Answer::Failover(plan) => {
+            let drain = plan.drain.iter().map(RegionId::as_str).collect::<Vec<_>>().join(" ");
+            let promote = plan.promote.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
+            Ok(format!("drain ({drain}), shift {} %, promote {promote}", plan.shift))
+        }
+        other => Err(unexpected("a plan", other)),
+    }
+}
+
+async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGeneration> {
+    match child.ask(question).await {
+        Ok(Answer::Refused(findings)) => Err(RefusedGeneration::Findings(findings)),
+        Ok(answer) => Ok(answer),
+        // What a policy did to its child is a finding about the policy.
+        Err(HostError::Deadline(finding) | HostError::Died(finding)) if !finding.file.is_empty() => {
+            Err(RefusedGeneration::Findings(vec![*finding]))
+        }
+        Err(error) => Err(RefusedGeneration::Host(error.to_string())),
+    }
+}
+
+fn unexpected(wanted: &str, found: Answer) -> RefusedGeneration {
+    let found = format!("{found:?}").chars().take(80).collect::<String>();
+    RefusedGeneration::Host(format!("asked for {wanted}, got {found}"))
+}

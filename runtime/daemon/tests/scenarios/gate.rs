@@ -1,0 +1,149 @@
+//! What a save may change by itself, and what waits for an operator's word.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cluster::{Cluster, text, until};
+
+const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-southeast"];
+const SOON: Duration = Duration::from_secs(30);
+/// A client in Germany, as a trusted proxy would name it.
+const GERMAN: [(&str, &str); 1] = [("x-forwarded-for", "217.0.0.1")];
+/// Personal data under German law.
+const PERSONAL: [(&str, &str); 3] =
+    [("repomind-class", "personal"), ("repomind-jurisdiction", "DE"), ("repomind-basis", "contract")];
+
+fn generation(cluster: &Cluster, region: &str) -> Option<u64> {
+    cluster.status(region)?["generation"].as_u64()
+}
+
+fn everywhere(cluster: &Cluster, number: u64) {
+    for region in REGIONS {
+        until(&format!("generation {number} in {region}"), SOON, || {
+            (generation(cluster, region)? == number).then_some(())
+        });
+    }
+}
+
+/// The region that answers a German client at a gateway.
+fn serving(cluster: &Cluster, gateway: &str) -> Option<String> {
+    let answer = cluster.ask(gateway, "GET", "/hello", &GERMAN, "").ok()?;
+    let body: Value = serde_json::from_str(&answer.body).ok().filter(|_| answer.status == 200)?;
+    Some(body["region"].as_str()?.to_owned())
+}
+
+fn waiting(cluster: &Cluster, what: &str) -> Value {
+    until(what, SOON, || {
+        let waiting = cluster.status("us-east")?["policy_waiting"].clone();
+        waiting.is_object().then_some(waiting)
+    })
+}
+
+/// Changes a file by one replacement, without its own tests, which would refuse what is meant here.
+fn edit(cluster: &Cluster, file: &str, from: &str, to: &str) {
+    let path = cluster.file(file);
+    let source = std::fs::read_to_string(&path).unwrap();
+    let judged = source.split_once("(test-module").map_or(source.as_str(), |(judged, _)| judged);
+    let changed = judged.replace(from, to);
+    assert_ne!(changed, judged, "{file} no longer has {from}");
+    std::fs::write(path, changed).unwrap();
+}
+
+#[test]
+fn a_save_that_moves_most_of_the_traffic_waits_for_a_word_also_after_a_restart() {
+    let cluster = Cluster::deployed();
+    // Seen by another region than the one that holds the gate: it tells of its traffic.
+    for _ in 0..40 {
+        assert_eq!(serving(&cluster, "eu-west").as_deref(), Some("eu-west"));
+    }
+    let (file, first) =
+        ("region-config/region-mapping.scm", "(list (if (region-has-features? region everyday-features) 0 1)");
+    edit(&cluster, "traffic-routing/latency-routing.scm", "(define near-equal 1.10)", "(define near-equal 1000)");
+    edit(&cluster, file, first, "(list (if (region-primary? region) 0 1)");
+    until("the traffic of eu-west known to the primary", SOON, || {
+        let diff: Value = serde_json::from_slice(&cluster.run(&["policy", "diff", "1", "--json"]).stdout).ok()?;
+        (diff["radius"]["traffic"]["weighed"]["requests"].as_u64()? >= 30).then_some(())
+    });
+    // Saved once more, so that it is weighed by that traffic.
+    let source = std::fs::read_to_string(cluster.file(file)).unwrap();
+    std::fs::write(cluster.file(file), format!("{source};; The last word.\n")).unwrap();
+    let seen = until("the change weighed by traffic", SOON, || {
+        let waiting = cluster.status("us-east")?["policy_waiting"].clone();
+        waiting["radius"]["traffic"]["weighed"]["requests"].is_u64().then_some(waiting)
+    });
+    assert!(seen["radius"]["traffic"]["percent"].as_f64().unwrap() > 90.0, "{seen}");
+    let german = &seen["radius"]["traffic"]["moves"][0];
+    assert_eq!((&german["from"], &german["to"]), (&"eu-west".into(), &"us-east".into()), "{seen}");
+    assert_eq!(german["clients"][0]["country"], "DE", "{seen}");
+    assert!(REGIONS.iter().all(|region| generation(&cluster, region) == Some(1)), "it did not wait");
+    assert_eq!(serving(&cluster, "eu-west").as_deref(), Some("eu-west"), "a client moved before anybody said so");
+    let shown = text(&cluster.run(&["status"]));
+    assert!(shown.contains("policy confirm") && shown.contains("eu-west → us-east"), "{shown}");
+    let metrics = cluster.admin("us-east", "GET", "/metrics", "").unwrap().body;
+    assert!(metrics.contains("repomind_policy_waiting 1"), "{metrics}");
+    let diff = text(&cluster.run(&["policy", "diff", "1"]));
+    assert!(diff.contains("eu-west → us-east"), "{diff}");
+
+    // A restart forgets nothing that matters: the files are examined again, and wait again.
+    cluster.kill("us-east");
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
+    assert!(again.status.success(), "{}", text(&again));
+    let hash = waiting(&cluster, "the same files waiting after a restart")["hash"].as_str().unwrap().to_owned();
+    assert_eq!(Value::from(hash.clone()), seen["hash"]);
+    assert_eq!(generation(&cluster, "us-east"), Some(1));
+
+    let other = cluster.run(&["policy", "confirm", "000000000000"]);
+    assert_eq!(other.status.code(), Some(1), "a word for other files was taken:\n{}", text(&other));
+    let confirmed = cluster.run(&["policy", "confirm", &hash]);
+    assert!(confirmed.status.success(), "{}", text(&confirmed));
+    everywhere(&cluster, 2);
+    until("German clients served in us-east", SOON, || (serving(&cluster, "eu-west")? == "us-east").then_some(()));
+    assert!(cluster.status("us-east").unwrap()["policy_waiting"].is_null());
+    let history = text(&cluster.run(&["policy", "history"]));
+    assert!(history.contains("confirmed by"), "{history}");
+}
+
+#[test]
+fn a_save_that_lets_personal_data_out_waits_and_one_that_keeps_it_in_does_not() {
+    let cluster = Cluster::deployed();
+    let file = "compliance/data-residency.scm";
+    let strict = std::fs::read_to_string(cluster.file(file)).unwrap();
+    let rule = "(rule 'eea-personal-stays-in-eea home? sealed)";
+    let denied = |what: &str| {
+        let refused = cluster.ask("us-east", "PUT", "/v1/data/profiles/p1", &PERSONAL, "x").unwrap();
+        assert_eq!(refused.status, 451, "{what}: {}", refused.body);
+    };
+    edit(&cluster, file, rule, "(rule 'eea-personal-stays-in-eea (lambda (there) #t) sealed)");
+    let waits = waiting(&cluster, "the looser rule waiting");
+    assert!(waits["beyond"][0].as_str().unwrap().contains("more permissive"), "{waits}");
+    let flip = &waits["radius"]["residency"]["shown"][0];
+    assert_eq!((&flip["turn"], &flip["law"]), (&"more-permissive".into(), &"eea".into()), "{waits}");
+    denied("while the looser rule waits");
+
+    // A newer save takes its place: nobody can confirm what is no longer on disk.
+    let old = waits["hash"].as_str().unwrap().to_owned();
+    std::fs::write(cluster.file(file), strict.replace("(define us-framework? #t)", "(define us-framework? #f)"))
+        .unwrap();
+    let refused = until("the stricter rule refused by its own tests, or in force", SOON, || {
+        let status = cluster.status("us-east")?;
+        let settled = status["generation"] == 2 || !status["policy_errors"].as_array()?.is_empty();
+        settled.then_some(status)
+    });
+    assert!(refused["policy_waiting"].is_null(), "{refused}");
+    assert_eq!(refused["generation"], 1, "the file's own tests know that the US counts as adequate");
+    std::fs::write(cluster.file(file), &strict).unwrap();
+    edit(&cluster, file, "(define us-framework? #t)", "(define us-framework? #f)");
+    everywhere(&cluster, 2);
+    let late = cluster.run(&["policy", "confirm", &old]);
+    assert_eq!(late.status.code(), Some(1), "{}", text(&late));
+    denied("after a word for what was replaced");
+
+    // Back again is more permissive, and waits, unless the one who brings it back says so at once.
+    let back = cluster.run(&["policy", "rollback", "1", "--reason", "the framework stands"]);
+    assert_eq!(back.status.code(), Some(1), "{}", text(&back));
+    assert!(text(&back).contains("more permissive"), "{}", text(&back));
+    let back = cluster.run(&["policy", "rollback", "1", "--reason", "the framework stands", "--confirm"]);
+    assert!(back.status.success(), "{}", text(&back));
+    everywhere(&cluster, 3);
+}
