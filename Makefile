@@ -87,5 +87,6 @@ tools: ## Install the programs that tests use, where this user may.
 	echo "installing $(PACKAGES)"; \
 	$$as apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$as apt-get -qq install -y $(PACKAGES) >/dev/null
 
-test: tools lint ## Lint, then every test.
+test: tools lint build ## Lint, the tests of the policy files, then every other test.
+	$(REPOMIND) test --tree $(TREE)
 	$(CARGO) test --locked --workspace --target-dir $(CARGO_TARGET_DIR)

@@ -48,6 +48,13 @@
 (test-module "conflict-resolution"
   (check-equal? "nobody's line is lost" (union-of-lines "k" (list here there gone))
                 (merged "lang=en\ntabs=4\ntheme=dark\n"))
+  (check-property "a line that stands in a draft stands in the union"
+                  ([siblings (any-siblings)])
+                  (define union (union-of-lines "k" siblings))
+                  (or (not (list? union))
+                      (every (lambda (sibling) (every (lambda (line) (member line (lines (cadr union))))
+                                                      (lines (sibling-value sibling))))
+                             siblings)))
   (check-equal? "the longer draft wins, though it is older"
                 (sibling-value (prefer-longest "k" (list here there))) "theme=dark\nlang=en\n")
   (check-equal? "a key deleted everywhere stays deleted"

@@ -24,7 +24,7 @@
 ;; then the distance; without a distance the primary, then the larger region.
 (define (how-far-from-ideal client)
   (lambda (region)
-    (list (if (region-has-features? region everyday-features) 0 1)
+    (list (if (complete? region) 0 1)
           (if (same-continent? region client) 0 1)
           (or (region-distance region client) farthest)
           (if (region-primary? region) 0 1)
@@ -51,6 +51,9 @@
                 (car (region-candidates (client "IS" "EU" 65.0 -18.0) everywhere)) 'eu-west)
   (check-equal? "an Indian is not sent to a region without websockets first"
                 (car (region-candidates (client "IN" "AS" 21.0 78.0) everywhere)) 'ap-southeast)
+  (check-property "no region is left out, whoever asks"
+                  ([client (any-client)] [regions (any-list 4 any-region)])
+                  (= (length (region-candidates client regions)) (length regions)))
   (check-equal? "a client of no known place goes to the primary, and no region is left out"
                 (region-candidates (sample-client) everywhere)
                 '(us-east ap-southeast eu-west ap-south)))

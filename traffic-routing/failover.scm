@@ -46,6 +46,8 @@
 (define calm (sample-observation #:losses 2 #:losses-in-a-row 1))
 (define bad (sample-observation #:losses 4 #:losses-in-a-row 1))
 (define silent (sample-observation #:losses 3 #:losses-in-a-row 3))
+(define (after losses probes)
+  (region-verdict (list (sample-observation #:probes probes #:losses losses))))
 (define (plan state)
   (failover-plan (list (sample-region 'us-east #:primary #t #:state state)
                        (sample-region 'eu-west #:country "IE" #:max-instances 60)
@@ -56,6 +58,9 @@
   (check-equal? "four are not" (region-verdict (list bad bad)) 'unwell)
   (check-equal? "nor are three in a row" (region-verdict (list silent silent)) 'unwell)
   (check-equal? "one peer of two with a broken link condemns nobody" (region-verdict (list silent calm)) 'steady)
+  (check-property "a region that lost more is never steadier"
+                  ([probes (any-number 1 64)] [few (any-number 0 probes)] [more (any-number few probes)])
+                  (or (equal? (after few probes) 'steady) (equal? (after more probes) 'unwell)))
   (check-equal? "what nobody observed is left alone" (region-verdict '()) 'steady)
   (check-equal? "a lost primary is drained and the roomiest region promoted"
                 (plan 'down) '((drain . (us-east)) (shift . 25) (promote . eu-west)))

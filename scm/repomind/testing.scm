@@ -2,17 +2,67 @@
 ;;;
 ;;; The host runs a file's tests when it loads the file, and refuses the tree
 ;;; when one fails, naming the file, the sentence, what was expected and what came.
+;;; `repomind-run test` runs them alone and shows each with its time.
 
 (require-builtin repomind/host)
-(provide test-module check-equal? check-true
+(provide test-module check-equal? check-true check-property
          sample-region sample-client sample-record
-         sample-link sample-observation sample-sibling)
+         sample-link sample-observation sample-sibling
+         sample-world sample-clients
+         all-classes all-laws all-bases all-purposes all-states
+         any-of any-number any-flag any-list
+         any-region any-client any-record any-link any-observation any-siblings)
 
 ;;@doc
 ;; (test-module "name" check …): the checks, in order, in a scope of their own.
 (define-syntax test-module
   (syntax-rules ()
     [(_ name body ...) (let () (begin-tests name) body ... (end-tests))]))
+
+;;@doc
+;; (check-property "sentence" ([name value] …) body …): the body must be true in each of 100
+;; cases, which the any-… functions make. The cases are the same at every load; one that
+;; does not hold is made as simple as it gets and shown as forms to paste.
+(define-syntax check-property
+  (syntax-rules ()
+    [(_ sentence ([name value] ...) body ...)
+     (run-property sentence
+                   (lambda ()
+                     (let* ([name value] ...)
+                       (case-values (list (list 'name name) ...))
+                       body ...)))]))
+
+(define (run-property sentence one-case)
+  (begin-property sentence)
+  (try-cases one-case)
+  (end-property))
+
+(define (try-cases one-case)
+  (when (next-case)
+    (with-handler (lambda (raised) (case-raised (error-object-message raised)))
+                  (case-result (one-case)))
+    (try-cases one-case)))
+
+;;@doc
+;; One of the list, inside check-property. Counterexamples prefer those that stand first.
+(define (any-of items)
+  (list-ref items (choose (length items))))
+
+;;@doc
+;; A whole number from low to high, both included. Counterexamples prefer low ones.
+(define (any-number low high)
+  (+ low (choose (+ 1 (- high low)))))
+
+;;@doc
+;; #f or #t.
+(define (any-flag)
+  (any-of '(#f #t)))
+
+;;@doc
+;; A list of none to `most` items, each made by (make-item).
+(define (any-list most make-item)
+  (let loop ([left (any-number 0 most)])
+    (if (= left 0) '() (cons (make-item) (loop (- left 1))))))
 
 ;;@doc
 ;; A region that no file describes. Its law follows from #:jurisdiction, which
@@ -66,3 +116,64 @@
                         #:deleted [deleted #f]
                         #:index [index 0])
   (make-sample-sibling region time value deleted index))
+
+;; Id, country, latitude, longitude.
+(define places
+  '((us-east "US" 38.9 -77.4) (eu-west "IE" 53.3 -6.3) (ap-southeast "SG" 1.4 103.8)
+    (eu-central "DE" 50.1 8.7) (sa-east "BR" -23.5 -46.6)))
+
+(define (placed place)
+  (sample-region (car place) #:country (cadr place) #:primary (equal? (car place) 'us-east)
+                 #:latitude (caddr place) #:longitude (cadddr place)))
+
+;;@doc
+;; Five regions on four continents, the first of them the primary, all of them well.
+(define (sample-world) (map placed places))
+
+;;@doc
+;; Clients on every continent, and some of no known place.
+(define (sample-clients)
+  (cons (sample-client)
+        (map (lambda (row)
+               (sample-client #:country (car row) #:continent (cadr row)
+                              #:latitude (caddr row) #:longitude (cadddr row)))
+             '(("US" "NA" 39.8 -98.6) ("DE" "EU" 51.2 10.4) ("SG" "AS" 1.4 103.8) ("IN" "AS" 21.0 78.0)
+               ("BR" "SA" -10.0 -52.0) ("ZA" "AF" -29.0 24.0) ("AU" "OC" -25.0 134.0)))))
+
+;;@doc
+;; One of `sample-world`, in any state and of any size.
+(define (any-region)
+  (define place (any-of places))
+  (sample-region (car place) #:country (cadr place) #:state (any-of (all-states)) #:primary (any-flag)
+                 #:max-instances (any-number 1 100) #:latitude (caddr place) #:longitude (cadddr place)))
+
+;;@doc
+;; One of `sample-clients`.
+(define (any-client) (any-of (sample-clients)))
+
+;;@doc
+;; One case of the residency space.
+(define (any-record)
+  (sample-record #:class (any-of (all-classes)) #:law (any-of (all-laws))
+                 #:basis (any-of (all-bases)) #:purpose (any-of (all-purposes))))
+
+;;@doc
+;; A link with up to ten minutes of lag.
+(define (any-link) (sample-link #:lag (any-number 0 600000)))
+
+;;@doc
+;; What a peer may have seen: no more losses than probes, no longer a run than losses.
+(define (any-observation)
+  (define probes (any-number 0 64))
+  (define losses (any-number 0 probes))
+  (sample-observation #:probes probes #:losses losses #:losses-in-a-row (any-number 0 losses)))
+
+;;@doc
+;; One to five concurrent writes.
+(define (any-siblings)
+  (let loop ([left (any-number 0 4)] [at 0])
+    (define deleted (any-flag))
+    (define sibling
+      (sample-sibling #:region (any-of '(us-east eu-west ap-southeast)) #:time (* 1000 (any-number 0 3))
+                      #:value (if deleted "" (any-of '("" "a\n" "b\n" "b\na\n"))) #:deleted deleted #:index at))
+    (if (= left 0) (list sibling) (cons sibling (loop (- left 1) (+ at 1))))))

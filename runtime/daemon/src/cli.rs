@@ -41,6 +41,8 @@ enum Command {
     Status(StatusArgs),
     /// Check regions and policies of a tree, their own tests included, without starting anything.
     Check(CheckArgs),
+    /// Run the tests that the policy files carry, without starting anything.
+    Test(TestArgs),
     /// Ask a running region Scheme questions about its facts.
     Repl(ReplFlags),
     /// Write a starter tree: regions, policies and a Makefile.
@@ -264,6 +266,22 @@ pub struct CheckArgs {
     pub json: bool,
 }
 
+/// Flags of `test`.
+#[derive(Clone, Debug, Args)]
+pub struct TestArgs {
+    /// Show only tests that have this word in their file, module or sentence. All run in any case.
+    pub only: Option<String>,
+    /// The tree with region-config/ and the policies.
+    #[arg(long, default_value = ".", env = "REPOMIND_TREE")]
+    pub tree: PathBuf,
+    /// Write all results to this file as JUnit XML too.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `repl`.
 #[derive(Clone, Debug, Args)]
 struct ReplFlags {
@@ -476,6 +494,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Destroy(args) => crate::destroy::run(args).await,
         Command::Status(args) => crate::status::run(args).await,
         Command::Check(args) => crate::check::run(&args).await,
+        Command::Test(args) => crate::policy_tests::run(&args).await,
         Command::Repl(ReplFlags { place, region, eval }) => {
             let region = match region {
                 Some(region) => region,

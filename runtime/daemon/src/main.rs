@@ -15,6 +15,7 @@ mod embedded;
 mod explain;
 mod pki;
 mod policy;
+mod policy_tests;
 mod repl;
 mod report;
 mod sample_service;

@@ -14,6 +14,7 @@ use crate::record::{Address, Sibling};
 use crate::replication::{LagBands, ReplicationPlan};
 use crate::residency::{RegionPolicy, ResidencyCase, Verdict};
 use crate::routing::{Facts, Observation, RegionFacts, Routes};
+use crate::units::Micros;
 
 /// What is asked of a loaded generation. Every question is answered within a wall-clock limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,6 +68,13 @@ pub enum Question {
         /// The resolver.
         resolver: String,
     },
+    /// Load a tree for the sake of its tests, in a child that dies afterwards.
+    Test {
+        /// The files.
+        tree: PolicyTree,
+        /// The facts in force, for the tests that use none of their own.
+        facts: Facts,
+    },
     /// Evaluate forms from the REPL in a scratch child that dies afterwards.
     Eval {
         /// Scheme source.
@@ -106,6 +114,56 @@ pub struct PolicyTest {
     pub module: String,
     /// What it says.
     pub sentence: String,
+}
+
+/// What came of all tests of a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestReport {
+    /// The tests in the order in which they ran; the first few thousand.
+    pub tests: Vec<TestRun>,
+    /// Why the tree would be refused apart from its tests. Files that did not compile ran no test.
+    pub findings: Vec<Finding>,
+    /// What is doubtful, and refuses nothing.
+    pub warnings: Vec<Finding>,
+    /// The definitions that no test of their file reaches, directly or through others.
+    pub unreached: Vec<Unreached>,
+}
+
+/// One test, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestRun {
+    /// The file.
+    pub file: String,
+    /// The name of its test module; empty outside of one.
+    pub module: String,
+    /// What it says.
+    pub sentence: String,
+    /// The line that it stands on, from 1; 0 where that is not known.
+    pub line: u32,
+    /// The time since the check before it, or since its module began.
+    pub took: Micros,
+    /// Why it did not hold, if so.
+    pub failure: Option<TestFailure>,
+}
+
+/// Why a test did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestFailure {
+    /// What should have come.
+    pub expected: String,
+    /// What came.
+    pub actual: String,
+}
+
+/// A definition that no test reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreached {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// What is defined there.
+    pub name: String,
 }
 
 /// What a resolver decided.
@@ -156,6 +214,8 @@ pub enum Answer {
     ResolvedMany(Vec<Result<Resolution, Vec<Finding>>>),
     /// The conflicts tried, as Scheme writes them, and what was made of each; nothing where the resolver failed.
     Samples(Vec<(String, Option<Resolution>)>),
+    /// What came of the tests.
+    Tested(Box<TestReport>),
     /// What was printed, then the value of the last form as Scheme writes it.
     Value(String),
     /// The files, or the answer, are not acceptable. All findings at once.

@@ -9,6 +9,7 @@ mod interpreter;
 mod laws;
 mod memo;
 mod natives;
+mod property;
 mod questions;
 mod samples;
 mod values;
@@ -94,6 +95,7 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
             interpreter.resolve_many(&resolver, &conflicts).map(Answer::ResolvedMany)
         }
         Question::Samples { resolver } => interpreter.samples(&resolver).map(Answer::Samples),
+        Question::Test { tree, facts } => Ok(Answer::Tested(Box::new(interpreter.test(tree, &facts)))),
         Question::Eval { source } => {
             cage::drain(printed);
             interpreter.evaluate(&source).map(|value| {

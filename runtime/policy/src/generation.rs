@@ -196,7 +196,7 @@ fn difference(question: &Question) -> Finding {
         Question::Resolve { .. } | Question::ResolveMany { .. } | Question::Samples { .. } => {
             ("data-replication/conflict-resolution.scm", "the settlements")
         }
-        Question::Load { .. } | Question::Eval { .. } => ("", "the answer"),
+        Question::Load { .. } | Question::Test { .. } | Question::Eval { .. } => ("", "the answer"),
     };
     let message = format!("{what} came out otherwise in a second process, on the same facts");
     let help = "do not go by the order of a hash's keys or values: sort them first";

@@ -142,6 +142,15 @@ impl PolicyHost {
         }
     }
 
+    /// Puts one question to a fresh child, which dies afterwards.
+    ///
+    /// # Errors
+    /// No answer came within `limit`, or the child died of the question.
+    pub async fn ask_once(&self, question: Question, limit: Millis) -> Result<Answer, HostError> {
+        let _next = NextSpare(self);
+        self.take().await?.ask(question, limit).await
+    }
+
     /// Loads a tree into a child of its own.
     pub(crate) async fn load_process(
         &self,

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::Finding;
+use model::question::Unreached;
 
 /// A form that stands in no other.
 #[derive(Debug, Default)]
@@ -54,22 +55,11 @@ impl Outline {
 
     /// Warnings: no tests at all, or functions handed on that no test reaches, directly or through others.
     pub fn untested(&self, file: &str, text: &str) -> Vec<Finding> {
-        let tests: Vec<&Form> = self.0.iter().filter(|form| form.head == "test-module").collect();
-        if tests.is_empty() {
+        if !self.0.iter().any(|form| form.head == "test-module") {
             let help = "add (test-module \"NAME\" (check-equal? \"a sentence\" found expected)) at its end";
             return vec![Finding::error(file, "", (0, 0), "this file has no tests of its own", help).warning()];
         }
-        let definitions: BTreeMap<&str, &Form> =
-            self.0.iter().filter_map(|form| Some((form.defines.as_ref()?.0.as_str(), form))).collect();
-        let mut reached = BTreeSet::new();
-        let mut open: Vec<&str> = tests.iter().flat_map(|form| form.mentions.iter().map(String::as_str)).collect();
-        while let Some(name) = open.pop() {
-            if reached.insert(name)
-                && let Some(form) = definitions.get(name)
-            {
-                open.extend(form.mentions.iter().map(String::as_str));
-            }
-        }
+        let (definitions, reached) = (self.definitions(), self.reached());
         self.provided()
             .filter(|name| *name != "policy-api" && !reached.contains(name))
             .filter_map(|name| Some((name, definitions.get(name)?.defines.as_ref()?.1)))
@@ -79,6 +69,36 @@ impl Outline {
                 finding.spanning(name.chars().count() as u32).warning()
             })
             .collect()
+    }
+
+    /// The definitions that no test of the file reaches, directly or through others.
+    pub fn unreached(&self, file: &str) -> Vec<Unreached> {
+        let reached = self.reached();
+        let definitions = self.0.iter().filter_map(|form| form.defines.as_ref());
+        definitions
+            .filter(|(name, _)| *name != "policy-api" && !reached.contains(name.as_str()))
+            .map(|(name, (line, _))| Unreached { file: file.to_owned(), line: *line, name: name.clone() })
+            .collect()
+    }
+
+    /// Every name that the tests mention, and those that the definitions behind them mention.
+    fn reached(&self) -> BTreeSet<&str> {
+        let definitions = self.definitions();
+        let tests = self.0.iter().filter(|form| form.head == "test-module");
+        let mut open: Vec<&str> = tests.flat_map(|form| form.mentions.iter().map(String::as_str)).collect();
+        let mut reached = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            if reached.insert(name)
+                && let Some(form) = definitions.get(name)
+            {
+                open.extend(form.mentions.iter().map(String::as_str));
+            }
+        }
+        reached
+    }
+
+    fn definitions(&self) -> BTreeMap<&str, &Form> {
+        self.0.iter().filter_map(|form| Some((form.defines.as_ref()?.0.as_str(), form))).collect()
     }
 
     /// The names that the file defines.

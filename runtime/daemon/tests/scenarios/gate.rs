@@ -57,8 +57,7 @@ fn a_save_that_moves_most_of_the_traffic_waits_for_a_word_also_after_a_restart()
     for _ in 0..40 {
         assert_eq!(serving(&cluster, "eu-west").as_deref(), Some("eu-west"));
     }
-    let (file, first) =
-        ("region-config/region-mapping.scm", "(list (if (region-has-features? region everyday-features) 0 1)");
+    let (file, first) = ("region-config/region-mapping.scm", "(list (if (complete? region) 0 1)");
     edit(&cluster, "traffic-routing/latency-routing.scm", "(define near-equal 1.10)", "(define near-equal 1000)");
     edit(&cluster, file, first, "(list (if (region-primary? region) 0 1)");
     until("the traffic of eu-west known to the primary", SOON, || {
@@ -146,4 +145,31 @@ fn a_save_that_lets_personal_data_out_waits_and_one_that_keeps_it_in_does_not() 
     let back = cluster.run(&["policy", "rollback", "1", "--reason", "the framework stands", "--confirm"]);
     assert!(back.status.success(), "{}", text(&back));
     everywhere(&cluster, 3);
+}
+
+#[test]
+fn the_tests_of_the_policy_files_are_run_and_one_that_fails_says_what_came() {
+    let tree = Cluster::tree();
+    let good = tree.run(&["test", "--json"]);
+    assert!(good.status.success(), "{}", text(&good));
+    let report: Value = serde_json::from_slice(&good.stdout).expect("JSON");
+    let files: std::collections::BTreeSet<_> =
+        report["tests"].as_array().unwrap().iter().map(|test| test["file"].to_string()).collect();
+    assert_eq!(files.len(), 10, "{files:?}");
+
+    edit(&tree, "data-replication/replication-lag.scm", "(define target 5000)", "(define target 6000)");
+    let file = tree.file("data-replication/replication-lag.scm");
+    let source = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{source}(test-module \"lag\" (check-equal? \"in time\" target 5000))\n")).unwrap();
+    let junit = tree.file("junit.xml");
+    let bad = tree.run(&["test", "in time", "--junit", junit.to_str().unwrap()]);
+    assert_eq!(bad.status.code(), Some(1), "{}", text(&bad));
+    let said = text(&bad);
+    assert!(said.contains("FAILED") && said.contains("expected 5000") && said.contains("found    6000"), "{said}");
+    assert!(said.contains("no test reaches") && said.contains("throttle-from"), "{said}");
+    let xml = std::fs::read_to_string(junit).unwrap();
+    assert!(
+        xml.contains("failures=\"1\"") && xml.contains("<failure message=\"expected 5000, found 6000\"/>"),
+        "{xml}"
+    );
 }

@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use model::edge::{CacheRule, EdgePlan};
 use model::names::{DnsName, Namespace};
-use model::question::PolicyTest;
+use model::question::{PolicyTest, TestFailure, TestRun};
 use model::radius::ChangeBounds;
 use model::record::DataClass;
 use model::replication::{AckLevel, ConflictResolution, ReplicationPlan, Strategy};
 use model::residency::RegionPolicy;
 use model::routing::Zone;
-use model::{Country, Millis, RegionId};
+use model::{Country, Micros, Millis, RegionId};
 use steel::RootedSteelVal;
 use steel::rvals::SteelVal;
 
 use super::natives::Natives;
+use super::property::Property;
 use super::values::{Alist, Scheme, count, fault, list, name, region_id, rule, shown, within};
 use super::zones;
 
@@ -23,8 +25,6 @@ use super::zones;
 const MOST: usize = 1000;
 /// How many tests are listed.
 const MOST_TESTS: usize = 2000;
-/// How many failed tests are told.
-const MOST_FAILURES: usize = 50;
 
 /// Everything declared so far.
 #[derive(Default)]
@@ -35,12 +35,16 @@ pub struct Ledger {
     pub regions: Vec<SteelVal>,
     /// The test module being run, or empty.
     module: String,
+    /// When the check before this one was over, or the test module began.
+    since: Option<Instant>,
     /// How many tests held.
     pub passed: u32,
-    /// The tests that held, at most [`MOST_TESTS`].
-    pub tests: Vec<PolicyTest>,
-    /// Tests failed.
-    pub failed: Vec<Failure>,
+    /// How many did not.
+    pub failed: u32,
+    /// The tests, at most [`MOST_TESTS`].
+    pub tests: Vec<TestRun>,
+    /// The property that is being tried.
+    pub property: Option<Property>,
     /// Conflict resolvers by name; rooted, so that the collector leaves what they close over.
     pub resolvers: BTreeMap<String, (String, RootedSteelVal)>,
     /// Cache rules, in order.
@@ -52,14 +56,6 @@ pub struct Ledger {
     strategies: BTreeMap<Option<Namespace>, (String, Partial)>,
     /// The bounds of a change.
     pub bounds: ChangeBounds,
-}
-
-/// A test that did not hold.
-pub struct Failure {
-    pub file: String,
-    pub sentence: String,
-    pub expected: String,
-    pub actual: String,
 }
 
 /// A strategy as declared, before the defaults are filled in.
@@ -105,6 +101,7 @@ pub fn define(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
     on("define-zone", 2..=2, zones::define);
     on("begin-tests", 1..=1, |ledger, given| {
         name(&given[0])?.clone_into(&mut ledger.module);
+        ledger.since = Some(Instant::now());
         Ok(())
     });
     on("end-tests", 0..=0, |ledger, _| {
@@ -294,7 +291,19 @@ fn region_policy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
 }
 
 impl Ledger {
-    fn check(
+    /// The tests that held.
+    pub fn held(&self) -> Vec<PolicyTest> {
+        let held = self.tests.iter().filter(|test| test.failure.is_none());
+        held.map(|TestRun { file, module, sentence, .. }| PolicyTest {
+            file: file.clone(),
+            module: module.clone(),
+            sentence: sentence.clone(),
+        })
+        .collect()
+    }
+
+    /// Notes what came of a test.
+    pub fn check(
         &mut self,
         sentence: &SteelVal,
         holds: bool,
@@ -302,16 +311,14 @@ impl Ledger {
         actual: impl Fn() -> String,
     ) -> Scheme<()> {
         let sentence = name(sentence)?.to_owned();
-        if holds {
-            self.passed += 1;
-            if self.tests.len() < MOST_TESTS {
-                let (file, module) = (self.file.clone(), self.module.clone());
-                self.tests.push(PolicyTest { file, module, sentence });
-            }
-        } else if self.failed.len() < MOST_FAILURES {
-            let file = self.file.clone();
-            self.failed.push(Failure { file, sentence, expected: expected(), actual: actual() });
+        let micros = self.since.map_or(Micros::ZERO, |since| Micros::from_duration(since.elapsed()));
+        *(if holds { &mut self.passed } else { &mut self.failed }) += 1;
+        if self.tests.len() < MOST_TESTS {
+            let (file, module) = (self.file.clone(), self.module.clone());
+            let failure = (!holds).then(|| TestFailure { expected: expected(), actual: actual() });
+            self.tests.push(TestRun { file, module, sentence, line: 0, took: micros, failure });
         }
+        self.since = Some(Instant::now());
         Ok(())
     }
 

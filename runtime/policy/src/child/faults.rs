@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use model::Finding;
+use model::question::{TestFailure, TestRun};
 use steel::SteelErr;
 use steel::parser::span::Span;
 use steel::rerrs::ErrorKind;
 use steel::steel_vm::engine::Engine;
 
 use super::cage;
-use super::declare::{Failure, Misfit};
+use super::declare::Misfit;
 use super::values::bare;
 use crate::outline::nearest;
 
@@ -207,12 +208,18 @@ pub fn misfit(files: &BTreeMap<String, String>, misfit: Misfit) -> Finding {
     Finding::error(file, text, at, message, help).spanning(width as u32)
 }
 
+/// Where a test stands in its file.
+pub fn test_place(files: &BTreeMap<String, String>, file: &str, sentence: &str) -> (u32, u32) {
+    let text = files.get(file).map_or("", String::as_str);
+    text.find(&format!("\"{sentence}\"")).and_then(|offset| position(text, offset)).unwrap_or((0, 0))
+}
+
 /// The finding for a test of a file's own that failed.
-pub fn failed_test(files: &BTreeMap<String, String>, failure: &Failure) -> Finding {
-    let Failure { file, sentence, expected, actual } = failure;
+pub fn failed_test(files: &BTreeMap<String, String>, test: &TestRun, failure: &TestFailure) -> Finding {
+    let (TestRun { file, sentence, .. }, TestFailure { expected, actual }) = (test, failure);
     let text = files.get(file).map_or("", String::as_str);
     let quoted = format!("\"{sentence}\"");
-    let at = text.find(&quoted).and_then(|offset| position(text, offset)).unwrap_or((0, 0));
+    let at = test_place(files, file, sentence);
     let message = format!("a test failed: {sentence}: expected {expected}, found {actual}");
     Finding::error(file, text, at, message, "correct the policy, or the test if the policy is meant so")
         .spanning(quoted.chars().count() as u32)

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use model::bundle::{POLICY_FILES, PolicyTree};
-use model::question::Declarations;
+use model::question::{Declarations, TestReport, Unreached};
 use model::routing::Facts;
 use model::{Finding, RegionId};
 use steel::compiler::modules::SourceModuleResolver;
@@ -40,6 +40,9 @@ const EXPORTS: &[(&str, &[(&str, &str)])] = &[
 
 /// The policy API that this runtime offers.
 const API: isize = 1;
+
+/// How many failed tests are told when a tree is refused.
+const MOST_FAILURES: usize = 50;
 
 /// The name under which REPL input is shown in findings.
 const TYPED: &str = "input";
@@ -85,6 +88,10 @@ pub struct Interpreter {
     /// The file told of last.
     at: String,
     scanning: bool,
+    /// Whether failed tests are told apart from other findings.
+    testing: bool,
+    /// The definitions that no test reaches.
+    unreached: Vec<Unreached>,
     /// What is doubtful about the files.
     pub(super) warnings: Vec<Finding>,
     /// Every name that a policy may mean: those of the library and the files.
@@ -118,6 +125,8 @@ impl Interpreter {
             socket: None,
             at: String::new(),
             scanning,
+            testing: false,
+            unreached: Vec::new(),
             warnings: Vec::new(),
             names: BTreeMap::new(),
         }
@@ -200,8 +209,11 @@ impl Interpreter {
                 return Err(findings.split_off(findings.len().saturating_sub(1)));
             }
         }
-        for failure in &lock(&self.ledger).failed {
-            findings.push(faults::failed_test(&self.files, failure));
+        let failures = lock(&self.ledger).tests.clone();
+        let failures = failures.iter().filter_map(|test| Some((test, test.failure.as_ref()?)));
+        if !self.testing {
+            let failed = failures.map(|(test, failure)| faults::failed_test(&self.files, test, failure));
+            findings.extend(failed.take(MOST_FAILURES));
         }
         if findings.is_empty() {
             findings.extend(self.take_exports(&order));
@@ -212,17 +224,30 @@ impl Interpreter {
         self.declarations(facts).map_err(distinct)
     }
 
+    /// Loads a tree for the sake of its tests: what each came to, and everything else that is wrong.
+    pub fn test(&mut self, tree: PolicyTree, facts: &Facts) -> TestReport {
+        self.testing = true;
+        let findings = self.load(tree, facts).err().unwrap_or_default();
+        let mut tests = std::mem::take(&mut lock(&self.ledger).tests);
+        for test in &mut tests {
+            test.line = faults::test_place(&self.files, &test.file, &test.sentence).0;
+        }
+        let (unreached, warnings) = (std::mem::take(&mut self.unreached), std::mem::take(&mut self.warnings));
+        TestReport { tests, findings, warnings, unreached }
+    }
+
     /// Scans all files; gives the order in which each comes after those that it requires.
     fn scan(&mut self) -> Result<Vec<String>, Vec<Finding>> {
         let names: Vec<&str> = self.library.iter().map(String::as_str).collect();
         let mut findings = Vec::new();
         let mut requires = BTreeMap::new();
-        let (mut warnings, mut names_of) = (Vec::new(), BTreeSet::new());
+        let (mut warnings, mut names_of, mut unreached) = (Vec::new(), BTreeSet::new(), Vec::new());
         for (file, text) in &self.files {
             let known =
                 |module: &str| self.library.contains(module) || (module != file && self.files.contains_key(module));
             let scan = scan::scan(file, text, known, &names);
             warnings.extend(scan.outline.untested(file, text));
+            unreached.extend(scan.outline.unreached(file));
             names_of.extend(scan.outline.defined().map(str::to_owned));
             if self.scanning {
                 findings.extend(scan.findings);
@@ -233,7 +258,7 @@ impl Interpreter {
             let help = "restore it, or begin from the defaults that `repomind-run new DIR` writes";
             findings.push(Finding::error(*file, "", (0, 0), "this policy file is missing", help));
         }
-        self.warnings = warnings;
+        (self.warnings, self.unreached) = (warnings, unreached);
         for name in names_of {
             self.names.entry(name).or_insert(None);
         }

@@ -46,10 +46,11 @@ struct Case {
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, seeded, the same everywhere.
-struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
-    fn of(name: &str) -> Self {
+    /// Seeded by a name.
+    pub fn of(name: &str) -> Self {
         // FNV-1a.
         Self(
             name.bytes()
@@ -57,7 +58,8 @@ impl Chance {
         )
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    /// A number below `bound`, which is not 0.
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -271,7 +273,8 @@ impl Case {
     }
 }
 
-fn sample(sibling: &SiblingObject) -> String {
+/// A sibling as the form that makes it.
+pub fn sample(sibling: &SiblingObject) -> String {
     let SiblingObject { region, time, value, deleted, index } = sibling;
     let deleted = if *deleted { " #:deleted #t" } else { "" };
     format!("(sample-sibling #:region '{region} #:time {time} #:value {value:?}{deleted} #:index {index})")

@@ -14,12 +14,12 @@ use steel::SteelVal;
 use steel::steel_vm::builtin::BuiltInModule;
 
 use super::declare::{self, Ledger, lock};
-use super::samples;
 use super::values::{
     ClientObject, LinkObject, Object, ObservationObject, RecordObject, RegionObject, Scheme, SiblingObject, all_items,
     fault, integer, items, list, name, object, symbol, text,
 };
 use super::{memo, values};
+use super::{property, samples};
 
 /// The module `repomind/host`, which reports to `ledger`.
 pub fn module(ledger: &Arc<Mutex<Ledger>>) -> BuiltInModule {
@@ -32,6 +32,7 @@ pub fn module(ledger: &Arc<Mutex<Ledger>>) -> BuiltInModule {
     siblings(&mut module);
     samples::define(&mut module);
     declare::define(&mut module, ledger);
+    property::define(&mut module, ledger);
     module.0
 }
 

@@ -43,7 +43,7 @@ impl Interpreter {
                 ledger.resolvers.keys().cloned().collect(),
                 ledger.bounds,
                 ledger.passed,
-                ledger.tests.clone(),
+                ledger.held(),
             )
         };
         let place =

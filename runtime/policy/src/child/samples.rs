@@ -17,7 +17,7 @@ use steel::SteelVal;
 use super::natives::Natives;
 use super::values::{
     ClientObject, LinkObject, ObservationObject, RecordObject, RegionObject, Scheme, SiblingObject, count, fault,
-    items, law, name, number, region_id, shown, wrap,
+    items, law, list, name, number, object, region_id, shown, symbol, wrap,
 };
 
 /// Defines the sample makers.
@@ -28,6 +28,81 @@ pub fn define(module: &mut Natives) {
     module.define("make-sample-link", 1..=1, |given| Ok(wrap(LinkObject(Millis(count(&given[0])?)))));
     module.define("make-sample-observation", 0..=3, |given| observation(&Given(given)));
     module.define("make-sample-sibling", 0..=5, |given| sibling(&Given(given)));
+    let mut words = |called, words: Vec<String>| {
+        module.define(called, 0..=0, move |_| Ok(list(words.iter().map(|word| symbol(word)))));
+    };
+    words("all-classes", DataClass::ALL.iter().map(ToString::to_string).collect());
+    words("all-laws", Law::all().iter().map(ToString::to_string).collect());
+    words("all-bases", Basis::ALL.iter().map(ToString::to_string).collect());
+    words("all-purposes", Purpose::ALL.iter().map(ToString::to_string).collect());
+    words("all-states", RegionState::ALL.iter().map(|state| state.name().to_owned()).collect());
+}
+
+/// The value as the form that makes it, for a person to paste: objects as the samples that they could be.
+pub fn form(value: &SteelVal) -> String {
+    if let Ok(region) = object::<RegionObject>(value) {
+        return region_form(&region.0);
+    }
+    if let Ok(client) = object::<ClientObject>(value) {
+        return client_form(&client.facts);
+    }
+    if let Ok(record) = object::<RecordObject>(value) {
+        let ResidencyCase { class, law, basis, purpose } = record.case;
+        return format!("(sample-record #:class '{class} #:law '{law} #:basis '{basis} #:purpose '{purpose})");
+    }
+    if let Ok(LinkObject(lag)) = object::<LinkObject>(value) {
+        return format!("(sample-link #:lag {})", lag.0);
+    }
+    if let Ok(ObservationObject(Observation { probes, losses, losses_in_a_row })) = object(value) {
+        let run = losses_in_a_row;
+        return format!("(sample-observation #:probes {probes} #:losses {losses} #:losses-in-a-row {run})");
+    }
+    if let Ok(sibling) = object::<SiblingObject>(value) {
+        return super::laws::sample(&sibling);
+    }
+    match value {
+        SteelVal::ListV(_) => match items(value) {
+            Ok(items) if items.is_empty() => "'()".to_owned(),
+            Ok(items) => format!("(list {})", items.iter().map(form).collect::<Vec<_>>().join(" ")),
+            Err(_) => shown(value),
+        },
+        SteelVal::SymbolV(_) => format!("'{}", shown(value)),
+        SteelVal::StringV(text) => format!("{:?}", text.as_str()),
+        SteelVal::BoolV(truth) => if *truth { "#t" } else { "#f" }.to_owned(),
+        other => shown(other),
+    }
+}
+
+fn region_form(region: &RegionFacts) -> String {
+    let RegionFacts { id, country, jurisdiction, coordinates, features, primary, max_instances, state, round_trips } =
+        region;
+    let features: Vec<&str> = features.iter().map(Feature::as_str).collect();
+    let mut text = format!("(sample-region '{id} #:country \"{country}\"");
+    if jurisdiction != country {
+        text += &format!(" #:jurisdiction \"{jurisdiction}\"");
+    }
+    text += &format!(" #:state '{} #:primary {}", state.name(), if *primary { "#t" } else { "#f" });
+    text += &format!(" #:features '({}) #:max-instances {max_instances}", features.join(" "));
+    text += &format!(" #:latitude {:?} #:longitude {:?}", coordinates.latitude, coordinates.longitude);
+    if !round_trips.is_empty() {
+        let trips = round_trips.iter().map(|(to, trip)| format!("({to} . {:?})", trip.as_millis_f64()));
+        text += &format!(" #:rtts '({})", trips.collect::<Vec<_>>().join(" "));
+    }
+    text + ")"
+}
+
+fn client_form(client: &ClientFacts) -> String {
+    let mut text = "(sample-client".to_owned();
+    if let Some(country) = client.class.country {
+        text += &format!(" #:country \"{country}\"");
+    }
+    if let Some(continent) = &client.continent {
+        text += &format!(" #:continent \"{continent}\"");
+    }
+    if let Some(Coordinates { latitude, longitude }) = client.coordinates {
+        text += &format!(" #:latitude {latitude:?} #:longitude {longitude:?}");
+    }
+    text + ")"
 }
 
 /// Arguments, of which the last may be missing. `#f` counts as missing.

@@ -82,6 +82,9 @@ macro_rules! golden {
 }
 
 golden! {
+    a_property_that_does_not_hold: with(LAG, "(test-module \"more\" (check-property \"an hour is too much\" ([link (any-link)] [n (any-number 0 9)]) (< (+ n (link-lag link)) 250000)))");
+    a_property_that_ends_in_an_error: with(LAG, "(test-module \"more\" (check-property \"every link has a head\" ([links (any-list 3 any-link)]) (< 0 (link-lag (car links)))))");
+    a_case_outside_of_a_property: with(LAG, "(define some (any-number 1 6))");
     bounds_of_a_change_beyond_all_traffic: after(STRATEGY, "(traffic . 30)", "(traffic . 130)");
     bounds_of_a_change_misspelt: after(STRATEGY, "(more-permissive . 0)", "(permissive . 0)");
     bounds_of_a_change_for_one_namespace: after(STRATEGY, "(lag-target . 2000)", "(change-bounds . ((traffic . 100)))");
