@@ -87,6 +87,7 @@ tools: ## Install the programs that tests use, where this user may.
 	echo "installing $(PACKAGES)"; \
 	$$as apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$as apt-get -qq install -y $(PACKAGES) >/dev/null
 
-test: tools lint build ## Lint, the tests of the policy files, then every other test.
+test: tools lint build ## Lint, the tests and proofs of the policy files, then every other test.
 	$(REPOMIND) test --tree $(TREE)
+	$(REPOMIND) prove --tree $(TREE)
 	$(CARGO) test --locked --workspace --target-dir $(CARGO_TARGET_DIR)

@@ -7,6 +7,7 @@
 
 (require "repomind/regions.scm")
 (require "repomind/verdicts.scm")
+(require "repomind/invariants.scm")
 (require "repomind/testing.scm")
 (provide policy-api residency transfer)
 
@@ -54,6 +55,24 @@
 ;;@doc
 ;; Whether it may travel: only between regions that may both hold it.
 (define (transfer record from to) (rule-transfer (rule-for record) from to))
+
+(define-invariant "personal data of the EEA is held in the EEA only"
+  (for-all (record region)
+    (implies (and (personal? (record-class record)) (equal? (record-law record) 'eea)
+                  (not (equal? (region-law region) 'eea)))
+             (not (holds-in? (residency record) (region-id region))))))
+
+(define-invariant "nothing travels to or from a region that may not hold it"
+  (for-all (record from to)
+    (define ruling (residency record))
+    (implies (may-travel? (transfer record from to))
+             (and (holds-in? ruling (region-id from)) (holds-in? ruling (region-id to))))))
+
+(define-invariant "data that a law keeps at home is never abroad"
+  (for-all (record region)
+    (implies (and (personal? (record-class record)) (member (record-law record) localised)
+                  (not (equal? (record-law record) (region-law region))))
+             (not (holds-in? (residency record) (region-id region))))))
 
 (define us (sample-region 'us-east))
 (define ireland (sample-region 'eu-west #:country "IE"))

@@ -9,6 +9,7 @@
 (require "repomind/prelude.scm")
 (require "repomind/health.scm")
 (require "repomind/regions.scm")
+(require "repomind/invariants.scm")
 (require "repomind/testing.scm")
 (provide policy-api region-verdict failover-plan)
 
@@ -29,7 +30,6 @@
 (define (region-verdict observations)
   (if (most? shaky? observations) 'unwell 'steady))
 
-(define (serves? region) (member (region-state region) '(ready suspect)))
 (define (roomier? a b) (> (region-max-instances a) (region-max-instances b)))
 
 ;;@doc
@@ -42,6 +42,17 @@
   (list (cons 'drain (region-ids lost))
         (cons 'shift 25)
         (cons 'promote (if heir? (region-id (best-by roomier? serving)) #f))))
+
+(define (part key world) (cdr (assoc key (failover-plan world))))
+
+(define-invariant "no region that serves is drained"
+  (for-all (world)
+    (not (any (lambda (id) (member id (serving-ids world))) (part 'drain world)))))
+
+(define-invariant "traffic moves by one to a hundred per cent, and only a region that serves is promoted"
+  (for-all (world)
+    (define heir (part 'promote world))
+    (and (<= 1 (part 'shift world) 100) (or (not heir) (if (member heir (serving-ids world)) #t #f)))))
 
 (define calm (sample-observation #:losses 2 #:losses-in-a-row 1))
 (define bad (sample-observation #:losses 4 #:losses-in-a-row 1))

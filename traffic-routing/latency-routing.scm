@@ -7,7 +7,10 @@
 (require "repomind/prelude.scm")
 (require "repomind/regions.scm")
 (require "repomind/routing.scm")
+(require "repomind/invariants.scm")
 (require "repomind/testing.scm")
+(require (only-in "region-config/region-mapping.scm" region-candidates))
+(require (only-in "compliance/data-residency.scm" residency))
 (provide policy-api rank-regions)
 
 (define policy-api 1)
@@ -31,6 +34,24 @@
   (define (by-round-trip regions) (sort-within near-equal round-trip regions))
   (define bare (filter (lambda (region) (not (complete? region))) candidates))
   (region-ids (append (by-round-trip (filter complete? candidates)) (by-round-trip bare))))
+
+;; The whole way: the mapping's candidates, in the order of this file.
+(define (ranked-for client regions)
+  (define ids (region-candidates client regions))
+  (rank-regions client (map (lambda (id) (first-that (lambda (region) (equal? (region-id region) id)) regions)) ids)))
+
+(define-invariant "whatever is down, a client is served where a region serves, and refused only where none does"
+  (for-all (client outage)
+    (define chosen (first-serving (ranked-for client outage) outage))
+    (if (null? (serving-ids outage)) (not chosen) (if (member chosen (serving-ids outage)) #t #f))))
+
+;; What the law lets hold a person's data, best first: whoever is served is served lawfully.
+(define-invariant "whatever is down, a lawful region that serves is found, or none is lawful"
+  (for-all (client outage)
+    (define ruling (residency (sample-record #:class 'personal #:law (client-law client))))
+    (define (lawful? id) (holds-in? ruling id))
+    (equal? (if (any lawful? (serving-ids outage)) #t #f)
+            (if (first-serving (filter lawful? (ranked-for client outage)) outage) #t #f))))
 
 ;; A client beside region a: b is measured at `to-b` ms from there, c at `to-c`.
 (define (ranked to-b to-c)

@@ -7,7 +7,7 @@
 (require "repomind/prelude.scm")
 (provide all-regions region-id region-country region-jurisdiction region-law
          region-state region-primary? region-has-feature? region-has-features? region-max-instances
-         client-country client-continent region-distance
+         client-country client-continent client-law region-distance
          region-continent same-continent? region-ids)
 
 ;; By the continent codes that `client-continent` uses: every country that stands in

@@ -43,6 +43,8 @@ enum Command {
     Check(CheckArgs),
     /// Run the tests that the policy files carry, without starting anything.
     Test(TestArgs),
+    /// Check what the policy files say must never happen, for every case that there is.
+    Prove(ProveArgs),
     /// Ask a running region Scheme questions about its facts.
     Repl(ReplFlags),
     /// Write a starter tree: regions, policies and a Makefile.
@@ -282,6 +284,22 @@ pub struct TestArgs {
     pub json: bool,
 }
 
+/// Flags of `prove`.
+#[derive(Clone, Debug, Args)]
+pub struct ProveArgs {
+    /// Only the invariants that have this word in their file or sentence.
+    pub only: Option<String>,
+    /// The tree with region-config/ and the policies.
+    #[arg(long, default_value = ".", env = "REPOMIND_TREE")]
+    pub tree: PathBuf,
+    /// Seconds for each.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `repl`.
 #[derive(Clone, Debug, Args)]
 struct ReplFlags {
@@ -494,6 +512,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Destroy(args) => crate::destroy::run(args).await,
         Command::Status(args) => crate::status::run(args).await,
         Command::Check(args) => crate::check::run(&args).await,
+        Command::Prove(args) => crate::prove::run(&args).await,
         Command::Test(args) => crate::policy_tests::run(&args).await,
         Command::Repl(ReplFlags { place, region, eval }) => {
             let region = match region {

@@ -16,6 +16,7 @@ mod explain;
 mod pki;
 mod policy;
 mod policy_tests;
+mod prove;
 mod repl;
 mod report;
 mod sample_service;

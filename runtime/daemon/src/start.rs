@@ -12,6 +12,7 @@ mod history;
 pub mod judging;
 pub mod notary;
 pub mod probes;
+pub mod proofs;
 pub mod repl;
 pub mod running;
 mod snapshot;

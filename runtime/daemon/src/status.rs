@@ -31,6 +31,9 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
                 println!("{}: policies on disk are not in force: {error}", region.id);
             }
         }
+        for said in status.regions.iter().filter_map(|region| region.policy_proving.as_ref()) {
+            println!("\nproving before the saved files come into force: {said}");
+        }
         for waiting in status.regions.iter().filter_map(|region| region.policy_waiting.as_ref()) {
             println!("\nA change goes beyond the bounds of a change and waits for a word:");
             crate::policy::account(waiting).iter().for_each(|line| println!("{line}"));

@@ -14,7 +14,7 @@ use crate::record::{Address, Sibling};
 use crate::replication::{LagBands, ReplicationPlan};
 use crate::residency::{RegionPolicy, ResidencyCase, Verdict};
 use crate::routing::{Facts, Observation, RegionFacts, Routes};
-use crate::units::Micros;
+use crate::units::{Micros, Millis};
 
 /// What is asked of a loaded generation. Every question is answered within a wall-clock limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,17 @@ pub enum Question {
         /// The resolver.
         resolver: String,
     },
+    /// Check an invariant for every case of its space, from a place on.
+    Prove {
+        /// Which one, as [`Declarations::invariants`] lists them.
+        invariant: u32,
+        /// Where to go on: 0, then what the last answer said.
+        from: u64,
+        /// About how long to go on; then the answer says where to go on.
+        budget: Millis,
+        /// The facts; health and round trips in them are passed over.
+        facts: Facts,
+    },
     /// Load a tree for the sake of its tests, in a child that dies afterwards.
     Test {
         /// The files.
@@ -97,6 +108,8 @@ pub struct Declarations {
     pub resolvers: Vec<String>,
     /// What a save may change without a second look while this tree is in force.
     pub bounds: ChangeBounds,
+    /// `define-invariant`: what must hold for every case, and is proved before the tree comes into force.
+    pub invariants: Vec<Invariant>,
     /// How many tests of the files' own held. One that does not refuses the tree.
     pub tests_passed: u32,
     /// Those tests, in order; the first few thousand.
@@ -114,6 +127,34 @@ pub struct PolicyTest {
     pub module: String,
     /// What it says.
     pub sentence: String,
+}
+
+/// A sentence that must hold for every case of a finite space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invariant {
+    /// The file.
+    pub file: String,
+    /// The line, from 1; 0 where that is not known.
+    pub line: u32,
+    /// What it says.
+    pub sentence: String,
+    /// Its dimensions with their sizes, as in `client 251 × outage 8`.
+    pub space: String,
+    /// How many cases that is.
+    pub cases: u64,
+    /// Names all that the outcome follows from: equal names have equal outcomes.
+    pub depends_on: String,
+}
+
+/// How far a proof came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofStep {
+    /// Cases checked in this step.
+    pub checked: u64,
+    /// Where to go on; nothing at the end.
+    pub next: Option<u64>,
+    /// A case for which the sentence does not hold, as forms to paste.
+    pub counterexample: Option<Finding>,
 }
 
 /// What came of all tests of a tree.
@@ -214,6 +255,8 @@ pub enum Answer {
     ResolvedMany(Vec<Result<Resolution, Vec<Finding>>>),
     /// The conflicts tried, as Scheme writes them, and what was made of each; nothing where the resolver failed.
     Samples(Vec<(String, Option<Resolution>)>),
+    /// How far the proof came.
+    Proof(Box<ProofStep>),
     /// What came of the tests.
     Tested(Box<TestReport>),
     /// What was printed, then the value of the last form as Scheme writes it.

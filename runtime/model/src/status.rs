@@ -31,6 +31,9 @@ pub struct RegionStatus {
     pub policy_hash: String,
     /// Why the files on disk are not in force, one line a finding; empty when they are.
     pub policy_errors: Vec<String>,
+    /// What is being proved of files that were saved, and how far that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_proving: Option<String>,
     /// Files that are good and change so much that they wait for `policy confirm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_waiting: Option<Waiting>,

@@ -80,6 +80,7 @@ impl net::Region for Fixture {
             generation: 7,
             policy_hash: String::new(),
             policy_errors: Vec::new(),
+            policy_proving: None,
             policy_waiting: None,
             primary: self.me.clone(),
             sees: BTreeMap::new(),

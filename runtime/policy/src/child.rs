@@ -6,6 +6,7 @@ mod declare;
 mod faults;
 mod health;
 mod interpreter;
+mod invariants;
 mod laws;
 mod memo;
 mod natives;
@@ -95,6 +96,9 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
             interpreter.resolve_many(&resolver, &conflicts).map(Answer::ResolvedMany)
         }
         Question::Samples { resolver } => interpreter.samples(&resolver).map(Answer::Samples),
+        Question::Prove { invariant, from, budget, facts } => {
+            interpreter.prove(invariant, from, budget, &facts).map(|step| Answer::Proof(Box::new(step)))
+        }
         Question::Test { tree, facts } => Ok(Answer::Tested(Box::new(interpreter.test(tree, &facts)))),
         Question::Eval { source } => {
             cage::drain(printed);

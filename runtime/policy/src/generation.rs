@@ -196,6 +196,7 @@ fn difference(question: &Question) -> Finding {
         Question::Resolve { .. } | Question::ResolveMany { .. } | Question::Samples { .. } => {
             ("data-replication/conflict-resolution.scm", "the settlements")
         }
+        Question::Prove { .. } => ("", "the proof"),
         Question::Load { .. } | Question::Test { .. } | Question::Eval { .. } => ("", "the answer"),
     };
     let message = format!("{what} came out otherwise in a second process, on the same facts");

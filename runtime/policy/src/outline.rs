@@ -84,7 +84,7 @@ impl Outline {
     /// Every name that the tests mention, and those that the definitions behind them mention.
     fn reached(&self) -> BTreeSet<&str> {
         let definitions = self.definitions();
-        let tests = self.0.iter().filter(|form| form.head == "test-module");
+        let tests = self.0.iter().filter(|form| matches!(form.head.as_str(), "test-module" | "define-invariant"));
         let mut open: Vec<&str> = tests.flat_map(|form| form.mentions.iter().map(String::as_str)).collect();
         let mut reached = BTreeSet::new();
         while let Some(name) = open.pop() {

@@ -4,6 +4,7 @@
 //!   files ──host──▶ parse, contract, own tests, laws of the resolvers    (in the child, all findings at once)
 //!         ──▶ compiled: the residency space and the routing table, asked for once
 //!         ──▶ determinism: a second child gives the same answers, byte for byte
+//!         ──▶ invariants: what must never happen is proved for every case (`proofs`)
 //!         ──▶ dry run: what would be otherwise than in force, on the facts of this moment
 //! ```
 //!
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use data::plans::Plans;
 use model::bundle::PolicyTree;
-use model::question::{Answer, Declarations, Question, Resolution};
+use model::question::{Answer, Declarations, Invariant, Question, Resolution};
 use model::radius::{BlastRadius, ChangeBounds, Difference};
 use model::region::Regions;
 use model::residency::ResidencyPlan;
@@ -55,6 +56,8 @@ pub struct Candidate {
     pub resolvers: Vec<String>,
     /// What a save may change without a second look while it is in force.
     pub bounds: ChangeBounds,
+    /// What must be proved before it comes into force.
+    pub invariants: Vec<Invariant>,
 }
 
 /// Loads a tree and compiles it.
@@ -70,9 +73,9 @@ pub async fn compile(
     let (child, declarations) = host.load(tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
     let residency = residency(&child, &declarations, regions).await?;
     let routing = route(&child, facts).await?;
-    let Declarations { replication, lag, edge, resolvers, bounds, .. } = declarations;
+    let Declarations { replication, lag, edge, resolvers, bounds, invariants, .. } = declarations;
     let plans = Plans { generation, replication, lag, residency, routing, edge };
-    Ok(Candidate { child, plans, resolvers, bounds })
+    Ok(Candidate { child, plans, resolvers, bounds, invariants })
 }
 
 /// Where records may be, by the policies that `child` has loaded.
@@ -271,7 +274,8 @@ async fn failover(child: &Generation, regions: &[model::routing::RegionFacts]) -
     }
 }
 
-async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGeneration> {
+/// Puts a question to a child; what a policy did wrong comes back as findings.
+pub async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGeneration> {
     match child.ask(question).await {
         Ok(Answer::Refused(findings)) => Err(RefusedGeneration::Findings(findings)),
         Ok(answer) => Ok(answer),
@@ -283,7 +287,8 @@ async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGe
     }
 }
 
-fn unexpected(wanted: &str, found: Answer) -> RefusedGeneration {
+/// The error for an answer to another question.
+pub fn unexpected(wanted: &str, found: Answer) -> RefusedGeneration {
     let found = format!("{found:?}").chars().take(80).collect::<String>();
     RefusedGeneration::Host(format!("asked for {wanted}, got {found}"))
 }

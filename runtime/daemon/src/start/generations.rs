@@ -32,6 +32,7 @@ use policy::{Generation, PolicyHost};
 
 use super::gate::{self, Candidate, Moment};
 use super::history::History;
+use super::proofs::Proofs;
 
 /// How many kept generations are tried after a restart before a region waits for the primary.
 const RESUMED: usize = 3;
@@ -48,6 +49,13 @@ struct Live {
     resolvers: Vec<String>,
     /// What a save may change without a second look.
     bounds: ChangeBounds,
+}
+
+/// What a region has to do with a generation: whoever proposes it proves it too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Proposer,
+    Receiver,
 }
 
 /// A candidate that waits for a word, and its files.
@@ -73,6 +81,7 @@ pub struct Generations {
     live: ArcSwapOption<Live>,
     waiting: ArcSwapOption<Held>,
     findings: ArcSwap<Vec<Finding>>,
+    proofs: Proofs,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -149,6 +158,7 @@ impl Generations {
             live: ArcSwapOption::empty(),
             waiting: ArcSwapOption::empty(),
             findings: ArcSwap::from_pointee(Vec::new()),
+            proofs: Proofs::default(),
             changing: tokio::sync::Mutex::new(()),
         }
     }
@@ -251,6 +261,11 @@ impl Generations {
         Ok(self.verify(&self.history.load(generation)?)?.tree)
     }
 
+    /// What is being proved of a candidate, and how far that is.
+    pub fn proving(&self) -> Option<String> {
+        self.proofs.under_way()
+    }
+
     /// The candidate that waits for a word.
     pub fn waiting(&self) -> Option<Waiting> {
         self.waiting.load().as_ref().map(|held| held.waiting.clone())
@@ -341,7 +356,7 @@ impl Generations {
         };
         let proposed_at = moment.now;
         let bundle = Bundle { generation: number, parent, proposer: self.me.clone(), proposed_at, because, tree };
-        let candidate = self.examine(&bundle, &moment.facts).await?;
+        let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
         if let Some(live) = &live {
             let radius = self.dry_run(live, &candidate, moment).await?;
             let beyond = radius.beyond(live.bounds);
@@ -400,7 +415,7 @@ impl Generations {
         if bundle.generation <= self.number() {
             return Ok(self.number());
         }
-        let candidate = self.examine(&bundle, &facts).await?;
+        let candidate = self.examine(&bundle, &facts, Role::Receiver).await?;
         Ok(self.install(bundle, signed, candidate, unix(SystemTime::now())).await)
     }
 
@@ -411,11 +426,14 @@ impl Generations {
         net::pki::bundle_from_bytes(&signed.bundle)
     }
 
-    /// The parts of the gate that every region insists on.
-    async fn examine(&self, bundle: &Bundle, facts: &Facts) -> Result<Candidate, RefusedGeneration> {
+    /// The gate up to the dry run.
+    async fn examine(&self, bundle: &Bundle, facts: &Facts, role: Role) -> Result<Candidate, RefusedGeneration> {
         let examined = async {
             let candidate = self.compile(bundle, facts).await?;
             gate::determinism(&candidate, facts).await?;
+            if role == Role::Proposer {
+                self.proofs.prove(&candidate.child, &candidate.invariants, facts).await?;
+            }
             Ok(candidate)
         };
         examined.await.inspect_err(|refused| {
@@ -431,7 +449,7 @@ impl Generations {
 
     /// Puts a candidate in force, and gives its number.
     async fn install(&self, bundle: Bundle, signed: SignedBundle, candidate: Candidate, since: UnixMillis) -> u64 {
-        let Candidate { child, plans, resolvers, bounds } = candidate;
+        let Candidate { child, plans, resolvers, bounds, .. } = candidate;
         let (number, hash) = (bundle.generation, bundle.tree.hash());
         self.keep(number, &signed);
         let signed = Arc::new(signed);

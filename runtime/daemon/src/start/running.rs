@@ -168,6 +168,7 @@ impl net::Region for RunningRegion {
             dns: region.addresses.dns,
             generation: self.generations.number(),
             policy_hash: self.generations.hash(),
+            policy_proving: self.generations.proving(),
             policy_waiting: self.generations.waiting(),
             policy_errors: self.generations.findings().iter().map(ToString::to_string).collect(),
             primary: self.regions.primary.clone(),

@@ -10,9 +10,9 @@ const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-southeast"];
 const SOON: Duration = Duration::from_secs(30);
 /// A client in Germany, as a trusted proxy would name it.
 const GERMAN: [(&str, &str); 1] = [("x-forwarded-for", "217.0.0.1")];
-/// Personal data under German law.
+/// Personal data under British law.
 const PERSONAL: [(&str, &str); 3] =
-    [("repomind-class", "personal"), ("repomind-jurisdiction", "DE"), ("repomind-basis", "contract")];
+    [("repomind-class", "personal"), ("repomind-jurisdiction", "GB"), ("repomind-basis", "contract")];
 
 fn generation(cluster: &Cluster, region: &str) -> Option<u64> {
     cluster.status(region)?["generation"].as_u64()
@@ -108,16 +108,15 @@ fn a_save_that_lets_personal_data_out_waits_and_one_that_keeps_it_in_does_not() 
     let cluster = Cluster::deployed();
     let file = "compliance/data-residency.scm";
     let strict = std::fs::read_to_string(cluster.file(file)).unwrap();
-    let rule = "(rule 'eea-personal-stays-in-eea home? sealed)";
     let denied = |what: &str| {
-        let refused = cluster.ask("us-east", "PUT", "/v1/data/profiles/p1", &PERSONAL, "x").unwrap();
+        let refused = cluster.ask("ap-southeast", "PUT", "/v1/data/profiles/p1", &PERSONAL, "x").unwrap();
         assert_eq!(refused.status, 451, "{what}: {}", refused.body);
     };
-    edit(&cluster, file, rule, "(rule 'eea-personal-stays-in-eea (lambda (there) #t) sealed)");
+    edit(&cluster, file, "'(eea GB CH CA JP KR BR)", "'(eea GB CH CA JP KR BR SG)");
     let waits = waiting(&cluster, "the looser rule waiting");
     assert!(waits["beyond"][0].as_str().unwrap().contains("more permissive"), "{waits}");
     let flip = &waits["radius"]["residency"]["shown"][0];
-    assert_eq!((&flip["turn"], &flip["law"]), (&"more-permissive".into(), &"eea".into()), "{waits}");
+    assert_eq!((&flip["turn"], &flip["region"]), (&"more-permissive".into(), &"ap-southeast".into()), "{waits}");
     denied("while the looser rule waits");
 
     // A newer save takes its place: nobody can confirm what is no longer on disk.
@@ -172,4 +171,44 @@ fn the_tests_of_the_policy_files_are_run_and_one_that_fails_says_what_came() {
         xml.contains("failures=\"1\"") && xml.contains("<failure message=\"expected 5000, found 6000\"/>"),
         "{xml}"
     );
+}
+
+#[test]
+fn a_save_that_breaks_an_invariant_is_refused_with_the_facts_that_show_it() {
+    let cluster = Cluster::deployed();
+    let proved = cluster.run(&["prove", "--json"]);
+    assert!(proved.status.success(), "{}", text(&proved));
+    let report: Value = serde_json::from_slice(&proved.stdout).expect("JSON");
+    let cases = |proof: &Value| proof["cases"].as_u64().unwrap();
+    assert!(report["proofs"].as_array().is_some_and(|all| all.len() >= 7 && all.iter().all(|one| cases(one) > 0)));
+
+    // A region that nobody is ever sent to: with the others down, nobody is served.
+    edit(
+        &cluster,
+        "region-config/region-mapping.scm",
+        "(region-ids (sort-on (how-far-from-ideal client) regions))",
+        "(filter (lambda (id) (not (equal? id 'ap-southeast))) (region-ids (sort-on (how-far-from-ideal client) regions)))",
+    );
+    let errors = until("the broken invariant in the status", SOON, || {
+        let errors = cluster.status("us-east")?["policy_errors"].as_array()?.clone();
+        (!errors.is_empty()).then_some(errors)
+    });
+    let said = errors[0].as_str().unwrap();
+    assert!(said.starts_with("traffic-routing/latency-routing.scm:"), "{said}");
+    assert!(
+        said.contains("an invariant does not hold") && said.contains("(define outage (list (sample-region"),
+        "{said}"
+    );
+    assert!(REGIONS.iter().all(|region| generation(&cluster, region) == Some(1)));
+    let shown = cluster.run(&["prove", "client is served"]);
+    assert_eq!(shown.status.code(), Some(1), "{}", text(&shown));
+    // What is shown can be pasted: it says of the same facts that nobody is served.
+    let said = text(&shown);
+    let outage =
+        said.lines().find_map(|line| line.trim().trim_start_matches("= help:").trim().strip_prefix("(define outage "));
+    let outage = outage.unwrap_or_else(|| panic!("no outage in {said}")).trim_end_matches(')').to_owned() + "))";
+    assert_eq!(outage.matches("#:state 'down").count(), 2, "{outage}");
+    let form = format!("(map region-state {outage})");
+    let pasted = text(&cluster.run(&["repl", "--eval", &form]));
+    assert!(pasted.contains("down") && pasted.contains("ready"), "{pasted}");
 }

@@ -16,6 +16,7 @@ use model::{Country, Micros, Millis, RegionId};
 use steel::RootedSteelVal;
 use steel::rvals::SteelVal;
 
+use super::invariants;
 use super::natives::Natives;
 use super::property::Property;
 use super::values::{Alist, Scheme, count, fault, list, name, region_id, rule, shown, within};
@@ -43,6 +44,8 @@ pub struct Ledger {
     pub failed: u32,
     /// The tests, at most [`MOST_TESTS`].
     pub tests: Vec<TestRun>,
+    /// What must never happen.
+    pub invariants: Vec<invariants::Declared>,
     /// The property that is being tried.
     pub property: Option<Property>,
     /// Conflict resolvers by name; rooted, so that the collector leaves what they close over.

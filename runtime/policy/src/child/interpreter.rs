@@ -77,6 +77,8 @@ pub struct Interpreter {
     library: BTreeSet<String>,
     /// The tree's files.
     pub(super) files: BTreeMap<String, String>,
+    /// What each of them requires.
+    pub(super) requires: BTreeMap<String, Vec<String>>,
     /// Exported functions and the file that each comes from.
     functions: BTreeMap<&'static str, (&'static str, RootedSteelVal)>,
     /// The regions of the facts in force.
@@ -119,6 +121,7 @@ impl Interpreter {
             modules,
             library: BTreeSet::new(),
             files: BTreeMap::new(),
+            requires: BTreeMap::new(),
             functions: BTreeMap::new(),
             regions: Vec::new(),
             callers,
@@ -198,12 +201,19 @@ impl Interpreter {
         let order = self.scan()?;
         self.modules.0.write().unwrap_or_else(PoisonError::into_inner).extend(self.files.clone());
         let mut findings = Vec::new();
+        let mut failed: BTreeSet<&String> = BTreeSet::new();
         for (number, file) in order.iter().enumerate() {
+            // What requires a file that failed fails with it, and says nothing of use.
+            if self.requires.get(file).is_some_and(|needs| needs.iter().any(|need| failed.contains(need))) {
+                failed.insert(file);
+                continue;
+            }
             self.at(file);
             lock(&self.ledger).file.clone_from(file);
             let program = format!("(require (prefix-in p{number}. {file:?}))");
             if let Err(error) = self.engine.compile_and_run_raw_program(program) {
                 findings.push(self.fault(file, &error));
+                failed.insert(file);
             }
             if cage::interrupted() {
                 return Err(findings.split_off(findings.len().saturating_sub(1)));
@@ -249,6 +259,12 @@ impl Interpreter {
             warnings.extend(scan.outline.untested(file, text));
             unreached.extend(scan.outline.unreached(file));
             names_of.extend(scan.outline.defined().map(str::to_owned));
+            // Said here already, because files that require this one would fail with less to say.
+            if scan.findings.is_empty() {
+                let wanted = EXPORTS.iter().filter(|(other, _)| other == file).flat_map(|(_, names)| *names);
+                let missing = wanted.filter(|(name, _)| !scan.outline.provided().any(|provided| provided == *name));
+                findings.extend(missing.map(|(name, arguments)| not_provided(&self.files, file, name, arguments)));
+            }
             if self.scanning {
                 findings.extend(scan.findings);
             }
@@ -276,6 +292,7 @@ impl Interpreter {
             };
             order.push((*file).to_owned());
         }
+        self.requires = requires;
         Ok(order)
     }
 
@@ -343,11 +360,7 @@ impl Interpreter {
                         format!("`{name}` must be a function; it is {}", shown(&value)),
                         &format!("define it as (define ({name} {arguments}) …)"),
                     )),
-                    Err(_) => findings.push(wrong(
-                        "(provide",
-                        format!("this file does not provide `{name}`"),
-                        &format!("define it as (define ({name} {arguments}) …) and name it in (provide …)"),
-                    )),
+                    Err(_) => findings.push(not_provided(&self.files, file, name, arguments)),
                 }
             }
         }
@@ -453,6 +466,13 @@ impl Interpreter {
             }
         }
     }
+}
+
+/// The finding for a function that is asked and not handed on.
+fn not_provided(files: &BTreeMap<String, String>, file: &str, name: &str, arguments: &str) -> Finding {
+    let message = format!("this file does not provide `{name}`");
+    let help = format!("define it as (define ({name} {arguments}) …) and name it in (provide …)");
+    faults::in_file(files, file, "(provide", message, help)
 }
 
 /// The findings without those that say the same of the same place: a file that

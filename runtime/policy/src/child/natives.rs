@@ -18,8 +18,8 @@ use super::values::{
     ClientObject, LinkObject, Object, ObservationObject, RecordObject, RegionObject, Scheme, SiblingObject, all_items,
     fault, integer, items, list, name, object, symbol, text,
 };
+use super::{invariants, property, samples};
 use super::{memo, values};
-use super::{property, samples};
 
 /// The module `repomind/host`, which reports to `ledger`.
 pub fn module(ledger: &Arc<Mutex<Ledger>>) -> BuiltInModule {
@@ -33,6 +33,7 @@ pub fn module(ledger: &Arc<Mutex<Ledger>>) -> BuiltInModule {
     samples::define(&mut module);
     declare::define(&mut module, ledger);
     property::define(&mut module, ledger);
+    invariants::define(&mut module, ledger);
     module.0
 }
 
@@ -130,6 +131,7 @@ fn clients_and_links(module: &mut Natives) {
     module.field("client-country", move |c: &ClientObject| {
         or_false(c.look().class.country.as_ref().map(Country::as_str))
     });
+    module.field("client-law", |c: &ClientObject| symbol(c.look().class.country.map_or(Law::None, Law::of).name()));
     module.field("client-continent", move |c: &ClientObject| or_false(c.look().continent.as_deref()));
     module.field("link-lag", |l: &LinkObject| integer(l.0.0));
     module.field("observation-probes", |o: &ObservationObject| integer(u64::from(o.0.probes)));

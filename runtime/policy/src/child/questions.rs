@@ -51,11 +51,12 @@ impl Interpreter {
         let replication = replication.map_err(|misfits| findings.extend(place(misfits))).ok();
         let region_policies = region_policies.map_err(|misfits| findings.extend(place(misfits))).ok();
         let _ = zones.map_err(|misfits| findings.extend(place(misfits)));
+        let invariants = self.invariants(facts).map_err(|misfits| findings.extend(place(misfits))).ok();
         let lag = self.lag_bands().map_err(|finding| findings.push(finding)).ok();
         findings.extend(self.try_samples(facts));
         findings.extend(self.try_resolvers());
-        match (replication, region_policies, lag) {
-            (Some(replication), Some(region_policies), Some(lag)) if findings.is_empty() => {
+        match (replication, region_policies, lag, invariants) {
+            (Some(replication), Some(region_policies), Some(lag), Some(invariants)) if findings.is_empty() => {
                 let warnings = std::mem::take(&mut self.warnings);
                 Ok(Declarations {
                     replication,
@@ -64,6 +65,7 @@ impl Interpreter {
                     edge,
                     resolvers,
                     bounds,
+                    invariants,
                     tests_passed,
                     tests,
                     warnings,

@@ -82,6 +82,10 @@ macro_rules! golden {
 }
 
 golden! {
+    an_invariant_of_too_many_cases: with(RESIDENCY, "(define-invariant \"nobody is lost\" (for-all (record client world from to) #t))");
+    an_invariant_of_an_unknown_dimension: with(RESIDENCY, "(define-invariant \"nobody is lost\" (for-all (client weather) #t))");
+    an_invariant_of_nothing: with(RESIDENCY, "(define-invariant \"nobody is lost\" (for-all () #t))");
+    an_invariant_defined_twice: with(RESIDENCY, "(define-invariant \"nobody is lost\" (for-all (region) #t))\n(define-invariant \"nobody is lost\" (for-all (state) #t))");
     a_property_that_does_not_hold: with(LAG, "(test-module \"more\" (check-property \"an hour is too much\" ([link (any-link)] [n (any-number 0 9)]) (< (+ n (link-lag link)) 250000)))");
     a_property_that_ends_in_an_error: with(LAG, "(test-module \"more\" (check-property \"every link has a head\" ([links (any-list 3 any-link)]) (< 0 (link-lag (car links)))))");
     a_case_outside_of_a_property: with(LAG, "(define some (any-number 1 6))");
