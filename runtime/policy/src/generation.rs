@@ -112,12 +112,27 @@ impl Drop for Waiting<'_> {
 
 impl Generation {
     pub(crate) fn new(host: PolicyHost, tree: PolicyTree, facts: Facts, declared: Vec<u8>, process: Process) -> Self {
-        let (waiting, state) = (AtomicUsize::new(0), Mutex::new(State::of(process)));
-        let inner = Arc::new(Inner { host, tree, facts, declared, waiting, hurry: Arc::default(), state });
-        if let Ok(mut state) = inner.state.try_lock() {
-            inner.prepare_after(&mut state, SETTLING);
+        let generation = Self::of(host, tree, facts, declared, State::of(process, Standby::None));
+        if let Ok(mut state) = generation.inner.state.try_lock() {
+            generation.inner.prepare_after(&mut state, SETTLING);
         }
-        Self { inner }
+        generation
+    }
+
+    /// A generation whose standby is loaded already.
+    pub(crate) fn pair(
+        host: PolicyHost,
+        tree: PolicyTree,
+        facts: Facts,
+        declared: Vec<u8>,
+        (process, standby): (Process, Process),
+    ) -> Self {
+        Self::of(host, tree, facts, declared, State::of(process, Standby::Loaded(standby)))
+    }
+
+    fn of(host: PolicyHost, tree: PolicyTree, facts: Facts, declared: Vec<u8>, state: State) -> Self {
+        let (waiting, hurry, state) = (AtomicUsize::new(0), Arc::default(), Mutex::new(state));
+        Self { inner: Arc::new(Inner { host, tree, facts, declared, waiting, hurry, state }) }
     }
 
     /// Puts a question. Questions are answered one after the other. For a child
@@ -154,11 +169,11 @@ impl Generation {
     /// Puts the questions to two children that know nothing of each other, and
     /// compares the answers byte by byte: for whoever proposes a generation,
     /// because regions whose children answer differently would never agree. Waits
-    /// for the standby, which is the second child and is loaded in any case.
+    /// for the standby, which is the second child and is loaded in any case. Gives the answers.
     ///
     /// # Errors
     /// The first difference, or what kept a child from answering.
-    pub async fn answers_alike(&self, questions: &[Question]) -> Result<(), Vec<Finding>> {
+    pub async fn answers_alike(&self, questions: &[Question]) -> Result<Vec<Answer>, Vec<Finding>> {
         let inner = &*self.inner;
         let mut state = inner.state.lock().await;
         inner.hurry.notify_one();
@@ -170,6 +185,7 @@ impl Generation {
             None => inner.stand_in(&mut state).await.map_err(|error| vec![error.finding()])?,
         };
         let limit = inner.host.limits().question;
+        let mut answers = Vec::with_capacity(questions.len());
         for question in questions {
             let asked = tokio::join!(first.ask(question.clone(), limit), second.ask(question.clone(), limit));
             let (one, other) = match asked {
@@ -179,10 +195,11 @@ impl Generation {
             if postcard::to_stdvec(&one).ok() != postcard::to_stdvec(&other).ok() {
                 return Err(vec![difference(question)]);
             }
+            answers.push(one);
         }
         state.process = Some(first);
         state.standby = Standby::Loaded(second);
-        Ok(())
+        Ok(answers)
     }
 }
 
@@ -293,12 +310,12 @@ impl Inner {
 }
 
 impl State {
-    fn of(process: Process) -> Self {
-        Self { process: Some(process), standby: Standby::None, deaths: 0, failures: 0 }
+    fn of(process: Process, standby: Standby) -> Self {
+        Self { process: Some(process), standby, deaths: 0, failures: 0 }
     }
 }
 
-fn declared_otherwise() -> Finding {
+pub(crate) fn declared_otherwise() -> Finding {
     let message = "the tree declared something else when it was loaded a second time, on the same facts";
     let help = "do not go by the order of a hash's keys or values: sort them first";
     Finding::error("", "", (0, 0), message, help)

@@ -9,7 +9,7 @@ use model::question::{Answer, Declarations, Question};
 use model::routing::Facts;
 use model::{ByteCount, Finding, Millis};
 
-use crate::generation::Generation;
+use crate::generation::{Generation, declared_otherwise};
 use crate::process::Process;
 use crate::zygote::{Expected, Nursery, Setup};
 
@@ -120,6 +120,21 @@ impl PolicyHost {
         let (process, declarations) = self.load_process(&tree, &facts).await?;
         let declared = postcard::to_stdvec(&declarations).unwrap_or_default();
         Ok((Generation::new(self.clone(), tree, facts, declared, process), declarations))
+    }
+
+    /// As [`Self::load`], into two children at once, which know nothing of each other: one answers, the other stands
+    /// by, and [`Generation::answers_alike`] can compare them.
+    ///
+    /// # Errors
+    /// As for [`Self::load`], or that the tree declared one thing in the one child and another in the other.
+    pub async fn load_twice(&self, tree: PolicyTree, facts: Facts) -> Result<(Generation, Declarations), Vec<Finding>> {
+        let (one, other) = tokio::join!(self.load_process(&tree, &facts), self.load_process(&tree, &facts));
+        let ((process, declarations), (second, declared_there)) = (one?, other?);
+        let declared = postcard::to_stdvec(&declarations).unwrap_or_default();
+        if postcard::to_stdvec(&declared_there).ok().as_ref() != Some(&declared) {
+            return Err(vec![declared_otherwise()]);
+        }
+        Ok((Generation::pair(self.clone(), tree, facts, declared, (process, second)), declarations))
     }
 
     /// Evaluates `source` beside `tree` in a child that dies afterwards: what it

@@ -19,7 +19,7 @@ use model::bundle::PolicyTree;
 use model::question::{Answer, Declarations, Invariant, Question, Resolution};
 use model::radius::{BlastRadius, ChangeBounds, Difference};
 use model::region::Regions;
-use model::residency::ResidencyPlan;
+use model::residency::{ResidencyCase, ResidencyPlan};
 use model::routing::{ClientClass, Facts, Observation, RegionState, RoutingPlan};
 use model::{RegionId, UnixMillis};
 use policy::{Generation, HostError, PolicyHost};
@@ -73,9 +73,64 @@ pub async fn compile(
     let (child, declarations) = host.load(tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
     let residency = residency(&child, &declarations, regions).await?;
     let routing = route(&child, facts).await?;
+    Ok(candidate(child, declarations, generation, (residency, routing)))
+}
+
+/// As [`compile`], in two children that know nothing of each other, all of whose answers must be equal.
+///
+/// # Errors
+/// As for [`compile`], or the first answer that differs: regions would never agree.
+pub async fn compile_twice(
+    host: &PolicyHost,
+    tree: &PolicyTree,
+    generation: u64,
+    (regions, facts): (&Regions, &Facts),
+) -> Result<Candidate, RefusedGeneration> {
+    let loaded = host.load_twice(tree.clone(), facts.clone()).await;
+    let (child, declarations) = loaded.map_err(RefusedGeneration::Findings)?;
+    let mut answers = alike(&child, &questions(&declarations, facts)).await?.into_iter();
+    // There is an answer to each question.
+    let mut next = || usable(answers.next().unwrap_or_else(|| Answer::Refused(Vec::new())));
+    let (rulings, routes) = (next()?, next()?);
+    // The rest was asked for to be compared.
+    for answer in answers {
+        usable(answer)?;
+    }
+    let residency = residency_of(rulings, compliance::cases(), &declarations, regions)?;
+    let routing = routing_of(routes, facts)?;
+    Ok(candidate(child, declarations, generation, (residency, routing)))
+}
+
+fn candidate(
+    child: Generation,
+    declarations: Declarations,
+    generation: u64,
+    (residency, routing): (ResidencyPlan, RoutingPlan),
+) -> Candidate {
     let Declarations { replication, lag, edge, resolvers, bounds, invariants, .. } = declarations;
     let plans = Plans { generation, replication, lag, residency, routing, edge };
-    Ok(Candidate { child, plans, resolvers, bounds, invariants })
+    Candidate { child, plans, resolvers, bounds, invariants }
+}
+
+/// All that a generation is asked at its start: its residency space first, its routing table second.
+fn questions(declarations: &Declarations, facts: &Facts) -> Vec<Question> {
+    let mut questions = vec![
+        Question::Residency { cases: compliance::cases() },
+        Question::Route { facts: facts.clone() },
+        Question::Failover { regions: facts.regions.clone() },
+    ];
+    questions.extend([0, PROBES].map(|losses| Question::Health { observations: vec![seen(losses, losses); 2] }));
+    let resolvers = declarations.resolvers.iter().take(RESOLVERS);
+    questions.extend(resolvers.map(|resolver| Question::Samples { resolver: resolver.clone() }));
+    questions
+}
+
+async fn alike(child: &Generation, questions: &[Question]) -> Result<Vec<Answer>, RefusedGeneration> {
+    child.answers_alike(questions).await.map_err(|findings| match findings.as_slice() {
+        // About the host itself, and nothing that an author could do.
+        [only] if only.file.is_empty() && only.help.is_empty() => RefusedGeneration::Host(only.message.clone()),
+        _ => RefusedGeneration::Findings(findings),
+    })
 }
 
 /// Where records may be, by the policies that `child` has loaded.
@@ -88,10 +143,17 @@ pub async fn residency(
     regions: &Regions,
 ) -> Result<ResidencyPlan, RefusedGeneration> {
     let cases = compliance::cases();
-    let rulings = match ask(child, Question::Residency { cases: cases.clone() }).await? {
-        Answer::Residency(rulings) => rulings,
-        other => return Err(unexpected("residency", other)),
-    };
+    let answer = ask(child, Question::Residency { cases: cases.clone() }).await?;
+    residency_of(answer, cases, declarations, regions)
+}
+
+fn residency_of(
+    answer: Answer,
+    cases: Vec<ResidencyCase>,
+    declarations: &Declarations,
+    regions: &Regions,
+) -> Result<ResidencyPlan, RefusedGeneration> {
+    let Answer::Residency(rulings) = answer else { return Err(unexpected("residency", answer)) };
     let known = declarations.region_policies.iter().filter(|(region, _)| regions.by_id.contains_key(*region));
     let policies = known.map(|(region, policy)| (region.clone(), policy.clone())).collect();
     Ok(compliance::plan_from(cases, rulings, policies))
@@ -102,32 +164,12 @@ pub async fn residency(
 /// # Errors
 /// Where the host gave no usable rankings.
 pub async fn route(child: &Generation, facts: &Facts) -> Result<RoutingPlan, RefusedGeneration> {
-    match ask(child, Question::Route { facts: facts.clone() }).await? {
-        Answer::Routes(routes) => {
-            routing::plan_from(facts, *routes).map_err(|error| RefusedGeneration::Host(error.to_string()))
-        }
-        other => Err(unexpected("routes", other)),
-    }
+    routing_of(ask(child, Question::Route { facts: facts.clone() }).await?, facts)
 }
 
-/// Asks a second child, which knows nothing of the first, all that a generation is asked at its start.
-///
-/// # Errors
-/// The first answer that differs: regions would never agree.
-pub async fn determinism(candidate: &Candidate, facts: &Facts) -> Result<(), RefusedGeneration> {
-    let mut questions = vec![
-        Question::Route { facts: facts.clone() },
-        Question::Residency { cases: compliance::cases() },
-        Question::Failover { regions: facts.regions.clone() },
-    ];
-    questions.extend([0, PROBES].map(|losses| Question::Health { observations: vec![seen(losses, losses); 2] }));
-    let resolvers = candidate.resolvers.iter().take(RESOLVERS);
-    questions.extend(resolvers.map(|resolver| Question::Samples { resolver: resolver.clone() }));
-    candidate.child.answers_alike(&questions).await.map_err(|findings| match findings.as_slice() {
-        // About the host itself, and nothing that an author could do.
-        [only] if only.file.is_empty() && only.help.is_empty() => RefusedGeneration::Host(only.message.clone()),
-        _ => RefusedGeneration::Findings(findings),
-    })
+fn routing_of(answer: Answer, facts: &Facts) -> Result<RoutingPlan, RefusedGeneration> {
+    let Answer::Routes(routes) = answer else { return Err(unexpected("routes", answer)) };
+    routing::plan_from(facts, *routes).map_err(|error| RefusedGeneration::Host(error.to_string()))
 }
 
 /// What would be otherwise if `after` took the place of `before`, whose plans may be `in_force` longer than `after`
@@ -277,13 +319,19 @@ async fn failover(child: &Generation, regions: &[model::routing::RegionFacts]) -
 /// Puts a question to a child; what a policy did wrong comes back as findings.
 pub async fn ask(child: &Generation, question: Question) -> Result<Answer, RefusedGeneration> {
     match child.ask(question).await {
-        Ok(Answer::Refused(findings)) => Err(RefusedGeneration::Findings(findings)),
-        Ok(answer) => Ok(answer),
+        Ok(answer) => usable(answer),
         // What a policy did to its child is a finding about the policy.
         Err(HostError::Deadline(finding) | HostError::Died(finding)) if !finding.file.is_empty() => {
             Err(RefusedGeneration::Findings(vec![*finding]))
         }
         Err(error) => Err(RefusedGeneration::Host(error.to_string())),
+    }
+}
+
+fn usable(answer: Answer) -> Result<Answer, RefusedGeneration> {
+    match answer {
+        Answer::Refused(findings) => Err(RefusedGeneration::Findings(findings)),
+        answer => Ok(answer),
     }
 }
 

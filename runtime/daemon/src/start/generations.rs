@@ -16,7 +16,7 @@
 //! `primary: true` proposes; the others refuse bundles from anyone else.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use data::DataPlane;
@@ -358,7 +358,9 @@ impl Generations {
         let bundle = Bundle { generation: number, parent, proposer: self.me.clone(), proposed_at, because, tree };
         let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
         if let Some(live) = &live {
+            let began = Instant::now();
             let radius = self.dry_run(live, &candidate, moment).await?;
+            took("compared", began);
             let beyond = radius.beyond(live.bounds);
             if !confirmed && !beyond.is_empty() {
                 return Ok(Proposed::Waiting(Box::new(self.let_wait(bundle, live.hash, beyond, radius))));
@@ -429,10 +431,13 @@ impl Generations {
     /// The gate up to the dry run.
     async fn examine(&self, bundle: &Bundle, facts: &Facts, role: Role) -> Result<Candidate, RefusedGeneration> {
         let examined = async {
-            let candidate = self.compile(bundle, facts).await?;
-            gate::determinism(&candidate, facts).await?;
+            let (began, around) = (Instant::now(), (&*self.regions, facts));
+            let candidate = gate::compile_twice(&self.host, &bundle.tree, bundle.generation, around).await?;
+            took("compiled", began);
             if role == Role::Proposer {
+                let began = Instant::now();
                 self.proofs.prove(&candidate.child, &candidate.invariants, facts).await?;
+                took("proved", began);
             }
             Ok(candidate)
         };
@@ -510,6 +515,12 @@ impl Generations {
             tracing::error!(generation, %error, "the generation could not be kept for a restart");
         }
     }
+}
+
+/// Tells how long a step of the gate took.
+fn took(step: &'static str, began: Instant) {
+    metrics::histogram!("repomind_policy_gate_seconds", "step" => step).record(began.elapsed().as_secs_f64());
+    tracing::debug!(step, ms = began.elapsed().as_millis(), "a step of the gate is done");
 }
 
 fn unix(time: SystemTime) -> UnixMillis {
