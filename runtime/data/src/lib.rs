@@ -22,4 +22,4 @@ mod writer;
 pub use context::ContextKey;
 pub use ledger::{CheckpointNotes, EvidencePart, LedgerError};
 pub use plane::DataPlane;
-pub use types::{DataError, ETag, LabelClaims, Received, Resolver, ScopeSummary, View, Write, Written};
+pub use types::{DataError, ETag, LabelClaims, Match, Received, Resolver, ScopeSummary, View, Write, Written};

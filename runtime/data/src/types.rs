@@ -48,6 +48,31 @@ impl FromStr for ETag {
     }
 }
 
+/// The state that a key must be in for a write to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// There is a record.
+    Any,
+    /// There is a record, and its tag is one of these.
+    OneOf(Vec<ETag>),
+}
+
+impl Match {
+    /// Whether the state of a key is what was asked for.
+    pub fn is_met(&self, live: bool, row: Option<&Row>) -> bool {
+        match self {
+            Self::Any => live,
+            Self::OneOf(tags) => live && row.map(ETag::of).is_some_and(|tag| tags.contains(&tag)),
+        }
+    }
+}
+
+impl From<ETag> for Match {
+    fn from(tag: ETag) -> Self {
+        Self::OneOf(vec![tag])
+    }
+}
+
 /// What a client says of its record. What it leaves out comes from the strategy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelClaims {
@@ -103,8 +128,8 @@ pub struct Write {
     pub content_type: String,
     /// What the client says of it.
     pub labels: LabelClaims,
-    /// Only if the key's state has this tag.
-    pub if_match: Option<ETag>,
+    /// Only if the key's state is this.
+    pub if_match: Option<Match>,
     /// Only if there is no record.
     pub if_none_match: bool,
     /// What the client has seen; a blind write takes what this region has seen.

@@ -446,7 +446,7 @@ fn check_preconditions(write: &Write, row: Option<&Row>) -> Result<(), DataError
         return Err(DataError::PreconditionFailed);
     }
     match &write.if_match {
-        Some(tag) if !live || row.map(ETag::of).as_ref() != Some(tag) => Err(DataError::PreconditionFailed),
+        Some(state) if !state.is_met(live, row) => Err(DataError::PreconditionFailed),
         _ => Ok(()),
     }
 }

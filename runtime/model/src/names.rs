@@ -14,6 +14,14 @@ pub enum NameError {
         /// What kind of name it is, such as "region".
         what: &'static str,
     },
+    /// The name is shorter than its kind allows.
+    #[error("a {what} has more than {found} bytes")]
+    TooShort {
+        /// What kind of name it is.
+        what: &'static str,
+        /// The length found, in bytes.
+        found: usize,
+    },
     /// The name is longer than its kind allows.
     #[error("a {what} has at most {limit} bytes; this one has {found}")]
     TooLong {
@@ -171,7 +179,7 @@ impl Country {
             b"UK" => Ok(Self(*b"GB")),
             b"EL" => Ok(Self(*b"GR")),
             &[a, b] => Ok(Self([a, b])),
-            _ => Err(NameError::Empty { what }),
+            _ => Err(NameError::TooShort { what, found: text.len() }),
         }
     }
 

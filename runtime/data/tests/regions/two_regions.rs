@@ -106,9 +106,9 @@ async fn preconditions_copies_and_deletes_are_held_to() {
     let first = eu.write(write("k", "1", DataClass::Public)).await.unwrap();
     let again = Write { if_none_match: true, ..write("k", "2", DataClass::Public) };
     assert!(matches!(eu.write(again).await, Err(DataError::PreconditionFailed)));
-    let matched = Write { if_match: Some(first.etag.clone()), ..write("k", "2", DataClass::Public) };
+    let matched = Write { if_match: Some(first.etag.clone().into()), ..write("k", "2", DataClass::Public) };
     eu.write(matched).await.unwrap();
-    let stale = Write { if_match: Some(first.etag), ..write("k", "3", DataClass::Public) };
+    let stale = Write { if_match: Some(first.etag.into()), ..write("k", "3", DataClass::Public) };
     assert!(matches!(eu.write(stale).await, Err(DataError::PreconditionFailed)));
 
     let many = Write { ack: Some(AckLevel::Regions(3)), ..write("k", "3", DataClass::Public) };

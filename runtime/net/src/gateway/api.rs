@@ -41,6 +41,12 @@ impl Gateway {
         let key = percent_decode(key).ok_or_else(|| Problem::field("key", "the escapes are not valid"))?;
         let key = Key::new(key).map_err(|error| Problem::field("key", error.to_string()))?;
         let address = Address { namespace, key };
+        if request.uri().query().is_some() {
+            return Err(Problem::field(
+                "query",
+                "a record has no parameters; escape ? as %3F where it belongs to the key",
+            ));
+        }
         match *request.method() {
             Method::GET | Method::HEAD => self.get(&address, request.headers()).await,
             Method::PUT => self.put(address, request).await,
@@ -150,6 +156,8 @@ impl Gateway {
             match name.as_str() {
                 "prefix" => prefix = value,
                 "limit" => limit = page_size(&value)?,
+                // As the first page has it, for whoever fills in a template.
+                "cursor" if value.is_empty() => after = None,
                 "cursor" => after = Some(cursor_key(&value)?),
                 _ => return Err(Problem::field("query", "the parameters are prefix, limit and cursor")),
             }
@@ -202,6 +210,7 @@ pub(super) fn write_of(
     value: Option<bytes::Bytes>,
     key: &ContextKey,
 ) -> Result<Write, Problem> {
+    claims::only_known(headers)?;
     let content_type = claims::text(headers, "content-type")?.unwrap_or_default();
     if content_type.len() > 255 {
         return Err(Problem::field("content-type", "a media type has at most 255 characters"));

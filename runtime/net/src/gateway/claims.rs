@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use data::{ContextKey, ETag, LabelClaims};
+use data::{ContextKey, ETag, LabelClaims, Match};
 use http::HeaderMap;
 use model::Country;
 use model::UnixMillis;
@@ -16,14 +16,44 @@ use model::version::CausalContext;
 use super::CONTEXT_BYTES;
 use crate::problem::Problem;
 
-/// The text of a header, where it was sent.
+/// Headers of ours that a request may carry. A name that is none of them is a mistake, and a write that it was
+/// to label would be stored as something else.
+const KNOWN: &[&str] = &[
+    "repomind-ack",
+    "repomind-basis",
+    "repomind-class",
+    "repomind-context",
+    "repomind-jurisdiction",
+    "repomind-purpose",
+    "repomind-retain-until",
+    "repomind-subject",
+];
+
+/// Refuses headers that begin like ours and are not.
+pub(super) fn only_known(headers: &HeaderMap) -> Result<(), Problem> {
+    let stranger = headers
+        .keys()
+        .map(http::HeaderName::as_str)
+        .find(|name| name.starts_with("repomind-") && !KNOWN.contains(name));
+    match stranger {
+        None => Ok(()),
+        Some(name) => {
+            Err(Problem::field(name, format!("there is no such header; those of a write are {}", KNOWN.join(", "))))
+        }
+    }
+}
+
+fn readable<'a>(value: &'a http::HeaderValue, name: &'static str) -> Result<&'a str, Problem> {
+    value.to_str().map(str::trim).map_err(|_| Problem::field(name, "only printable ASCII may stand here"))
+}
+
+/// The text of a header, where it was sent; it may be sent once.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Problem> {
-    match headers.get(name) {
-        None => Ok(None),
-        Some(value) => match value.to_str() {
-            Ok(text) => Ok(Some(text.trim())),
-            Err(_) => Err(Problem::field(name, "only printable ASCII may stand here")),
-        },
+    let mut values = headers.get_all(name).iter();
+    let first = values.next().map(|value| readable(value, name)).transpose()?;
+    match values.next() {
+        None => Ok(first),
+        Some(_) => Err(Problem::field(name, "this header stands more than once")),
     }
 }
 
@@ -35,22 +65,42 @@ where
     text.parse().map(Some).map_err(|error: T::Err| Problem::field(name, error.to_string()))
 }
 
+/// A list, in one header or in several: proxies split and join them (RFC 9110, 5.3).
 fn several<T: FromStr + Ord>(headers: &HeaderMap, name: &'static str) -> Result<Option<BTreeSet<T>>, Problem>
 where
     T::Err: std::fmt::Display,
 {
-    let Some(text) = text(headers, name)? else { return Ok(None) };
-    text.split(',')
-        .map(|word| word.trim().parse().map_err(|error: T::Err| Problem::field(name, error.to_string())))
-        .collect::<Result<_, _>>()
-        .map(Some)
+    let mut found: Option<BTreeSet<T>> = None;
+    for value in headers.get_all(name) {
+        let all = found.get_or_insert_default();
+        for word in readable(value, name)?.split(',') {
+            all.insert(word.trim().parse().map_err(|error: T::Err| Problem::field(name, error.to_string()))?);
+        }
+    }
+    Ok(found)
+}
+
+/// Codes that no country has: data about their people would fall under the rule for "any other country".
+fn countries(headers: &HeaderMap) -> Result<Option<BTreeSet<Country>>, Problem> {
+    let name = "repomind-jurisdiction";
+    let claimed = several::<Country>(headers, name)?;
+    match claimed.iter().flatten().find(|country| routing::continent(**country).is_none()) {
+        None => Ok(claimed),
+        Some(stranger) => {
+            let detail = match stranger.as_str() {
+                "EU" => "EU is no country; name the member states whose law applies, such as DE,FR".to_owned(),
+                _ => format!("{stranger} is not assigned to a country by ISO 3166-1"),
+            };
+            Err(Problem::field(name, detail))
+        }
+    }
 }
 
 /// The labels that a request claims.
 pub(super) fn labels(headers: &HeaderMap) -> Result<LabelClaims, Problem> {
     Ok(LabelClaims {
         subject: one(headers, "repomind-subject")?,
-        jurisdictions: several::<Country>(headers, "repomind-jurisdiction")?,
+        jurisdictions: countries(headers)?,
         classes: several(headers, "repomind-class")?,
         purpose: one(headers, "repomind-purpose")?,
         basis: one(headers, "repomind-basis")?,
@@ -105,18 +155,22 @@ pub(super) fn context_text(context: &CausalContext, key: &ContextKey) -> String 
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The entity tag that the stored record must have.
-pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<ETag>, Problem> {
+/// The state that the stored record must be in.
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<Match>, Problem> {
     let Some(text) = text(headers, "if-match")? else { return Ok(None) };
-    etag(text).map(Some)
-}
-
-/// Reads one strong entity tag, in its quotes.
-pub(super) fn etag(text: &str) -> Result<ETag, Problem> {
-    let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-    inner
-        .and_then(|inner| inner.parse().ok())
-        .ok_or_else(|| Problem::field("if-match", "send one entity tag exactly as an answer gave it"))
+    if text == "*" {
+        return Ok(Some(Match::Any));
+    }
+    let mut tags = Vec::new();
+    for tag in text.split(',').map(str::trim) {
+        let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+        let inner = inner
+            .filter(|inner| !inner.contains('"'))
+            .ok_or_else(|| Problem::field("if-match", "send entity tags exactly as answers gave them, or *"))?;
+        // A tag that this program never made is no mistake of form: it matches nothing.
+        tags.extend(inner.parse::<ETag>());
+    }
+    Ok(Some(Match::OneOf(tags)))
 }
 
 /// Whether the record must not exist.
@@ -156,6 +210,50 @@ mod tests {
         }
         let read = labels(&headers(&[("repomind-jurisdiction", "DE, us"), ("repomind-class", "personal")])).unwrap();
         assert_eq!(read.jurisdictions.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_label_in_a_second_header_of_the_same_name_counts_as_one_in_the_first() {
+        let mut twice = headers(&[("repomind-class", "public"), ("repomind-jurisdiction", "US")]);
+        twice.append("repomind-class", "personal".parse().unwrap());
+        twice.append("repomind-jurisdiction", "DE, FR".parse().unwrap());
+        let read = labels(&twice).unwrap();
+        assert_eq!(read.classes.unwrap().len(), 2);
+        assert_eq!(read.jurisdictions.unwrap().len(), 3);
+
+        // Where there can be one only, two are refused.
+        twice.append("repomind-basis", "consent".parse().unwrap());
+        twice.append("repomind-basis", "contract".parse().unwrap());
+        assert_eq!(labels(&twice).err().unwrap().json()["field"], "repomind-basis");
+    }
+
+    #[test]
+    fn a_jurisdiction_that_is_no_country_is_never_taken_for_any_other_country() {
+        for code in ["EU", "XX", "DE,ZZ", "D"] {
+            let problem = labels(&headers(&[("repomind-jurisdiction", code)])).err().expect(code);
+            assert_eq!(problem.json()["field"], "repomind-jurisdiction");
+        }
+        assert!(labels(&headers(&[("repomind-jurisdiction", "uk,el")])).is_ok());
+    }
+
+    #[test]
+    fn a_misspelt_label_is_refused_and_never_passed_over() {
+        assert!(only_known(&headers(&[("repomind-class", "public"), ("accept", "*/*")])).is_ok());
+        let problem = only_known(&headers(&[("repomind-clas", "personal")])).err().unwrap();
+        assert_eq!(problem.json()["field"], "repomind-clas");
+    }
+
+    #[test]
+    fn a_precondition_takes_any_record_one_of_several_tags_or_none_at_all() {
+        let tag = "0123456789abcdef0123";
+        let read = |text: &str| if_match(&headers(&[("if-match", text)]));
+        assert_eq!(read("*").unwrap(), Some(Match::Any));
+        let both = Match::OneOf(vec![tag.parse().unwrap(), "ffffffffffffffffffff".parse().unwrap()]);
+        assert_eq!(read(&format!("\"{tag}\", \"ffffffffffffffffffff\"")).unwrap(), Some(both));
+        assert_eq!(read("\"of another server\"").unwrap(), Some(Match::OneOf(Vec::new())));
+        for wrong in [tag, "W/\"x\"", "\"", ""] {
+            assert_eq!(read(wrong).err().expect(wrong).json()["status"], 422);
+        }
     }
 
     #[test]

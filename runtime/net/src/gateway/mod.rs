@@ -75,6 +75,12 @@ impl Gateway {
             _ => "proxy",
         };
         let work = async {
+            // RFC 9112, 3.2: what HTTP/1.1 requires, lest two servers in a row take a request to mean two hosts.
+            if request.version() == http::Version::HTTP_11
+                && request.headers().get_all(http::header::HOST).iter().count() != 1
+            {
+                return Err(Problem::new(StatusCode::BAD_REQUEST, "host", "send one Host header"));
+            }
             match route {
                 "batch" => self.batch(request).await,
                 "data" => self.data(request).await,
