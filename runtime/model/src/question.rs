@@ -26,6 +26,14 @@ pub enum Question {
         /// The facts in force, for the tests that use none of their own.
         facts: Facts,
     },
+    /// Load a tree that brought its child down, telling of each form before it runs. What is answered does not matter:
+    /// asked to learn which form it was.
+    Locate {
+        /// The files.
+        tree: PolicyTree,
+        /// The facts in force.
+        facts: Facts,
+    },
     /// Rank the regions for every client class of `facts`, plus the class of no country, and shape the DNS answers
     /// that follow from it.
     Route {

@@ -82,6 +82,10 @@ fn serve(mut interpreter: Interpreter, belongings: Belongings, mut missing: Vec<
 fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File) -> Result<Answer, Vec<Finding>> {
     interpreter.begin();
     let answered = match question {
+        Question::Locate { tree, facts } => {
+            interpreter.mark_forms();
+            interpreter.load(tree, &facts).map(|declarations| Answer::Loaded(Box::new(declarations)))
+        }
         Question::Load { tree, facts } => {
             interpreter.load(tree, &facts).map(|declarations| Answer::Loaded(Box::new(declarations)))
         }

@@ -214,7 +214,9 @@ fn difference(question: &Question) -> Finding {
             ("data-replication/conflict-resolution.scm", "the settlements")
         }
         Question::Prove { .. } => ("", "the proof"),
-        Question::Load { .. } | Question::Test { .. } | Question::Eval { .. } => ("", "the answer"),
+        Question::Load { .. } | Question::Locate { .. } | Question::Test { .. } | Question::Eval { .. } => {
+            ("", "the answer")
+        }
     };
     let message = format!("{what} came out otherwise in a second process, on the same facts");
     let help = "do not go by the order of a hash's keys or values: sort them first";

@@ -179,7 +179,20 @@ impl PolicyHost {
             Ok(Answer::Loaded(declarations)) => Ok((process, *declarations)),
             Ok(Answer::Refused(findings)) => Err(findings),
             Ok(_) => Err(vec![unasked().finding()]),
-            Err(error) => Err(vec![error.finding()]),
+            Err(error) => Err(vec![self.located(error.finding(), tree, facts).await]),
+        }
+    }
+
+    /// The finding about a tree that brought its child down, with its place. The interpreter often knows none: then a
+    /// second child is told to say which form it comes to, and meets the same end.
+    async fn located(&self, finding: Finding, tree: &PolicyTree, facts: &Facts) -> Finding {
+        let Some(text) = tree.0.get(&finding.file).filter(|_| finding.line == 0) else { return finding };
+        let Ok(mut process) = self.take().await else { return finding };
+        let question = Question::Locate { tree: tree.clone(), facts: facts.clone() };
+        let _ = process.ask(question, self.inner.limits.load).await;
+        match process.form() {
+            Some((file, at)) if file == finding.file => Finding::error(file, text, at, finding.message, finding.help),
+            _ => finding,
         }
     }
 

@@ -36,6 +36,8 @@ pub struct Process {
     socket: Socket,
     /// The file that the child was last heard to work on.
     at: String,
+    /// The form of that file, line and column, where the child tells of forms.
+    form: Option<(u32, u32)>,
 }
 
 /// A process that became ours when it was born: ours to kill and to reap, and not yet reaped,
@@ -81,7 +83,8 @@ impl Process {
     pub fn born(id: u32, socket: StdStream, errors: OwnedFd) -> std::io::Result<Self> {
         let id = i32::try_from(id).ok().and_then(Pid::from_raw);
         let id = id.ok_or_else(|| std::io::Error::other("a child without an id"))?;
-        let mut process = Self { child: Some(Child { id, errors }), socket: Socket::Gone, at: String::new() };
+        let mut process =
+            Self { child: Some(Child { id, errors }), socket: Socket::Gone, at: String::new(), form: None };
         socket.set_nonblocking(true)?;
         process.socket = Socket::Plain(socket);
         Ok(process)
@@ -112,7 +115,8 @@ impl Process {
         self.send(&Order { question, limit }, deadline, patience).await?;
         loop {
             match self.receive(deadline, patience).await? {
-                Report::At(file) => self.at = file,
+                Report::At(file) => (self.at, self.form) = (file, None),
+                Report::AtForm(line, column) => self.form = Some((line, column)),
                 Report::Answer(answer) => return Ok(answer),
                 Report::Late(finding) => return Err(HostError::Deadline(Box::new(finding))),
                 other => return Err(HostError::Protocol(format!("expected an answer, heard {other:?}"))),
@@ -123,6 +127,11 @@ impl Process {
     /// Whether the child still runs.
     pub fn runs(&mut self) -> bool {
         self.child.as_ref().is_some_and(Child::runs)
+    }
+
+    /// The form that the child was last heard to come to: file, line and column.
+    pub fn form(&self) -> Option<(&str, (u32, u32))> {
+        Some((&self.at, self.form?))
     }
 
     /// The memory that it has resident, where the system tells.

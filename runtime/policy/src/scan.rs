@@ -130,6 +130,22 @@ pub struct Scan {
     pub findings: Vec<Finding>,
     /// What it defines and mentions.
     pub outline: Outline,
+    /// The forms that stand in no other: where each begins, and how many bytes of the file there are up to its end.
+    pub forms: Vec<((u32, u32), usize)>,
+}
+
+/// The text with a mark after each form that says where the next one begins: `(mark line column)`.
+pub fn marked(text: &str, forms: &[((u32, u32), usize)], mark: &str) -> String {
+    let mut marked = String::with_capacity(text.len() + forms.len() * 32);
+    let mut done = 0;
+    for (form, next) in forms.iter().zip(forms.iter().skip(1)) {
+        let ((_, end), ((line, column), _)) = (form, next);
+        marked.push_str(&text[done..*end]);
+        marked.push_str(&format!(" ({mark} {line} {column})"));
+        done = *end;
+    }
+    marked.push_str(&text[done..]);
+    marked
 }
 
 /// Scans `text`, which is `file`. `known` says which modules exist; `modules` names them for the help.
@@ -139,8 +155,15 @@ pub fn scan(file: &str, text: &str, known: impl Fn(&str) -> bool, modules: &[&st
         let finding = Finding::error(file, text, (0, 0), message, "split it, or move tables into the region files");
         return Scan { findings: vec![finding], ..Scan::default() };
     }
-    let mut scanner =
-        Scanner { file, text, chars: text.chars().peekable(), at: (1, 1), open: Vec::new(), out: Scan::default() };
+    let mut scanner = Scanner {
+        file,
+        text,
+        chars: text.chars().peekable(),
+        at: (1, 1),
+        read: 0,
+        open: Vec::new(),
+        out: Scan::default(),
+    };
     scanner.run(&known, modules);
     let twice = scanner.out.outline.twice(file, text);
     scanner.out.findings.extend(twice);
@@ -162,6 +185,8 @@ struct Scanner<'a> {
     text: &'a str,
     chars: std::iter::Peekable<std::str::Chars<'a>>,
     at: (u32, u32),
+    /// Bytes read.
+    read: usize,
     open: Vec<Open>,
     out: Scan,
 }
@@ -208,6 +233,7 @@ impl Scanner<'_> {
 
     fn next(&mut self) -> Option<char> {
         let c = self.chars.next()?;
+        self.read += c.len_utf8();
         self.at = if c == '\n' { (self.at.0 + 1, 1) } else { (self.at.0, self.at.1 + 1) };
         Some(c)
     }
@@ -314,7 +340,11 @@ impl Scanner<'_> {
 
     fn leave(&mut self, place: (u32, u32), c: char) {
         match self.open.pop() {
-            Some(open) if open.closes_with == c => {}
+            Some(open) if open.closes_with == c => {
+                if self.open.is_empty() {
+                    self.out.forms.push((open.place, self.read));
+                }
+            }
             Some(open) => {
                 let (line, column) = open.place;
                 let message =

@@ -30,6 +30,8 @@ pub enum Report {
     Ready(Vec<String>),
     /// Work on this file begins: if nothing more is heard, it is to blame.
     At(String),
+    /// In that file, the form at this line and column is the next: if nothing more is heard, that one.
+    AtForm(u32, u32),
     /// The answer to the question asked last.
     Answer(Answer),
     /// There is no answer: the interpreter was interrupted here. The child is good for nothing more.

@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_jurisdiction_that_is_no_country_is_never_taken_for_any_other_country() {
         for code in ["EU", "XX", "DE,ZZ", "D"] {
-            let problem = labels(&headers(&[("repomind-jurisdiction", code)])).err().expect(code);
+            let problem = labels(&headers(&[("repomind-jurisdiction", code)])).expect_err(code);
             assert_eq!(problem.json()["field"], "repomind-jurisdiction");
         }
         assert!(labels(&headers(&[("repomind-jurisdiction", "uk,el")])).is_ok());
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(read(&format!("\"{tag}\", \"ffffffffffffffffffff\"")).unwrap(), Some(both));
         assert_eq!(read("\"of another server\"").unwrap(), Some(Match::OneOf(Vec::new())));
         for wrong in [tag, "W/\"x\"", "\"", ""] {
-            assert_eq!(read(wrong).err().expect(wrong).json()["status"], 422);
+            assert_eq!(read(wrong).expect_err(wrong).json()["status"], 422);
         }
     }
 

@@ -30,6 +30,8 @@ const MOST_TESTS: usize = 2000;
 /// Everything declared so far.
 #[derive(Default)]
 pub struct Ledger {
+    /// Where to tell which form of a file comes next.
+    pub marks: Option<Arc<std::fs::File>>,
     /// The file that is being loaded.
     pub file: String,
     /// The regions of the facts in force, as objects.

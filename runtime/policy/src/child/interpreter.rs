@@ -44,6 +44,10 @@ const API: isize = 1;
 /// How many failed tests are told when a tree is refused.
 const MOST_FAILURES: usize = 50;
 
+/// The function that tells which form comes next, and the module that hands it on, which only marked texts can require.
+const MARK: &str = "form-begins!";
+const MARKS: &str = "repomind/marks.scm";
+
 /// The name under which REPL input is shown in findings.
 const TYPED: &str = "input";
 
@@ -86,7 +90,9 @@ pub struct Interpreter {
     callers: Vec<RootedSteelVal>,
     interrupts: ThreadStateController,
     /// To the parent, which is told of every file that work begins on.
-    socket: Option<File>,
+    socket: Option<Arc<File>>,
+    /// Whether the parent is told of each form.
+    marking: bool,
     /// The file told of last.
     at: String,
     scanning: bool,
@@ -126,6 +132,7 @@ impl Interpreter {
             regions: Vec::new(),
             callers,
             socket: None,
+            marking: false,
             at: String::new(),
             scanning,
             testing: false,
@@ -148,7 +155,7 @@ impl Interpreter {
 
     /// Has the file that is being worked on told to `socket`, for the parent to blame should nothing more come.
     pub fn tell(&mut self, socket: File) {
-        self.socket = Some(socket);
+        self.socket = Some(Arc::new(socket));
     }
 
     /// Begins a question.
@@ -161,8 +168,8 @@ impl Interpreter {
         if self.at != file {
             file.clone_into(&mut self.at);
             // A parent that is gone is noticed when the answer is written.
-            if let Some(socket) = &mut self.socket {
-                let _ = wire::write(socket, &Report::At(file.to_owned()));
+            if let Some(socket) = &self.socket {
+                let _ = wire::write(&mut &**socket, &Report::At(file.to_owned()));
             }
         }
     }
@@ -199,7 +206,7 @@ impl Interpreter {
         self.files = tree.0;
         self.set_facts(facts);
         let order = self.scan()?;
-        self.modules.0.write().unwrap_or_else(PoisonError::into_inner).extend(self.files.clone());
+        self.modules.0.write().unwrap_or_else(PoisonError::into_inner).extend(self.texts());
         let mut findings = Vec::new();
         let mut failed: BTreeSet<&String> = BTreeSet::new();
         for (number, file) in order.iter().enumerate() {
@@ -244,6 +251,26 @@ impl Interpreter {
         }
         let (unreached, warnings) = (std::mem::take(&mut self.unreached), std::mem::take(&mut self.warnings));
         TestReport { tests, findings, warnings, unreached }
+    }
+
+    /// Has the parent told of every form of a tree before it runs.
+    pub fn mark_forms(&mut self) {
+        lock(&self.ledger).marks.clone_from(&self.socket);
+        let mut modules = self.modules.0.write().unwrap_or_else(PoisonError::into_inner);
+        modules.insert(MARKS.to_owned(), format!("(require-builtin repomind/host)\n(provide {MARK})\n"));
+        self.marking = true;
+    }
+
+    /// What the engine reads for each file.
+    fn texts(&self) -> BTreeMap<String, String> {
+        if !self.marking {
+            return self.files.clone();
+        }
+        let mark = |(file, text): (&String, &String)| {
+            let forms = scan::scan(file, text, |_| true, &[]).forms;
+            (file.clone(), format!("(require {MARKS:?}) {}", scan::marked(text, &forms, MARK)))
+        };
+        self.files.iter().map(mark).collect()
     }
 
     /// Scans all files; gives the order in which each comes after those that it requires.

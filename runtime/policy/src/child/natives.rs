@@ -20,11 +20,13 @@ use super::values::{
 };
 use super::{invariants, property, samples};
 use super::{memo, values};
+use crate::wire::{self, Report};
 
 /// The module `repomind/host`, which reports to `ledger`.
 pub fn module(ledger: &Arc<Mutex<Ledger>>) -> BuiltInModule {
     let mut module = Natives(BuiltInModule::new("repomind/host"));
     regions(&mut module, ledger);
+    marks(&mut module, ledger);
     clients_and_links(&mut module);
     lists(&mut module);
     texts(&mut module);
@@ -123,6 +125,19 @@ fn regions(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
         let (region, client) = (object::<RegionObject>(&arguments[0])?, object::<ClientObject>(&arguments[1])?);
         let kilometres = client.look().coordinates.map(|place| region.0.coordinates.kilometres_to(place));
         Ok(kilometres.map_or(SteelVal::BoolV(false), |distance| SteelVal::IntV(distance.round() as isize)))
+    });
+}
+
+fn marks(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
+    let kept = ledger.clone();
+    module.define("form-begins!", 2..=2, move |arguments| {
+        let place = |at: usize| values::count(&arguments[at]).map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        let report = Report::AtForm(place(0)?, place(1)?);
+        if let Some(socket) = &lock(&kept).marks {
+            // A parent that is gone is noticed when the answer is written.
+            let _ = wire::write(&mut &**socket, &report);
+        }
+        Ok(SteelVal::Void)
     });
 }
 
