@@ -21,9 +21,10 @@ BINARY   := $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/
 REPOMIND ?= $(BINARY)
 PLACE    := --tree $(TREE) --state $(STATE)
 
-# Debian packages that tests use: `ip` makes network namespaces, `dig` asks the DNS servers.
-PACKAGES := iproute2 bind9-dnsutils
-TOOLS    := ip dig
+# Debian packages that tests use: `ip` makes network namespaces, `dig` asks the DNS servers, Varnish and nginx run what
+# `edge build` makes.
+PACKAGES := iproute2 bind9-dnsutils varnish varnish-modules nginx-light
+TOOLS    := ip dig varnishd nginx
 
 .DEFAULT_GOAL := help
 .PHONY: help build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
@@ -85,7 +86,7 @@ tools: ## Install the programs that tests use, where this user may.
 	if [ "$$(id -u)" = 0 ]; then as=; elif sudo -n true 2>/dev/null; then as="sudo -n"; \
 	else echo "please install: $(PACKAGES)"; exit 0; fi; \
 	echo "installing $(PACKAGES)"; \
-	$$as apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$as apt-get -qq install -y $(PACKAGES) >/dev/null
+	$$as apt-get -qq update && $$as env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install -y $(PACKAGES) >/dev/null
 
 test: tools lint build ## Lint, the tests and proofs of the policy files, then every other test.
 	$(REPOMIND) test --tree $(TREE)
