@@ -221,7 +221,11 @@ fn program(backend: Backend, form: &Form, region: &RegionId, args: &BuildArgs) -
             let options = varnish::Options { region: region.clone(), operators, observe: args.observe };
             ("cdn-config/varnish.vcl", varnish::program(form, &options))
         }
-        Backend::Nginx => ("cdn-config/nginx.conf", nginx::configuration(form, region, "80")),
+        Backend::Nginx => {
+            let (listen, cache) = ("80".to_owned(), "/var/cache/nginx/repomind".to_owned());
+            let options = nginx::Options { region: region.clone(), listen, cache };
+            ("cdn-config/nginx.conf", nginx::configuration(form, &options))
+        }
     }
 }
 

@@ -50,8 +50,20 @@ pub fn rate(limit: &RateLimit) -> Option<String> {
     }
 }
 
+/// For whom a configuration is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The region that the machine stands in.
+    pub region: RegionId,
+    /// What `listen` says: a port, or an address and a port.
+    pub listen: String,
+    /// Where answers are kept.
+    pub cache: String,
+}
+
 /// The configuration: a file for `conf.d`, inside `http`. The form must have no complaint but reducible ones.
-pub fn configuration(form: &Form, region: &RegionId, listen: &str) -> String {
+pub fn configuration(form: &Form, options: &Options) -> String {
+    let Options { region, listen, cache } = options;
     let mut out = format!(
         "# Made by `repomind-run edge build --reduced` from edge-cache.scm, for nginx in {region}. Edit that file and not \
          this one.\n# Revision {}. Belongs inside http {{ }}.\n",
@@ -66,7 +78,10 @@ pub fn configuration(form: &Form, region: &RegionId, listen: &str) -> String {
     if !left_out.is_empty() {
         let _ = write!(out, "#\n# Left out, because nginx cannot do it:\n{left_out}");
     }
-    out.push_str("\nproxy_cache_path /var/cache/nginx/repomind levels=1:2 keys_zone=repomind:16m max_size=1g inactive=1d use_temp_path=off;\n\n");
+    let _ = write!(
+        out,
+        "\nproxy_cache_path {cache} levels=1:2 keys_zone=repomind:16m max_size=1g inactive=1d use_temp_path=off;\n\n"
+    );
     upstreams(&mut out, form);
     maps(&mut out, form);
     zones(&mut out, form);

@@ -91,6 +91,17 @@ impl Varnish {
         if output.status.success() { Ok(text) } else { Err(text) }
     }
 
+    /// Milliseconds of processor time that the worker process has used (ticks are hundredths of a second on Linux).
+    pub fn processor_ms(&self) -> f64 {
+        let manager = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{manager}/task/{manager}/children")).expect("Linux");
+        let worker = children.split_whitespace().next().expect("a worker process");
+        let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).expect("it runs");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();
+        let ticks = |at: usize| fields[at].parse::<f64>().expect("ticks");
+        (ticks(11) + ticks(12)) * 10.0
+    }
+
     /// Writes a program where varnishd can read it.
     pub fn file(&self, name: &str, vcl: &str) -> PathBuf {
         let file = self.dir.path().join(name);
