@@ -21,13 +21,15 @@ BINARY   := $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/
 REPOMIND ?= $(BINARY)
 PLACE    := --tree $(TREE) --state $(STATE)
 
-# Debian packages that tests use: `ip` makes network namespaces, `dig` asks the DNS servers.
-PACKAGES := iproute2 bind9-dnsutils
-TOOLS    := ip dig
+# Debian packages that tests use: `ip` makes network namespaces, `dig` asks the DNS servers, Varnish and nginx run what
+# `edge build` makes. Node and npm test the worker: any Node from 20 will do, so they are not installed from here.
+PACKAGES := iproute2 bind9-dnsutils varnish varnish-modules nginx-light
+TOOLS    := ip dig varnishd nginx
+WORKER   := edge-deployment/cloudflare-workers
 
 .DEFAULT_GOAL := help
 .PHONY: help build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
-        load-test bench repl test lint tools
+        load-test bench repl test test-worker lint tools
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -85,9 +87,19 @@ tools: ## Install the programs that tests use, where this user may.
 	if [ "$$(id -u)" = 0 ]; then as=; elif sudo -n true 2>/dev/null; then as="sudo -n"; \
 	else echo "please install: $(PACKAGES)"; exit 0; fi; \
 	echo "installing $(PACKAGES)"; \
-	$$as apt-get -qq update && DEBIAN_FRONTEND=noninteractive $$as apt-get -qq install -y $(PACKAGES) >/dev/null
+	$$as apt-get -qq update && $$as env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install -y $(PACKAGES) >/dev/null
 
-test: tools lint build ## Lint, the tests and proofs of the policy files, then every other test.
+# From the lock file, into the worker's own folder; again only where the lock file is newer than what is there.
+$(WORKER)/node_modules/.package-lock.json: $(WORKER)/package-lock.json
+	cd $(WORKER) && npm ci --silent && touch node_modules/.package-lock.json
+
+test-worker: ## Check the types of the edge worker, then its tests, on miniflare.
+	@if command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; then \
+	  $(MAKE) --no-print-directory $(WORKER)/node_modules/.package-lock.json && cd $(WORKER) && npm run --silent check && npm test --silent; \
+	elif [ -n "$$CI" ]; then echo "node and npm are missing: the edge worker cannot be tested" >&2; exit 1; \
+	else echo "node and npm are missing, so the edge worker is not tested: please install Node 20 or newer"; fi
+
+test: tools lint build test-worker ## Lint, the tests and proofs of the policy files, then every other test.
 	$(REPOMIND) test --tree $(TREE)
 	$(REPOMIND) prove --tree $(TREE)
 	$(CARGO) test --locked --workspace --target-dir $(CARGO_TARGET_DIR)

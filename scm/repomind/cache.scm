@@ -1,11 +1,40 @@
-;;; cache.scm --- declares what may be cached, and for how long.
+;;; cache.scm --- declares what the edge does: caching, rates, guards, routes.
 ;;;
 ;;; (define-cache-rule 'name '((path . "/assets/") (edge-ttl . 86400) (browser-ttl . 3600)))
-;;; matches paths that begin so; times are in seconds, 0 is "never". The first
-;;; rule that matches decides, so the general ones come last.
+;;; The first rule about a request decides, so the general ones come last. Times are in seconds, 0 is "never".
+;;;
+;;;   path path-ends method header cookie    what requests it is about, here and in the forms below: one text or a
+;;;                 list; ("x-tier" . "gold") wants that value, "x-tier" any. Without method: GET and HEAD
+;;;   status content-type     what answers; such a rule gives times and tags only. Without status: 200, 301, 308
+;;;   edge-ttl browser-ttl    how long the edge and the browser may keep an answer; an origin may shorten it
+;;;   stale-while-revalidate stale-if-error    how long after that it is still given while a fresh one is fetched,
+;;;                 and where no region answers
+;;;   key           what tells answers apart: host path query country (query "a") (query-except "b")
+;;;                 (header "x-name") (cookie "name"); host, path and query unless said
+;;;   vary          ("accept-language" "en" "de"): a header reduced to these values, preferred ones first
+;;;   tags          what answers are purged by, besides their URL and "rule:NAME"
+;;;   class         the class of data in answers that state none; public unless said
+;;;   bypass        #t: neither looked up nor kept
+;;;
+;;; (define-rate-limit 'name '((path . "/v1/") (key . client) (rate . 600) (per . 60)))
+;;;   key           client, country, everyone or (header "x-name")
+;;;   rate per burst    so many in so many seconds; at most burst at once, the rate unless said
+;;;   scope         coarse (each location by itself) or exact (one count for all)
+;;;
+;;; (define-edge-auth 'name '((path . "/reports/") (issuers …) (audiences …) (algorithms …) (jwks . "https://…")))
+;;;   except        paths below it that are open
+;;;   algorithms    ES256 EdDSA RS256
+;;;   where         edge, or edge-or-origin: an edge that cannot verify asks for a token and leaves it to the origin
+;;;   signed-urls   ((secret . "NAME") (signature . "sig") (expires . "exp")) instead of tokens
+;;;
+;;; (define-edge-route 'name '((path . "/") (attempts . 2)))
+;;;   regions       in this order; by the client's country and the routing plan unless said
+;;;   attempts      how many regions a request that may be repeated is sent to
+;;;   break-after break-for    so many failures in a row, and a region is passed over for so many seconds
+;;;   timeout       milliseconds for the head of an answer
 
 (require-builtin repomind/host)
-(provide define-cache-rule minutes hours days)
+(provide define-cache-rule define-rate-limit define-edge-auth define-edge-route minutes hours days)
 
 ;;@doc
 ;; Seconds in n minutes.

@@ -57,7 +57,10 @@ enum Command {
     /// Keys and certificates for regions on machines of their own.
     #[command(subcommand)]
     Pki(crate::pki::Pki),
-    /// Say why a region was or was not taken out.
+    /// What is declared for the edge, as programs for each kind of edge.
+    #[command(subcommand)]
+    Edge(crate::edge::Edge),
+    /// Say why something is as it is.
     #[command(subcommand)]
     Explain(Explain),
     /// Break something on purpose and measure what follows.
@@ -86,6 +89,8 @@ enum Command {
 enum Explain {
     /// Who saw what of whom, whose vote counted, what the policy said, and which bound held it back.
     Failover(ExplainFailoverArgs),
+    /// What the edge does with a request: limits, guard, rule, key, times, tags, regions.
+    Edge(crate::edge::ExplainArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -524,7 +529,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::New(args) => crate::starter::run(&args),
         Command::SampleService(args) => crate::sample_service::run(args).await,
+        Command::Edge(command) => crate::edge::run(command).await,
         Command::Explain(Explain::Failover(args)) => crate::explain::failover(args).await,
+        Command::Explain(Explain::Edge(args)) => crate::edge::explain(args).await,
         Command::Drill(Drill::Failover(args)) => crate::report::failover::run(args).await,
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,

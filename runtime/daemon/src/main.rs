@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod deploy;
 mod destroy;
+mod edge;
 mod embedded;
 mod explain;
 mod pki;

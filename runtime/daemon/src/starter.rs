@@ -13,13 +13,13 @@ static FOLDERS: &[(&str, &Dir<'_>)] = &[
     ("region-config", &REGIONS),
     ("data-replication", &REPLICATION),
     ("traffic-routing", &ROUTING),
-    ("edge-deployment", &EDGE),
     ("compliance", &COMPLIANCE),
 ];
 static REGIONS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../region-config");
 static REPLICATION: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../data-replication");
 static ROUTING: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../traffic-routing");
-static EDGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../edge-deployment");
+/// The policy alone: beside it lie the worker, its dependencies, and what is generated.
+const EDGE: &str = include_str!("../../../edge-deployment/edge-cache.scm");
 static COMPLIANCE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../compliance");
 
 const MAKEFILE: &str = "\
@@ -116,6 +116,8 @@ fn write(root: &Path) -> anyhow::Result<usize> {
     for (name, folder) in FOLDERS {
         written += extract(folder, &root.join(name))?;
     }
+    put(&root.join("edge-deployment/edge-cache.scm"), EDGE.replace("repomind.io", "example.org").as_bytes())?;
+    written += 1;
     for [id, name, primary, features, host] in STARTERS {
         let words =
             [("{id}", id), ("{name}", name), ("{primary}", primary), ("{features}", features), ("{host}", host)];

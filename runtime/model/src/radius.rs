@@ -6,12 +6,13 @@
 //! [`ChangeBounds`] of the generation in force, and shown to whoever wants the
 //! change. Lists are cut to a bounded length; the numbers beside them are not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Because;
-use crate::edge::{CacheRule, EdgePlan};
+use crate::edge::{CacheRule, EdgeAuth, EdgePlan, EdgeRoute, Named, RateLimit, RequestMatch};
 use crate::names::RegionId;
 use crate::record::DataClass;
 use crate::replication::{LagBands, ReplicationPlan, Strategy};
@@ -395,7 +396,7 @@ pub fn declared(
         Some(strategy(&new_replication.default)),
     ));
     let namespaces = replication.namespaces.keys().chain(new_replication.namespaces.keys());
-    for namespace in namespaces.collect::<std::collections::BTreeSet<_>>() {
+    for namespace in namespaces.collect::<BTreeSet<_>>() {
         let of = |plan: &ReplicationPlan| strategy(plan.strategy(namespace));
         differences.extend(Difference::between(
             format!("the strategy of `{namespace}`"),
@@ -406,7 +407,7 @@ pub fn declared(
     differences.extend(Difference::between("lag actions", Some(bands(lag)), Some(bands(new_lag))));
     let find = |plan: &EdgePlan, name| plan.rules.iter().find(|rule| rule.name == name).map(cache);
     let names = edge.rules.iter().chain(&new_edge.rules).map(|rule| rule.name.clone());
-    for name in names.collect::<std::collections::BTreeSet<_>>() {
+    for name in names.collect::<BTreeSet<_>>() {
         let what = format!("the cache rule `{name}`");
         differences.extend(Difference::between(what, find(edge, name.clone()), find(new_edge, name)));
     }
@@ -420,6 +421,11 @@ pub fn declared(
         Some(order(edge, new_edge)),
         Some(order(new_edge, edge)),
     ));
+    let (besides, new_besides) = (besides(edge), besides(new_edge));
+    for what in besides.keys().chain(new_besides.keys()).collect::<BTreeSet<_>>() {
+        let (was, is) = (besides.get(what).cloned(), new_besides.get(what).cloned());
+        differences.extend(Difference::between(what.as_str(), was, is));
+    }
     differences
 }
 
@@ -437,7 +443,70 @@ fn bands(LagBands(bands): &LagBands) -> String {
 }
 
 fn cache(rule: &CacheRule) -> String {
-    format!("{} edge {} s, browser {} s", rule.path_prefix, rule.edge_ttl_seconds, rule.browser_ttl_seconds)
+    let mut text =
+        format!("{} edge {} s, browser {} s", requests(&rule.when), rule.edge_ttl_seconds, rule.browser_ttl_seconds);
+    let mut add = |what: &str, said: String, usual: &str| {
+        if said != usual {
+            text.push_str(&format!(", {what}{said}"));
+        }
+    };
+    let stale = [rule.stale_while_revalidate_seconds, rule.stale_if_error_seconds];
+    add(
+        "stale ",
+        format!("{} s while refreshed and {} s on errors", stale[0], stale[1]),
+        "0 s while refreshed and 0 s on errors",
+    );
+    add("", if rule.bypass { "bypassed" } else { "" }.to_owned(), "");
+    add("of status ", format!("{:?}", rule.statuses), "[]");
+    add("of type ", format!("{:?}", rule.content_types), "[]");
+    add("key ", format!("{:?}", rule.key), "[Host, Path, Query]");
+    add("vary ", format!("{:?}", rule.vary), "[]");
+    add("tags ", rule.tags.join(" "), "");
+    add("class ", rule.class.to_string(), "public");
+    text
+}
+
+/// The requests that something is about.
+fn requests(when: &RequestMatch) -> String {
+    let mut text = when.paths.join(" ");
+    for (what, values) in [("ending in", &when.suffixes), ("by", &when.methods)] {
+        if !values.is_empty() {
+            text.push_str(&format!(" {what} {}", values.join(" ")));
+        }
+    }
+    for (what, named) in [("header", &when.headers), ("cookie", &when.cookies)] {
+        for Named { name, value } in named {
+            text.push_str(&format!(
+                " with {what} {name}{}",
+                value.as_ref().map_or(String::new(), |value| format!("={value}"))
+            ));
+        }
+    }
+    text
+}
+
+/// Everything that is declared for the edge besides cache rules: what it is, and what it says.
+fn besides(plan: &EdgePlan) -> BTreeMap<String, String> {
+    let limits = plan.limits.iter().map(|limit| {
+        let RateLimit { name, when, key, rate, per_seconds, burst, scope } = limit;
+        let says =
+            format!("{} {rate} in {per_seconds} s, {burst} at once, for each {key:?}, {scope:?}", requests(when));
+        (format!("the rate limit `{name}`"), says)
+    });
+    let auth = plan.auth.iter().map(|auth| {
+        let EdgeAuth { name, when, except, proof, origin_may_verify } = auth;
+        let says = format!("{} except {except:?}, {proof:?}, by the origin {origin_may_verify}", requests(when));
+        (format!("the guard `{name}`"), says)
+    });
+    let routes = plan.routes.iter().map(|route| {
+        let EdgeRoute { name, when, regions, attempts, break_after, break_seconds, timeout_ms } = route;
+        let says = format!(
+            "{} to {regions:?}, {attempts} attempts of {timeout_ms} ms, passed over after {break_after} for {break_seconds} s",
+            requests(when)
+        );
+        (format!("the route `{name}`"), says)
+    });
+    limits.chain(auth).chain(routes).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("replication", 1, &[]),
     ("routing", 1, &[]),
     ("compliance", 1, &[]),
+    ("edge", 1, &[]),
     ("store", 1, &[]),
     ("policy", 1, &[]),
     ("data", 2, &[]),
@@ -61,7 +62,7 @@ fn steel_is_touched_in_no_room_but_policy() {
 #[test]
 fn the_model_and_the_cores_know_no_runtime() {
     let rooms = rooms();
-    for core in ["model", "config", "replication", "routing", "compliance"] {
+    for core in ["model", "config", "replication", "routing", "compliance", "edge"] {
         for dependency in &rooms[core].dependencies {
             assert!(!["tokio", "hyper", "rand"].contains(&dependency.name.as_str()), "{core} uses {}", dependency.name);
         }

@@ -14,7 +14,7 @@ use data::{DataPlane, Resolver};
 use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::SignedBundle;
-use model::edge::{CacheRule, EdgePlan};
+use model::edge::{CacheRule, EdgePlan, KeyPart, RequestMatch};
 use model::names::Feature;
 use model::question::Resolution;
 use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
@@ -204,9 +204,18 @@ fn plans() -> Plans {
     };
     let rule = CacheRule {
         name: RuleId::new("assets").unwrap(),
-        path_prefix: "/assets/".into(),
+        when: RequestMatch { paths: vec!["/assets/".into()], ..RequestMatch::default() },
+        statuses: Vec::new(),
+        content_types: Vec::new(),
+        bypass: false,
         edge_ttl_seconds: 60,
         browser_ttl_seconds: 10,
+        stale_while_revalidate_seconds: 0,
+        stale_if_error_seconds: 0,
+        key: vec![KeyPart::Path],
+        vary: Vec::new(),
+        tags: Vec::new(),
+        class: DataClass::Public,
     };
     let ranking = Ranking { regions: vec![id("us-east"), id("eu-west")] };
     Plans {
@@ -215,7 +224,7 @@ fn plans() -> Plans {
         lag: LagBands(vec![(Millis(0), LagAction::Ok)]),
         residency: ResidencyPlan::default(),
         routing: RoutingPlan { default: ranking, by_class: BTreeMap::new(), dns: DnsPlan::default() },
-        edge: EdgePlan { rules: vec![rule] },
+        edge: EdgePlan { rules: vec![rule], ..EdgePlan::default() },
     }
 }
 

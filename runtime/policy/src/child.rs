@@ -3,6 +3,7 @@
 mod answers;
 pub mod cage;
 mod declare;
+mod edge;
 mod faults;
 mod health;
 mod interpreter;

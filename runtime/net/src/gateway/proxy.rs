@@ -90,7 +90,7 @@ impl Gateway {
                     };
                     set(response.headers_mut(), "repomind-region", region.as_str(), true);
                     if matches!(head.method, Method::GET | Method::HEAD) {
-                        self.cache_rules(head.uri.path(), authorised, &mut response);
+                        self.cache_rules(&head, authorised, &mut response);
                     }
                     return Ok(response);
                 }
@@ -158,13 +158,13 @@ impl Gateway {
     }
 
     /// Adds the edge plan's cache rule where the service said nothing about caching.
-    fn cache_rules(&self, path: &str, authorised: bool, response: &mut Response<Body>) {
+    fn cache_rules(&self, asked: &http::request::Parts, authorised: bool, response: &mut Response<Body>) {
         let headers = response.headers();
-        let silent = response.status() == StatusCode::OK
-            && !headers.contains_key(header::CACHE_CONTROL)
-            && !headers.contains_key(header::SET_COOKIE);
+        let silent = !headers.contains_key(header::CACHE_CONTROL) && !headers.contains_key(header::SET_COOKIE);
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let plans = self.region.plans();
-        let Some(rule) = plans.edge.rule_for(path).filter(|_| silent) else { return };
+        let rule = plans.edge.rule_for(&Asked(asked), response.status().as_u16(), content_type);
+        let Some(rule) = rule.filter(|_| silent) else { return };
         let age = |seconds: u32, never: &str| match seconds {
             0 => never.to_owned(),
             seconds => format!("max-age={seconds}"),
@@ -172,11 +172,28 @@ impl Gateway {
         let (browser, edge) = if authorised {
             (format!("private, {}", age(rule.browser_ttl_seconds, "no-cache")), "no-store".to_owned())
         } else {
-            (age(rule.browser_ttl_seconds, "no-cache"), age(rule.edge_ttl_seconds, "no-store"))
+            let edge = if rule.bypass { 0 } else { rule.edge_ttl_seconds };
+            (age(rule.browser_ttl_seconds, "no-cache"), age(edge, "no-store"))
         };
         set(response.headers_mut(), "cache-control", &browser, true);
         set(response.headers_mut(), "cdn-cache-control", &edge, true);
         set(response.headers_mut(), "repomind-cache-rule", rule.name.as_str(), true);
+    }
+}
+
+/// A request as cache rules are matched against it.
+struct Asked<'a>(&'a http::request::Parts);
+
+impl model::edge::Request for Asked<'_> {
+    fn method(&self) -> &str {
+        self.0.method.as_str()
+    }
+    fn path(&self) -> &str {
+        self.0.uri.path()
+    }
+    fn header(&self, name: &str) -> Option<String> {
+        let lines: Vec<&str> = self.0.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        (!lines.is_empty()).then(|| lines.join(", "))
     }
 }
 

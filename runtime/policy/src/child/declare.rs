@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use model::edge::{CacheRule, EdgePlan};
+use model::edge::EdgePlan;
 use model::names::{DnsName, Namespace};
 use model::question::{PolicyTest, TestFailure, TestRun};
 use model::radius::ChangeBounds;
@@ -20,7 +20,7 @@ use super::invariants;
 use super::natives::Natives;
 use super::property::Property;
 use super::values::{Alist, Scheme, count, fault, list, name, region_id, rule, shown, within};
-use super::zones;
+use super::{edge, zones};
 
 /// The most that one tree may declare of each kind.
 const MOST: usize = 1000;
@@ -52,8 +52,10 @@ pub struct Ledger {
     pub property: Option<Property>,
     /// Conflict resolvers by name; rooted, so that the collector leaves what they close over.
     pub resolvers: BTreeMap<String, (String, RootedSteelVal)>,
-    /// Cache rules, in order.
+    /// What is declared for the edge, in order.
     pub edge: EdgePlan,
+    /// The file that declared the last route.
+    pub edge_file: String,
     /// What each region takes in, and the file that says so.
     pub region_policies: BTreeMap<RegionId, (String, RegionPolicy)>,
     /// Zones by apex, and the file that declares each.
@@ -101,7 +103,14 @@ pub fn define(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
     };
     on("define-replication-strategy", 1..=2, strategy);
     on("define-conflict-resolver", 2..=2, resolver);
-    on("define-cache-rule", 2..=2, cache_rule);
+    for (called, run) in [
+        ("define-cache-rule", edge::cache_rule as fn(&mut Ledger, &[SteelVal]) -> Scheme<()>),
+        ("define-rate-limit", edge::rate_limit),
+        ("define-edge-auth", edge::edge_auth),
+        ("define-edge-route", edge::edge_route),
+    ] {
+        on(called, 2..=2, run);
+    }
     on("define-region-policy", 2..=2, region_policy);
     on("define-zone", 2..=2, zones::define);
     on("begin-tests", 1..=1, |ledger, given| {
@@ -250,30 +259,6 @@ pub fn takes_other_than(value: &SteelVal, count: usize) -> Option<String> {
         // The last one takes what is left over.
         (more, true) => (more.saturating_sub(1) > count).then(|| format!("at least {}", plural(more - 1))),
     }
-}
-
-fn cache_rule(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
-    let called = rule(&given[0])?;
-    let keys = Alist::read(&given[1], &["path", "edge-ttl", "browser-ttl"])?;
-    let seconds = |key| {
-        let whole = keys.one(key, count)?.unwrap_or(0);
-        u32::try_from(whole).map_err(|_| fault(format!("`{key}`: {whole} seconds is too long")))
-    };
-    let path_prefix = keys.one("path", |value| name(value).map(str::to_owned))?;
-    let path_prefix = path_prefix
-        .filter(|path| path.starts_with('/'))
-        .ok_or_else(|| fault("`path` must begin with /; it matches every path that begins so"))?;
-    if ledger.edge.rules.iter().any(|rule| rule.name == called) || ledger.edge.rules.len() == MOST {
-        return Err(fault(format!("the cache rule `{called}` is already defined; choose another name")));
-    }
-    let rule = CacheRule {
-        name: called,
-        path_prefix,
-        edge_ttl_seconds: seconds("edge-ttl")?,
-        browser_ttl_seconds: seconds("browser-ttl")?,
-    };
-    ledger.edge.rules.push(rule);
-    Ok(())
 }
 
 fn region_policy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {

@@ -33,13 +33,14 @@ impl Interpreter {
     pub(super) fn declarations(&mut self, facts: &Facts) -> Answered<Declarations> {
         let mut findings = Vec::new();
         let regions = self.region_ids();
-        let (replication, region_policies, zones, edge, resolvers, bounds, tests_passed, tests) = {
+        let (replication, region_policies, zones, edge, edge_misfits, resolvers, bounds, tests_passed, tests) = {
             let ledger = lock(&self.ledger);
             (
                 ledger.replication(&regions),
                 ledger.region_policies(&regions),
                 ledger.zones(&regions),
                 ledger.edge.clone(),
+                ledger.edge_misfits(&regions),
                 ledger.resolvers.keys().cloned().collect(),
                 ledger.bounds,
                 ledger.passed,
@@ -52,6 +53,7 @@ impl Interpreter {
         let region_policies = region_policies.map_err(|misfits| findings.extend(place(misfits))).ok();
         let _ = zones.map_err(|misfits| findings.extend(place(misfits)));
         let invariants = self.invariants(facts).map_err(|misfits| findings.extend(place(misfits))).ok();
+        findings.extend(place(edge_misfits));
         let lag = self.lag_bands().map_err(|finding| findings.push(finding)).ok();
         findings.extend(self.try_samples(facts));
         findings.extend(self.try_resolvers());

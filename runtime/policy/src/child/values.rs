@@ -306,6 +306,19 @@ impl Alist {
         values.iter().map(read).collect::<Scheme<Vec<T>>>().map(Some).map_err(|error| within(key, &error))
     }
 
+    /// Whether `key` is given.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(name, ..)| name == key)
+    }
+
+    /// Like [`Alist::many`], where one value may stand without a list.
+    pub fn some<T>(&self, key: &str, read: impl Fn(&SteelVal) -> Scheme<T>) -> Scheme<Option<Vec<T>>> {
+        match self.0.iter().find(|(name, ..)| name == key) {
+            Some((_, _, Some(tail))) => read(tail).map(|one| Some(vec![one])).map_err(|error| within(key, &error)),
+            _ => self.many(key, read),
+        }
+    }
+
     /// Like [`Alist::many`] for items that are lists themselves: `(key . ((a b)))` has one item, `(a b)`, and so has
     /// `(key (a b))`; only a list with lists in it is taken for the items.
     pub fn entries<T>(&self, key: &str, read: impl Fn(&SteelVal) -> Scheme<T>) -> Scheme<Option<Vec<T>>> {
