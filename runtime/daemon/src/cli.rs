@@ -45,6 +45,8 @@ enum Command {
     Test(TestArgs),
     /// Check what the policy files say must never happen, for every case that there is.
     Prove(ProveArgs),
+    /// Show what policies are asked, and what they may call.
+    Api(ApiArgs),
     /// Ask a running region Scheme questions about its facts.
     Repl(ReplFlags),
     /// Write a starter tree: regions, policies and a Makefile.
@@ -284,6 +286,16 @@ pub struct TestArgs {
     pub json: bool,
 }
 
+/// Flags of `api`.
+#[derive(Clone, Debug, Args)]
+pub struct ApiArgs {
+    /// Only this name, with words and examples.
+    pub name: Option<String>,
+    /// The whole reference as Markdown: docs/policy-reference.md is printed so.
+    #[arg(long, conflicts_with = "name")]
+    pub markdown: bool,
+}
+
 /// Flags of `prove`.
 #[derive(Clone, Debug, Args)]
 pub struct ProveArgs {
@@ -512,6 +524,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Destroy(args) => crate::destroy::run(args).await,
         Command::Status(args) => crate::status::run(args).await,
         Command::Check(args) => crate::check::run(&args).await,
+        Command::Api(args) => crate::api::run(&args),
         Command::Prove(args) => crate::prove::run(&args).await,
         Command::Test(args) => crate::policy_tests::run(&args).await,
         Command::Repl(ReplFlags { place, region, eval }) => {
