@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::RegionId;
+use model::names::DnsName;
+use model::record::{Basis, DataClass, Purpose};
+use model::{Country, RegionId};
 
 use crate::deploy::BadConfiguration;
 
@@ -88,6 +90,10 @@ enum Command {
 enum Explain {
     /// Who saw what of whom, whose vote counted, what the policy said, and which bound held it back.
     Failover(ExplainFailoverArgs),
+    /// Where a client is sent: what each policy file gave, and why each other region was not chosen.
+    Route(ExplainRouteArgs),
+    /// Where a record may be: by which rule on which line, and why not elsewhere.
+    Residency(ExplainResidencyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -391,6 +397,55 @@ pub struct ExplainFailoverArgs {
     pub json: bool,
 }
 
+/// Flags of `explain route`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainRouteArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: std::net::IpAddr,
+    /// The name that it asks for over DNS.
+    #[arg(long)]
+    pub name: Option<DnsName>,
+    /// The region that is asked; the primary unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `explain residency`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainResidencyArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The class of data; several are separated by commas.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub class: Vec<DataClass>,
+    /// The countries whose law applies, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "COUNTRY")]
+    pub jurisdiction: Vec<Country>,
+    /// The legal basis.
+    #[arg(long, default_value = "unstated")]
+    pub basis: Basis,
+    /// The purpose.
+    #[arg(long, default_value = "service")]
+    pub purpose: Purpose,
+    /// The region that takes the record in: then also where copies go.
+    #[arg(long, value_name = "REGION")]
+    pub r#in: Option<RegionId>,
+    /// The region that is asked; the primary unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `verify replication`.
 #[derive(Clone, Debug, Args)]
 pub struct ReplicationArgs {
@@ -538,6 +593,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::New(args) => crate::starter::run(&args),
         Command::SampleService(args) => crate::sample_service::run(args).await,
         Command::Explain(Explain::Failover(args)) => crate::explain::failover(args).await,
+        Command::Explain(Explain::Route(args)) => crate::explain::route(args).await,
+        Command::Explain(Explain::Residency(args)) => crate::explain::residency(args).await,
         Command::Drill(Drill::Failover(args)) => crate::report::failover::run(args).await,
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,

@@ -3,6 +3,7 @@
 mod audit;
 mod cluster;
 mod dns;
+mod explain;
 mod gate;
 mod generations;
 mod judgement;
