@@ -36,14 +36,27 @@
 (require-builtin repomind/host)
 (provide define-cache-rule define-rate-limit define-edge-auth define-edge-route minutes hours days)
 
+;; From the host:
+
+;;@doc (define-cache-rule 'name alist)
+;; Declares what may be cached: `path` (a prefix), `edge-ttl` and `browser-ttl` in seconds, 0 for never. The
+;; first rule that matches decides. Gives nothing.
+;; > (define-cache-rule 'docs '((path . "/docs/") (edge-ttl . 3600) (browser-ttl . 60)))
+
 ;;@doc
 ;; Seconds in n minutes.
+;; > (minutes 2)
+;; = 120
 (define (minutes n) (* 60 n))
 
 ;;@doc
 ;; Seconds in n hours.
+;; > (hours 1)
+;; = 3600
 (define (hours n) (* 3600 n))
 
 ;;@doc
 ;; Seconds in n days.
+;; > (days 1)
+;; = 86400
 (define (days n) (* 86400 n))

@@ -17,8 +17,16 @@
 (require-builtin repomind/host)
 (provide define-zone zone-part)
 
+;; From the host:
+
+;;@doc (define-zone "apex" alist)
+;; Declares a zone that is answered for over DNS; the keys stand at the top of this file. Gives nothing.
+;; > (define-zone "example.net" '((names . ("api")) (ns . ("ns1")) (soa . ((contact . "ops@example.net")))))
+
 ;;@doc
 ;; What a zone's declaration gives for a key; the empty list where it gives nothing.
+;; > (zone-part 'names '((names . ("api" "www"))))
+;; = ("api" "www")
 (define (zone-part key zone)
   (define entry (assoc key zone))
   (if entry (cdr entry) '()))

@@ -15,3 +15,15 @@
 
 (require-builtin repomind/host)
 (provide define-replication-strategy link-lag)
+
+;; From the host:
+
+;;@doc (define-replication-strategy ['namespace] alist)
+;; Declares the default strategy, or that of a namespace; the keys stand at the top of this file. Gives nothing.
+;; > (define-replication-strategy 'orders '((ack . (regions . 2)) (conflict-resolution . keep-siblings)))
+
+;;@doc (link-lag link)
+;; The age in ms of the oldest record that the peer has not durably acknowledged.
+;; > (link-lag (sample-link #:lag 250))
+;; = 250
+

@@ -13,8 +13,44 @@
          any-of any-number any-flag any-list
          any-region any-client any-record any-link any-observation any-siblings)
 
+;; From the host:
+
+;;@doc (check-equal? "sentence" found expected)
+;; A test: holds when both are equal. Gives nothing.
+;; > (check-equal? "one and one" (+ 1 1) 2)
+
+;;@doc (check-true "sentence" found)
+;; A test: holds for anything but #f. Gives nothing.
+;; > (check-true "two is even" (even? 2))
+
+;;@doc (all-classes)
+;; Every class of data, as symbols.
+;; > (car (all-classes))
+;; = public
+
+;;@doc (all-laws)
+;; Every body of law that the runtime tells apart, as symbols.
+;; > (cadr (all-laws))
+;; = eea
+
+;;@doc (all-bases)
+;; Every legal basis, as symbols.
+;; > (car (all-bases))
+;; = unstated
+
+;;@doc (all-purposes)
+;; Every purpose, as symbols.
+;; > (car (all-purposes))
+;; = service
+
+;;@doc (all-states)
+;; Every state of health that a region can be in, as symbols.
+;; > (all-states)
+;; = (joining ready suspect down catching-up degraded)
+
 ;;@doc
 ;; (test-module "name" check …): the checks, in order, in a scope of their own.
+;; > (test-module "sums" (check-equal? "one and one" (+ 1 1) 2))
 (define-syntax test-module
   (syntax-rules ()
     [(_ name body ...) (let () (begin-tests name) body ... (end-tests))]))
@@ -23,6 +59,7 @@
 ;; (check-property "sentence" ([name value] …) body …): the body must be true in each of 100
 ;; cases, which the any-… functions make. The cases are the same at every load; one that
 ;; does not hold is made as simple as it gets and shown as forms to paste.
+;; > (check-property "doubling makes even" ([n (any-number 0 1000)]) (even? (* 2 n)))
 (define-syntax check-property
   (syntax-rules ()
     [(_ sentence ([name value] ...) body ...)
@@ -45,21 +82,25 @@
 
 ;;@doc
 ;; One of the list, inside check-property. Counterexamples prefer those that stand first.
+;; > (check-property "one of them" ([x (any-of '(a b))]) (member x '(a b)))
 (define (any-of items)
   (list-ref items (choose (length items))))
 
 ;;@doc
 ;; A whole number from low to high, both included. Counterexamples prefer low ones.
+;; > (check-property "a die" ([n (any-number 1 6)]) (<= 1 n 6))
 (define (any-number low high)
   (+ low (choose (+ 1 (- high low)))))
 
 ;;@doc
 ;; #f or #t.
+;; > (check-property "yes or no" ([yes (any-flag)]) (or yes (not yes)))
 (define (any-flag)
   (any-of '(#f #t)))
 
 ;;@doc
 ;; A list of none to `most` items, each made by (make-item).
+;; > (check-property "short" ([l (any-list 3 (lambda () (any-number 0 9)))]) (<= (length l) 3))
 (define (any-list most make-item)
   (let loop ([left (any-number 0 most)])
     (if (= left 0) '() (cons (make-item) (loop (- left 1))))))
@@ -67,6 +108,8 @@
 ;;@doc
 ;; A region that no file describes. Its law follows from #:jurisdiction, which
 ;; is the country unless given; #:rtts is a list such as ((us-east . 70.0)), in ms.
+;; > (region-law (sample-region 'eu-west #:country "IE"))
+;; = eea
 (define (sample-region id
                        #:country [country "US"]
                        #:jurisdiction [jurisdiction #f]
@@ -82,6 +125,8 @@
 
 ;;@doc
 ;; A group of clients: those of one country, or of none known (#:country #f).
+;; > (client-country (sample-client #:country "DE" #:continent "EU"))
+;; = "DE"
 (define (sample-client #:country [country #f]
                        #:continent [continent #f]
                        #:latitude [latitude #f]
@@ -90,6 +135,8 @@
 
 ;;@doc
 ;; One residency case.
+;; > (record-class (sample-record #:class 'health #:law 'eea))
+;; = health
 (define (sample-record #:class [class 'operational]
                        #:law [law 'none]
                        #:basis [basis 'unstated]
@@ -98,11 +145,15 @@
 
 ;;@doc
 ;; A replication link whose oldest unconfirmed record is #:lag ms old.
+;; > (link-lag (sample-link #:lag 7000))
+;; = 7000
 (define (sample-link #:lag [lag 0])
   (make-sample-link lag))
 
 ;;@doc
 ;; What one peer saw of a region in its window of probes.
+;; > (observation-probes (sample-observation))
+;; = 10
 (define (sample-observation #:probes [probes 10]
                             #:losses [losses 0]
                             #:losses-in-a-row [losses-in-a-row 0])
@@ -110,6 +161,8 @@
 
 ;;@doc
 ;; One of several concurrent writes of a key. #:time is in ms since 1970.
+;; > (sibling-region (sample-sibling #:region 'eu-west))
+;; = eu-west
 (define (sample-sibling #:region [region 'us-east]
                         #:time [time 0]
                         #:value [value ""]
@@ -128,10 +181,14 @@
 
 ;;@doc
 ;; Five regions on four continents, the first of them the primary, all of them well.
+;; > (region-ids (sample-world))
+;; = (us-east eu-west ap-southeast eu-central sa-east)
 (define (sample-world) (map placed places))
 
 ;;@doc
 ;; Clients on every continent, and some of no known place.
+;; > (map client-country (sample-clients))
+;; = (#false "US" "DE" "SG" "IN" "BR" "ZA" "AU")
 (define (sample-clients)
   (cons (sample-client)
         (map (lambda (row)
@@ -142,6 +199,7 @@
 
 ;;@doc
 ;; One of `sample-world`, in any state and of any size.
+;; > (check-property "it has a state" ([r (any-region)]) (member (region-state r) (all-states)))
 (define (any-region)
   (define place (any-of places))
   (sample-region (car place) #:country (cadr place) #:state (any-of (all-states)) #:primary (any-flag)
@@ -149,20 +207,24 @@
 
 ;;@doc
 ;; One of `sample-clients`.
+;; > (check-property "it may have a country" ([c (any-client)]) (or (not (client-country c)) (string? (client-country c))))
 (define (any-client) (any-of (sample-clients)))
 
 ;;@doc
 ;; One case of the residency space.
+;; > (check-property "it has a class" ([r (any-record)]) (member (record-class r) (all-classes)))
 (define (any-record)
   (sample-record #:class (any-of (all-classes)) #:law (any-of (all-laws))
                  #:basis (any-of (all-bases)) #:purpose (any-of (all-purposes))))
 
 ;;@doc
 ;; A link with up to ten minutes of lag.
+;; > (check-property "at most ten minutes" ([l (any-link)]) (<= (link-lag l) 600000))
 (define (any-link) (sample-link #:lag (any-number 0 600000)))
 
 ;;@doc
 ;; What a peer may have seen: no more losses than probes, no longer a run than losses.
+;; > (check-property "no more losses than probes" ([o (any-observation)]) (<= (observation-losses o) (observation-probes o)))
 (define (any-observation)
   (define probes (any-number 0 64))
   (define losses (any-number 0 probes))
@@ -170,6 +232,7 @@
 
 ;;@doc
 ;; One to five concurrent writes.
+;; > (check-property "at least one" ([s (any-siblings)]) (not (null? s)))
 (define (any-siblings)
   (let loop ([left (any-number 0 4)] [at 0])
     (define deleted (any-flag))

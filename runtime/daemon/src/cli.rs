@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::RegionId;
+use model::names::DnsName;
+use model::record::{Basis, DataClass, Purpose};
+use model::{Country, RegionId};
 
 use crate::deploy::BadConfiguration;
 
@@ -45,6 +47,8 @@ enum Command {
     Test(TestArgs),
     /// Check what the policy files say must never happen, for every case that there is.
     Prove(ProveArgs),
+    /// Show what policies are asked, and what they may call.
+    Api(ApiArgs),
     /// Ask a running region Scheme questions about its facts.
     Repl(ReplFlags),
     /// Write a starter tree: regions, policies and a Makefile.
@@ -91,6 +95,10 @@ enum Explain {
     Failover(ExplainFailoverArgs),
     /// What the edge does with a request: limits, guard, rule, key, times, tags, regions.
     Edge(crate::edge::ExplainArgs),
+    /// Where a client is sent: what each policy file gave, and why each other region was not chosen.
+    Route(ExplainRouteArgs),
+    /// Where a record may be: by which rule on which line, and why not elsewhere.
+    Residency(ExplainResidencyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -289,6 +297,16 @@ pub struct TestArgs {
     pub json: bool,
 }
 
+/// Flags of `api`.
+#[derive(Clone, Debug, Args)]
+pub struct ApiArgs {
+    /// Only this name, with words and examples.
+    pub name: Option<String>,
+    /// The whole reference as Markdown: docs/policy-reference.md is printed so.
+    #[arg(long, conflicts_with = "name")]
+    pub markdown: bool,
+}
+
 /// Flags of `prove`.
 #[derive(Clone, Debug, Args)]
 pub struct ProveArgs {
@@ -377,6 +395,55 @@ pub struct ExplainFailoverArgs {
     #[command(flatten)]
     pub place: Place,
     /// The region whose decisions are shown; the primary unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `explain route`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainRouteArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: std::net::IpAddr,
+    /// The name that it asks for over DNS.
+    #[arg(long)]
+    pub name: Option<DnsName>,
+    /// The region that is asked; the primary unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `explain residency`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainResidencyArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The class of data; several are separated by commas.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub class: Vec<DataClass>,
+    /// The countries whose law applies, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "COUNTRY")]
+    pub jurisdiction: Vec<Country>,
+    /// The legal basis.
+    #[arg(long, default_value = "unstated")]
+    pub basis: Basis,
+    /// The purpose.
+    #[arg(long, default_value = "service")]
+    pub purpose: Purpose,
+    /// The region that takes the record in: then also where copies go.
+    #[arg(long, value_name = "REGION")]
+    pub r#in: Option<RegionId>,
+    /// The region that is asked; the primary unless named.
     #[arg(long)]
     pub region: Option<RegionId>,
     /// Print JSON.
@@ -517,6 +584,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Destroy(args) => crate::destroy::run(args).await,
         Command::Status(args) => crate::status::run(args).await,
         Command::Check(args) => crate::check::run(&args).await,
+        Command::Api(args) => crate::api::run(&args),
         Command::Prove(args) => crate::prove::run(&args).await,
         Command::Test(args) => crate::policy_tests::run(&args).await,
         Command::Repl(ReplFlags { place, region, eval }) => {
@@ -532,6 +600,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Edge(command) => crate::edge::run(command).await,
         Command::Explain(Explain::Failover(args)) => crate::explain::failover(args).await,
         Command::Explain(Explain::Edge(args)) => crate::edge::explain(args).await,
+        Command::Explain(Explain::Route(args)) => crate::explain::route(args).await,
+        Command::Explain(Explain::Residency(args)) => crate::explain::residency(args).await,
         Command::Drill(Drill::Failover(args)) => crate::report::failover::run(args).await,
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,

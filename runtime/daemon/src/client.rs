@@ -144,6 +144,27 @@ impl Client {
         serde_json::from_slice(&reply.body).with_context(|| format!("{admin}{path} did not answer as expected"))
     }
 
+    /// Posts a body to an admin address and reads the answer, or the findings of a refusal.
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        admin: SocketAddr,
+        path: &str,
+        body: &impl serde::Serialize,
+        patience: Duration,
+    ) -> anyhow::Result<Result<T, Vec<model::Finding>>> {
+        let (body, headers) = (serde_json::to_vec(body)?, [("content-type", "application/json")]);
+        let reply = self.send(Method::POST, admin, path, &headers, Bytes::from(body), patience).await?;
+        if reply.status.is_success() {
+            let read = serde_json::from_slice(&reply.body);
+            return read.map(Ok).with_context(|| format!("{admin}{path} did not answer as expected"));
+        }
+        let answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+        match serde_json::from_value::<Vec<model::Finding>>(answer["findings"].clone()) {
+            Ok(findings) if !findings.is_empty() => Ok(Err(findings)),
+            _ => bail!("{admin}{path} answered {}: {}", reply.status, reply.excerpt()),
+        }
+    }
+
     /// `/readyz`: nothing when ready, else why not.
     pub async fn ready(&self, admin: SocketAddr) -> Result<(), String> {
         match self.send(Method::GET, admin, "/readyz", &[], Bytes::new(), ADMIN).await {

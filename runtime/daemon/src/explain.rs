@@ -2,12 +2,19 @@
 
 use std::fmt::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use model::UnixMillis;
 use model::judgement::{Bound, Decision, Outcome, Said};
+use model::{RegionId, UnixMillis};
 
-use crate::cli::{ExplainFailoverArgs, USAGE};
+use model::explain::{About, Candidate, Explanation, Step};
+use model::record::Labels;
+
+use crate::cli::{ExplainFailoverArgs, ExplainResidencyArgs, ExplainRouteArgs, FINDING, Place, USAGE};
 use crate::client::Client;
+
+/// A policy may be asked once more for an explanation.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// `repomind-run explain failover`.
 pub async fn failover(args: ExplainFailoverArgs) -> anyhow::Result<ExitCode> {
@@ -41,6 +48,61 @@ pub async fn failover(args: ExplainFailoverArgs) -> anyhow::Result<ExitCode> {
         print!("\n{}", account(decision));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// `repomind-run explain route`.
+pub async fn route(args: ExplainRouteArgs) -> anyhow::Result<ExitCode> {
+    let ExplainRouteArgs { place, client, name, region, json } = args;
+    ask(&place, region, &About::Route { client, name }, json).await
+}
+
+/// `repomind-run explain residency`.
+pub async fn residency(args: ExplainResidencyArgs) -> anyhow::Result<ExitCode> {
+    let mut labels = Labels::of_class(args.class[0], UnixMillis(0));
+    labels.classes = args.class.into_iter().collect();
+    labels.jurisdictions = args.jurisdiction.into_iter().collect();
+    (labels.basis, labels.purpose) = (args.basis, args.purpose);
+    ask(&args.place, args.region, &About::Residency { labels: Box::new(labels), region: args.r#in }, args.json).await
+}
+
+async fn ask(place: &Place, region: Option<RegionId>, about: &About, json: bool) -> anyhow::Result<ExitCode> {
+    let deployment = crate::status::at(place)?;
+    let region = region.unwrap_or_else(|| deployment.primary.clone());
+    let Some(admin) = deployment.admins().get(&region).copied() else {
+        eprintln!("error: no region is called {region}");
+        return Ok(ExitCode::from(USAGE));
+    };
+    match Client::new(&place.state)?.post::<Explanation>(admin, "/explain", about, PATIENCE).await? {
+        Ok(explanation) if json => println!("{}", serde_json::to_string_pretty(&explanation)?),
+        Ok(explanation) => print!("{}", told(&explanation)),
+        Err(findings) => {
+            findings.iter().for_each(|finding| eprintln!("{}", finding.render(false)));
+            return Ok(ExitCode::from(FINDING));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An explanation for a person.
+fn told(explanation: &Explanation) -> String {
+    let Explanation { by, at, generation, policy_hash, facts, about, steps, candidates, outcome } = explanation;
+    let mut text = format!("{about}: {outcome}\n");
+    let _ =
+        writeln!(text, "  decided by {by} at {}, generation {generation} ({policy_hash}), facts {facts}", time(*at));
+    let stands = |file: &str, line: u32| match (file, line) {
+        ("", _) => "the runtime".to_owned(),
+        (file, 0) => file.to_owned(),
+        (file, line) => format!("{file}:{line}"),
+    };
+    for Step { file, line, asked, gave } in steps {
+        let _ = writeln!(text, "  {}  {asked}: {gave}", stands(file, *line));
+    }
+    for Candidate { region, taken, why, rule, file, line } in candidates {
+        let mark = if *taken { "+" } else { "-" };
+        let rule = rule.as_ref().map_or_else(String::new, |rule| format!(", by {rule} ({})", stands(file, *line)));
+        let _ = writeln!(text, "  {mark} {region}: {why}{rule}");
+    }
+    text
 }
 
 /// A decision with everything that led to it, a line each.

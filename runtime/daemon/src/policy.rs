@@ -12,11 +12,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
-use bytes::Bytes;
 use clap::Subcommand;
 use comfy_table::{Cell, Table, presets};
-use http::Method;
 use model::Finding;
 use model::bundle::{Because, GenerationInfo, PolicyTree, Proposal};
 use model::radius::{BlastRadius, Comparison, Confirmation, Published, Side, Waiting};
@@ -213,22 +210,12 @@ impl Primary {
         Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
     }
 
-    /// Posts a body and reads the answer, or the findings of a refusal.
     async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<Result<T, Vec<Finding>>> {
-        let (body, headers) = (serde_json::to_vec(body)?, [("content-type", "application/json")]);
-        let reply = self.client.send(Method::POST, self.admin, path, &headers, Bytes::from(body), PATIENCE).await?;
-        if reply.status.is_success() {
-            return serde_json::from_slice(&reply.body).map(Ok).with_context(|| format!("{}{path}", self.admin));
-        }
-        let answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
-        match serde_json::from_value::<Vec<Finding>>(answer["findings"].clone()) {
-            Ok(findings) if !findings.is_empty() => Ok(Err(findings)),
-            _ => bail!("{}{path} answered {}: {}", self.admin, reply.status, reply.excerpt()),
-        }
+        self.client.post(self.admin, path, body, PATIENCE).await
     }
 }
 

@@ -4,6 +4,8 @@
 //! typed here can stop or slow it. A form may span lines; it is sent when its
 //! brackets close.
 
+mod typing;
+
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,7 +13,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use policy::reference::{self, Entry};
 use rustyline::error::ReadlineError;
+use rustyline::history::DefaultHistory;
+use typing::{COMMANDS, Typing};
 
 use crate::cli::{FINDING, ReplArgs};
 use crate::start::repl::{Ask, Reply};
@@ -21,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Session {
     lines: BufReader<UnixStream>,
+    /// Definitions that later forms may use.
+    loaded: Option<String>,
 }
 
 impl Session {
@@ -28,11 +35,11 @@ impl Session {
         let stream = UnixStream::connect(socket)
             .with_context(|| format!("no region listens on {}; is it deployed?", socket.display()))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { lines: BufReader::new(stream) })
+        Ok(Self { lines: BufReader::new(stream), loaded: None })
     }
 
     fn ask(&mut self, source: &str) -> anyhow::Result<Reply> {
-        let mut line = serde_json::to_vec(&Ask { source: source.to_owned() })?;
+        let mut line = serde_json::to_vec(&Ask { source: source.to_owned(), loaded: self.loaded.clone() })?;
         line.push(b'\n');
         self.lines.get_mut().write_all(&line)?;
         let mut answer = String::new();
@@ -52,34 +59,64 @@ pub fn run(args: &ReplArgs) -> anyhow::Result<ExitCode> {
         return Ok(if print(session.ask(source)?) { ExitCode::SUCCESS } else { ExitCode::from(FINDING) });
     }
     if std::io::stdin().is_terminal() {
-        println!("region {}. Try (all-regions). End with ctrl-D.", args.region);
+        println!("region {}. Try (regions), or ,help. End with ctrl-D.", args.region);
     }
+    converse(args, session)
+}
+
+/// Reads forms and commands until end of input.
+fn converse(args: &ReplArgs, mut session: Session) -> anyhow::Result<ExitCode> {
     let history = args.place.state.join("repl-history");
-    let mut editor = rustyline::DefaultEditor::new()?;
+    let entries = reference::entries(&crate::embedded::library());
+    let asked = reference::ASKED.iter().flat_map(|(_, functions)| functions.iter().map(|asked| asked.name.to_owned()));
+    let names = entries.iter().map(|entry| entry.name.clone()).chain(asked);
+    let mut editor = rustyline::Editor::<Typing, DefaultHistory>::new()?;
+    editor.set_helper(Some(Typing::new(names, std::io::stdout().is_terminal())));
     let _ = editor.load_history(&history);
-    let mut form = String::new();
     loop {
-        let prompt = if form.is_empty() { format!("{}> ", args.region) } else { "… ".to_owned() };
-        match editor.readline(&prompt) {
-            Ok(line) => {
-                form.push_str(&line);
-                form.push('\n');
-                if open_brackets(&form) > 0 {
-                    continue;
-                }
-                let source = std::mem::take(&mut form);
-                if !source.trim().is_empty() {
-                    let _ = editor.add_history_entry(source.trim());
-                    print(session.ask(&source)?);
+        match editor.readline(&format!("{}> ", args.region)) {
+            Ok(form) if form.trim().is_empty() => {}
+            Ok(form) => {
+                let _ = editor.add_history_entry(form.trim());
+                match form.trim().strip_prefix(',') {
+                    Some(command) if command.trim() == "quit" => break,
+                    Some(command) => obey(command.trim(), &entries, &mut session)?,
+                    None => drop(print(session.ask(&form)?)),
                 }
             }
-            Err(ReadlineError::Interrupted) => form.clear(),
+            Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break,
             Err(error) => return Err(error.into()),
         }
     }
     let _ = editor.save_history(&history);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Carries out a command of the REPL itself.
+fn obey(command: &str, entries: &[Entry], session: &mut Session) -> anyhow::Result<()> {
+    match command.split_once(char::is_whitespace).map_or((command, ""), |(word, rest)| (word, rest.trim())) {
+        ("doc", name) if !name.is_empty() => match crate::api::about(entries, name) {
+            Some(text) => print!("{text}"),
+            None => println!("{}", crate::api::unknown(entries, name)),
+        },
+        ("load", file) if !file.is_empty() => match std::fs::read_to_string(file) {
+            Ok(text) => {
+                let before = session.loaded.replace(text);
+                // A file that does not load would make every later form fail.
+                if !print(session.ask(&format!("\"{file} is loaded\""))?) {
+                    session.loaded = before;
+                }
+            }
+            Err(error) => println!("{file}: {error}"),
+        },
+        _ => {
+            COMMANDS.iter().for_each(|(form, says)| println!("  {form:<12} {says}"));
+            println!("  (regions) (lag) (route \"203.0.113.9\") (generation) (facts) (decisions 10) (policy-waiting)");
+            println!("  and every policy function; names complete with tab, a form goes on until its brackets close");
+        }
+    }
+    Ok(())
 }
 
 fn print(reply: Reply) -> bool {
@@ -92,37 +129,5 @@ fn print(reply: Reply) -> bool {
             errors.iter().for_each(|error| eprintln!("{error}"));
             false
         }
-    }
-}
-
-/// How many brackets are still open, outside strings and comments.
-fn open_brackets(source: &str) -> i32 {
-    let (mut depth, mut in_string, mut in_comment, mut escaped) = (0, false, false, false);
-    for c in source.chars() {
-        match c {
-            _ if escaped => escaped = false,
-            '\n' => in_comment = false,
-            _ if in_comment => {}
-            '\\' => escaped = true,
-            '"' => in_string = !in_string,
-            _ if in_string => {}
-            ';' => in_comment = true,
-            '(' | '[' => depth += 1,
-            ')' | ']' => depth -= 1,
-            _ => {}
-        }
-    }
-    depth
-}
-
-#[cfg(test)]
-mod tests {
-    use super::open_brackets;
-
-    #[test]
-    fn a_form_is_whole_when_its_brackets_close_outside_strings_and_comments() {
-        assert_eq!(open_brackets("(define (f x)\n"), 1);
-        assert_eq!(open_brackets("(f \")\" ; )\n)"), 0);
-        assert_eq!(open_brackets("(f #\\( )"), 0);
     }
 }

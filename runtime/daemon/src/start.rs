@@ -5,6 +5,7 @@
 //! be replaced at any time; until the first generation is in force the region
 //! denies every record and reports that it is not ready.
 
+mod explaining;
 pub mod gate;
 mod gauges;
 pub mod generations;

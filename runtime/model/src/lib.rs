@@ -13,6 +13,7 @@ pub mod bundle;
 pub mod codec;
 pub mod diagnostic;
 pub mod edge;
+pub mod explain;
 pub mod hlc;
 pub mod judgement;
 pub mod names;

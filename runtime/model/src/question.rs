@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::PolicyTree;
 use crate::diagnostic::Finding;
 use crate::edge::EdgePlan;
+use crate::explain::RouteTrace;
 use crate::judgement::FailoverPlan;
-use crate::names::RegionId;
+use crate::names::{DnsName, RegionId};
 use crate::radius::ChangeBounds;
 use crate::record::{Address, Sibling};
 use crate::replication::{LagBands, ReplicationPlan};
 use crate::residency::{RegionPolicy, ResidencyCase, Verdict};
-use crate::routing::{Facts, Observation, RegionFacts, Routes};
+use crate::routing::{ClientFacts, Facts, Observation, RegionFacts, Routes};
 use crate::units::{Micros, Millis};
 
 /// What is asked of a loaded generation. Every question is answered within a wall-clock limit.
@@ -75,6 +76,15 @@ pub enum Question {
     Samples {
         /// The resolver.
         resolver: String,
+    },
+    /// Rank the regions for one client, step by step, and shape the DNS answer for a name.
+    Trace {
+        /// The client.
+        client: ClientFacts,
+        /// The name, if one was asked for.
+        name: Option<DnsName>,
+        /// The facts to rank by, for this question only.
+        facts: Facts,
     },
     /// Check an invariant for every case of its space, from a place on.
     Prove {
@@ -263,6 +273,8 @@ pub enum Answer {
     ResolvedMany(Vec<Result<Resolution, Vec<Finding>>>),
     /// The conflicts tried, as Scheme writes them, and what was made of each; nothing where the resolver failed.
     Samples(Vec<(String, Option<Resolution>)>),
+    /// What each policy gave on the way to a route.
+    Trace(Box<RouteTrace>),
     /// How far the proof came.
     Proof(Box<ProofStep>),
     /// What came of the tests.

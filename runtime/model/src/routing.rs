@@ -103,6 +103,15 @@ pub struct Facts {
     pub clients: Vec<ClientFacts>,
 }
 
+impl Facts {
+    /// Names these facts: equal facts have equal names everywhere.
+    pub fn hash(&self) -> String {
+        // Every part is ordered, so that equal facts are equal bytes.
+        let bytes = postcard::to_stdvec(self).unwrap_or_default();
+        blake3::hash(&bytes).to_hex()[..12].to_owned()
+    }
+}
+
 /// Regions for one client class, best first, each with its share of a tie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ranking {

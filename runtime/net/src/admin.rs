@@ -107,7 +107,7 @@ impl Admin {
         let known = match path.as_str() {
             "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows" | "/ledger"
             | "/evidence" | "/policy/history" | "/policy/tree" | "/policy/waiting" => Method::GET,
-            "/policy/publish" | "/policy/confirm" | "/policy/compare" => Method::POST,
+            "/policy/publish" | "/policy/confirm" | "/policy/compare" | "/explain" => Method::POST,
             "/wan" => {
                 if method == Method::GET {
                     Method::GET
@@ -139,6 +139,7 @@ impl Admin {
             "/rows" => Ok(self.rows()),
             "/policy/history" => policies::history(self.region.clone()).await,
             "/policy/tree" => policies::tree(self.region.clone(), request.uri().query()).await,
+            "/explain" => policies::explain(self.region.clone(), request.into_body()).await,
             "/policy/waiting" => Ok(policies::waiting(&*self.region)),
             "/policy/confirm" => policies::confirm(self.region.clone(), request.into_body()).await,
             "/policy/compare" => policies::compare(self.region.clone(), request.into_body()).await,

@@ -31,6 +31,7 @@ use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
+use model::explain::{About, Explanation};
 use model::judgement::Decision;
 use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::region::Regions;
@@ -94,6 +95,8 @@ pub trait Region: Send + Sync + 'static {
     fn confirm(self: Arc<Self>, word: Confirmation) -> BoxFuture<'static, Result<u64, Vec<Finding>>>;
     /// What would be otherwise under one tree than under another, on the facts of this moment.
     fn compare(self: Arc<Self>, trees: Comparison) -> BoxFuture<'static, Result<BlastRadius, Vec<Finding>>>;
+    /// Why something is decided as it is, at this moment.
+    fn explain(self: Arc<Self>, about: About) -> BoxFuture<'static, Result<Explanation, Vec<Finding>>>;
     /// Where requests that are routed are counted, by the client's country.
     fn traffic(&self) -> &TrafficCounts;
     /// What this region counted lately, as peers are told.

@@ -6,6 +6,7 @@ use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use model::Finding;
 use model::bundle::Proposal;
+use model::explain::About;
 use model::radius::{Comparison, Confirmation, Published};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -61,6 +62,12 @@ pub(crate) async fn confirm(region: Arc<dyn Region>, body: Incoming) -> Result<R
 pub(crate) async fn compare(region: Arc<dyn Region>, body: Incoming) -> Result<Response<Body>, Problem> {
     let trees: Comparison = read(body).await?;
     Ok(json_response(&region.compare(trees).await.map_err(refused)?))
+}
+
+/// `POST /explain` with an [`About`].
+pub(crate) async fn explain(region: Arc<dyn Region>, body: Incoming) -> Result<Response<Body>, Problem> {
+    let about: About = read(body).await?;
+    Ok(json_response(&region.explain(about).await.map_err(refused)?))
 }
 
 async fn read<T: DeserializeOwned>(body: Incoming) -> Result<T, Problem> {

@@ -120,6 +120,12 @@ impl net::Region for Fixture {
     fn compare(self: Arc<Self>, _: Comparison) -> BoxFuture<'static, Result<BlastRadius, Vec<model::Finding>>> {
         Box::pin(async { Err(Vec::new()) })
     }
+    fn explain(
+        self: Arc<Self>,
+        _: model::explain::About,
+    ) -> BoxFuture<'static, Result<model::explain::Explanation, Vec<model::Finding>>> {
+        Box::pin(async { Err(Vec::new()) })
+    }
     fn traffic(&self) -> &routing::TrafficCounts {
         &self.traffic
     }

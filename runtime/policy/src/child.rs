@@ -101,6 +101,9 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
             interpreter.resolve_many(&resolver, &conflicts).map(Answer::ResolvedMany)
         }
         Question::Samples { resolver } => interpreter.samples(&resolver).map(Answer::Samples),
+        Question::Trace { client, name, facts } => {
+            interpreter.trace(&client, name.as_ref(), &facts).map(|trace| Answer::Trace(Box::new(trace)))
+        }
         Question::Prove { invariant, from, budget, facts } => {
             interpreter.prove(invariant, from, budget, &facts).map(|step| Answer::Proof(Box::new(step)))
         }

@@ -213,6 +213,7 @@ fn difference(question: &Question) -> Finding {
         Question::Resolve { .. } | Question::ResolveMany { .. } | Question::Samples { .. } => {
             ("data-replication/conflict-resolution.scm", "the settlements")
         }
+        Question::Trace { .. } => ("", "the trace"),
         Question::Prove { .. } => ("", "the proof"),
         Question::Load { .. } | Question::Locate { .. } | Question::Test { .. } | Question::Eval { .. } => {
             ("", "the answer")

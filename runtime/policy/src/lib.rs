@@ -23,6 +23,7 @@ mod generation;
 mod host;
 mod outline;
 mod process;
+pub mod reference;
 mod scan;
 mod wire;
 mod zygote;

@@ -198,19 +198,19 @@ impl Generations {
         self.live.load().as_ref().map(|live| live.child.clone())
     }
 
-    /// Evaluates `source` beside the files in force and one module more, in a child that dies afterwards.
+    /// Evaluates `source` beside the files in force and some modules more, in a child that dies afterwards.
     ///
     /// # Errors
     /// The findings, placed in the source.
     pub async fn evaluate(
         &self,
         source: String,
-        (file, text): (&str, String),
+        beside: Vec<(&str, String)>,
         facts: Facts,
     ) -> Result<String, Vec<Finding>> {
         let mut tree = self.live.load().as_ref().map(|live| live.bundle.tree.clone()).unwrap_or_default();
         if !tree.0.is_empty() {
-            tree.0.insert(file.to_owned(), text);
+            tree.0.extend(beside.into_iter().map(|(file, text)| (file.to_owned(), text)));
         }
         self.host.scratch_eval(tree, facts, source).await
     }

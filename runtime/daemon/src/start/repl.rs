@@ -30,6 +30,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 pub struct Ask {
     /// Scheme forms.
     pub source: String,
+    /// Definitions that the forms may use: a file of the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loaded: Option<String>,
 }
 
 /// What is answered.
@@ -78,7 +81,8 @@ async fn converse(region: &RunningRegion, stream: UnixStream) -> std::io::Result
         }
         let reply = match serde_json::from_str::<Ask>(&line) {
             Ok(ask) => {
-                let beside = (super::snapshot::FILE, super::snapshot::module(region, &ask.source));
+                let mut beside = vec![(super::snapshot::FILE, super::snapshot::module(region, &ask.source))];
+                beside.extend(ask.loaded.map(|text| (super::snapshot::LOADED, super::snapshot::loaded(&text))));
                 match region.generations.evaluate(ask.source, beside, region.facts()).await {
                     Ok(value) => Reply::Value(value),
                     Err(findings) => Reply::Errors(findings.iter().map(|finding| finding.render(false)).collect()),

@@ -13,6 +13,7 @@ use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
+use model::explain::{About, Explanation};
 use model::judgement::Decision;
 use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::region::Regions;
@@ -243,6 +244,10 @@ impl net::Region for RunningRegion {
 
     fn compare(self: Arc<Self>, trees: Comparison) -> BoxFuture<'static, Result<BlastRadius, Vec<Finding>>> {
         Box::pin(async move { self.generations.compare(trees, &self.moment()).await.map_err(findings) })
+    }
+
+    fn explain(self: Arc<Self>, about: About) -> BoxFuture<'static, Result<Explanation, Vec<Finding>>> {
+        Box::pin(async move { super::explaining::explain(&self, about).await })
     }
 
     fn traffic(&self) -> &TrafficCounts {

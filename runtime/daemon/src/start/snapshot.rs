@@ -7,6 +7,8 @@
 //! | `(lag)`, `(lag 'eu-west)` | lag and backlog towards each peer, or one |
 //! | `(generation)` | number and hash of the policies in force |
 //! | `(route "203.0.113.9")` | country, ranking and the region chosen for a client at that address |
+//! | `(facts)` | hash of the facts that policies are told now, and the regions in them |
+//! | `(decisions 10)` | the last decisions about the health of regions, a sentence each |
 //! | `(policy-errors)` | why the files on disk are not in force |
 //! | `(policy-waiting)` | what waits for `policy confirm`, and what it would change; #false if nothing does |
 //!
@@ -24,12 +26,16 @@ use super::running::RunningRegion;
 
 /// The module's path: beside the policies, where no file of a tree can be.
 pub const FILE: &str = "snapshot/facts.scm";
+/// The path of the module that an operator had loaded.
+pub const LOADED: &str = "snapshot/loaded.scm";
 /// The most addresses that one input may ask about.
 const ADDRESSES: usize = 1000;
 
 /// The module for `input`.
 pub fn module(region: &RunningRegion, input: &str) -> String {
-    let mut text = String::from("(provide regions lag generation route policy-errors policy-waiting)\n");
+    let mut text =
+        String::from("(provide regions lag generation route policy-errors policy-waiting facts decisions)\n");
+    text += "(require \"repomind/regions.scm\")\n";
     text += &regions(region);
     text += &lag(region);
     let _ = writeln!(
@@ -49,8 +55,27 @@ pub fn module(region: &RunningRegion, input: &str) -> String {
         },
     );
     let _ = writeln!(text, "(define (policy-waiting) {waiting})");
+    let _ = writeln!(
+        text,
+        "(define (facts) (list (cons 'hash {:?}) (cons 'regions (all-regions))))",
+        region.facts().hash()
+    );
+    let decided = region.judging.decisions();
+    let said: Vec<String> = decided.iter().rev().map(|decision| quoted(&crate::explain::words(decision))).collect();
+    let _ = writeln!(text, "(define (decisions n) (take (list {}) (min n {})))", said.join(" "), said.len());
     text += &routes(region, input);
     text
+}
+
+/// A module of definitions that hands on all of them.
+pub fn loaded(text: &str) -> String {
+    let heads =
+        text.lines().filter_map(|line| line.strip_prefix("(define (").or_else(|| line.strip_prefix("(define ")));
+    let names = heads.filter_map(|rest| rest.split([' ', ')', '\t']).next()).filter(|name| !name.is_empty());
+    let names: BTreeSet<&str> = names.collect();
+    let provide = names.into_iter().collect::<Vec<_>>().join(" ");
+    // On the first line, so that the others keep their numbers but for one.
+    if provide.is_empty() { text.to_owned() } else { format!("(provide {provide})\n{text}") }
 }
 
 fn regions(region: &RunningRegion) -> String {
@@ -142,6 +167,12 @@ mod tests {
         let found = addresses("(map route '(\"203.0.113.9\" \"2001:db8::1\" \"x\")) ; 198.51.100.1");
         let found: Vec<_> = found.into_iter().map(|(text, _)| text).collect();
         assert_eq!(found, ["2001:db8::1", "203.0.113.9"]);
+    }
+
+    #[test]
+    fn what_was_loaded_hands_on_everything_that_it_defines() {
+        let text = loaded("(define near 3)\n(define (far? x)\n  (define inner 1)\n  (> x near))\n");
+        assert!(text.starts_with("(provide far? near)\n(define near 3)"), "{text}");
     }
 
     #[test]

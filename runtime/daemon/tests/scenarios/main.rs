@@ -4,6 +4,7 @@ mod audit;
 mod cluster;
 mod dns;
 mod edge;
+mod explain;
 mod gate;
 mod generations;
 mod judgement;

@@ -21,25 +21,12 @@ use steel::{RootedSteelVal, SteelErr};
 use super::declare::{Ledger, is_function, lock, takes_other_than};
 use super::values::{RegionObject, Scheme, shown, wrap};
 use super::{Library, cage, faults, natives};
+use crate::reference::{self, ASKED, Asked};
 use crate::scan;
 use crate::wire::{self, Report};
 
-/// What files export that the runtime asks: names and arguments.
-const EXPORTS: &[(&str, &[(&str, &str)])] = &[
-    ("region-config/region-mapping.scm", &[("region-candidates", "client regions")]),
-    ("data-replication/eventual-consistency.scm", &[]),
-    ("data-replication/conflict-resolution.scm", &[]),
-    ("data-replication/replication-lag.scm", &[("lag-action", "link")]),
-    ("traffic-routing/geo-dns.scm", &[("dns-answer", "name client ranked")]),
-    ("traffic-routing/latency-routing.scm", &[("rank-regions", "client candidates")]),
-    ("traffic-routing/failover.scm", &[("region-verdict", "observations"), ("failover-plan", "regions")]),
-    ("edge-deployment/edge-cache.scm", &[]),
-    ("compliance/data-residency.scm", &[("residency", "record"), ("transfer", "record from to")]),
-    ("compliance/region-policies.scm", &[]),
-];
-
 /// The policy API that this runtime offers.
-const API: isize = 1;
+const API: isize = reference::API;
 
 /// How many failed tests are told when a tree is refused.
 const MOST_FAILURES: usize = 50;
@@ -288,9 +275,10 @@ impl Interpreter {
             names_of.extend(scan.outline.defined().map(str::to_owned));
             // Said here already, because files that require this one would fail with less to say.
             if scan.findings.is_empty() {
-                let wanted = EXPORTS.iter().filter(|(other, _)| other == file).flat_map(|(_, names)| *names);
-                let missing = wanted.filter(|(name, _)| !scan.outline.provided().any(|provided| provided == *name));
-                findings.extend(missing.map(|(name, arguments)| not_provided(&self.files, file, name, arguments)));
+                let wanted = ASKED.iter().filter(|(other, _)| other == file).flat_map(|(_, names)| *names);
+                let missing = wanted.filter(|asked| !scan.outline.provided().any(|provided| provided == asked.name));
+                let missing = missing.map(|asked| not_provided(&self.files, file, asked.name, asked.arguments));
+                findings.extend(missing);
             }
             if self.scanning {
                 findings.extend(scan.findings);
@@ -350,7 +338,7 @@ impl Interpreter {
 
     fn take_exports(&mut self, order: &[String]) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for &(file, names) in EXPORTS {
+        for &(file, names) in ASKED {
             let Some(number) = order.iter().position(|other| other == file) else { continue };
             let wrong = |form: &str, message: String, help: &str| {
                 faults::in_file(&self.files, file, form, message, help.to_owned())
@@ -368,7 +356,7 @@ impl Interpreter {
                     "add (define policy-api 1) and name it in (provide …)",
                 )),
             }
-            for &(name, arguments) in names {
+            for &Asked { name, arguments, .. } in names {
                 match self.engine.extract_value(&format!("p{number}.{name}")) {
                     Ok(value) if takes_other_than(&value, arguments.split(' ').count()).is_some() => {
                         let takes = takes_other_than(&value, arguments.split(' ').count()).unwrap_or_default();
@@ -477,6 +465,12 @@ impl Interpreter {
             let _ = self.engine.compile_and_run_raw_program(format!("(require {module:?})"));
         }
         match self.engine.compile_and_run_raw_program(source.to_owned()) {
+            Ok(_) if lock(&self.ledger).failed > 0 => {
+                let typed = BTreeMap::from([(lock(&self.ledger).file.clone(), source.to_owned())]);
+                let tests = std::mem::take(&mut lock(&self.ledger).tests);
+                let failures = tests.iter().filter_map(|test| Some((test, test.failure.as_ref()?)));
+                Err(failures.map(|(test, failure)| faults::failed_test(&typed, test, failure)).collect())
+            }
             Ok(values) => {
                 Ok(values.last().filter(|value| !matches!(value, SteelVal::Void)).map_or_else(String::new, shown))
             }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::explain::RouteTrace;
+use model::names::DnsName;
 use model::question::{CaseAnswer, Declarations, Resolution, Rulings};
 use model::record::{Address, Basis, Content, DataClass, Purpose, Sibling};
 use model::replication::{LagAction, LagBands};
@@ -111,6 +113,39 @@ impl Interpreter {
         let routes = self.routes(facts);
         self.restore_facts(loaded);
         routes
+    }
+
+    /// As [`Self::route`] for one client, with what each function gave and where it is defined.
+    pub fn trace(&mut self, client: &ClientFacts, name: Option<&DnsName>, facts: &Facts) -> Answered<RouteTrace> {
+        let loaded = self.exchange_facts(facts);
+        let traced = self.trace_one(client, name);
+        self.restore_facts(loaded);
+        traced.map_err(|finding| vec![finding])
+    }
+
+    fn trace_one(&mut self, client: &ClientFacts, name: Option<&DnsName>) -> Result<RouteTrace, Finding> {
+        let candidates = self.candidates(client)?;
+        let ranking = self.rank(client)?;
+        let shape =
+            name.map(|name| self.dns_answer(name.as_str(), client, &ranking)).transpose()?.map(|(shape, _)| shape);
+        let line =
+            |function: &str| faults::in_function(&self.files, self.file_of(function), function, String::new(), "").line;
+        Ok(RouteTrace {
+            candidates,
+            candidates_line: line("region-candidates"),
+            ranked: ranking.regions,
+            ranked_line: line("rank-regions"),
+            shape,
+            shape_line: line("dns-answer"),
+        })
+    }
+
+    /// What `region-candidates` gives for a client.
+    fn candidates(&mut self, client: &ClientFacts) -> Result<Vec<RegionId>, Finding> {
+        let regions = self.region_values();
+        let seen = wrap(ClientObject::new(client.clone()));
+        let candidates = self.call("region-candidates", vec![seen, list(regions)])?;
+        self.known_ids("region-candidates", &candidates)
     }
 
     fn routes(&mut self, facts: &Facts) -> Answered<Routes> {

@@ -7,6 +7,7 @@
 mod support;
 
 mod lines;
+mod reference;
 
 use std::sync::LazyLock;
 
