@@ -296,6 +296,11 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether nothing but tombstones is here: the key is as good as one that was never written.
+    pub fn is_dead(&self) -> bool {
+        self.siblings.iter().all(|sibling| matches!(sibling.content, Content::Tombstone { .. }))
+    }
+
     /// Everything that this row has seen: what a reader must hand back to overwrite it knowingly.
     pub fn context(&self) -> CausalContext {
         let mut context = CausalContext::new();
