@@ -53,6 +53,8 @@ struct Peer {
     owed_rows: bool,
     /// How far it is by the rows that it was given in its present life.
     given: Option<PositionVector>,
+    /// Up to where it has buried, as it last said.
+    buried: PositionVector,
 }
 
 /// What a vector says of the life in which its region is.
@@ -76,10 +78,11 @@ impl Peer {
     }
 
     /// The peer is in another life: what it says replaces what was known.
-    fn begins(&mut self, vector: &PositionVector, anything_here: bool) {
-        self.owed_rows |= if self.met { !vector.includes(&self.reached) } else { anything_here };
+    fn begins(&mut self, vector: &PositionVector, ours: &PositionVector) {
+        self.owed_rows |= !vector.includes(if self.met { &self.reached } else { ours });
         self.met = true;
         self.given = None;
+        self.buried = PositionVector::new();
         self.reached = vector.clone();
         self.changed = true;
     }
@@ -146,9 +149,30 @@ impl Acks {
         self.stable.lock().expect("nothing panics while it holds the lock").clone()
     }
 
+    /// [`Acks::stable`], with what this region has taken over since.
+    pub(crate) fn stable_by_now(&self) -> Arc<PositionVector> {
+        let now = Arc::new(stable(&self.state(), self.store.vector()));
+        *self.stable.lock().expect("nothing panics while it holds the lock") = now.clone();
+        now
+    }
+
     /// How far each peer is, as far as the disk here says so.
     pub(crate) fn kept(&self) -> Vec<PositionVector> {
         self.state().peers.values().map(|known| known.kept.clone()).collect()
+    }
+
+    /// `peer` has buried everything that could be up to here.
+    pub(crate) fn has_buried(&self, peer: &RegionId, vector: &PositionVector, buried: &PositionVector) {
+        if let Some(known) = self.state().peers.get_mut(peer)
+            && known.reached.newest(peer) == vector.newest(peer)
+        {
+            known.buried = buried.clone();
+        }
+    }
+
+    /// Up to where each peer has buried.
+    pub(crate) fn buried(&self) -> Vec<PositionVector> {
+        self.state().peers.values().map(|known| known.buried.clone()).collect()
     }
 
     /// The latest life of a peer that is known.
@@ -165,6 +189,14 @@ impl Acks {
     pub(crate) fn owed_rows(&self, peer: &RegionId) -> (bool, Option<PositionVector>) {
         let state = self.state();
         state.peers.get(peer).map_or((false, None), |known| (known.owed_rows, known.given.clone()))
+    }
+
+    /// No log tells of some rows here: every peer is given them.
+    pub(crate) fn owe_rows_to_all(&self) {
+        for known in self.state().peers.values_mut() {
+            known.owed_rows = true;
+            known.changed = true;
+        }
     }
 
     /// `peer` was given all rows as of `began`.
@@ -214,10 +246,10 @@ impl Acks {
 
     /// A peer has said how far it is.
     pub(crate) fn acked(&self, peer: &RegionId, vector: &PositionVector) {
-        let anything_here = self.anything_here();
+        let ours = self.store.vector();
         self.update(peer, |known| match known.life(peer, vector) {
             Life::Ended => {}
-            Life::New => self.restart(known, vector, anything_here),
+            Life::New => self.restart(known, vector, &ours),
             Life::Same => {
                 known.changed |= !known.reached.includes(vector);
                 known.reached.join(vector);
@@ -227,7 +259,7 @@ impl Acks {
 
     /// A connection to a peer begins; gives where to ship from.
     pub(crate) fn resume(&self, peer: &RegionId, vector: &PositionVector) -> PositionVector {
-        let (mut from, anything_here) = (vector.clone(), self.anything_here());
+        let (mut from, ours) = (vector.clone(), self.store.vector());
         let floor = self.store.floors().offset(&self.me, self.incarnation);
         self.update(peer, |known| {
             match known.life(peer, vector) {
@@ -236,7 +268,7 @@ impl Acks {
                     known.changed |= !known.reached.includes(vector);
                     known.reached.join(vector);
                 }
-                Life::Same | Life::New => self.restart(known, vector, anything_here),
+                Life::Same | Life::New => self.restart(known, vector, &ours),
             }
             known.owed_from = Incarnation::default();
             known.answered = known.answered.min(vector.offset(&self.me, self.incarnation));
@@ -248,16 +280,12 @@ impl Acks {
     }
 
     /// A peer that lost its disk is behind what it once had.
-    fn restart(&self, known: &mut Peer, vector: &PositionVector, anything_here: bool) {
-        known.begins(vector, anything_here);
+    fn restart(&self, known: &mut Peer, vector: &PositionVector, ours: &PositionVector) {
+        known.begins(vector, ours);
         known.owed_from = Incarnation::default();
         known.oldest = None;
         known.answered = known.answered.min(vector.offset(&self.me, self.incarnation));
         known.refused.split_off(&(known.answered + 1));
-    }
-
-    fn anything_here(&self) -> bool {
-        self.store.vector().iter().any(|(.., offset)| offset > 0)
     }
 
     /// A peer has answered a batch.

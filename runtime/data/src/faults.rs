@@ -15,32 +15,29 @@ pub enum Fault {
     IgnoreScope,
     /// Among concurrent writes, the one that arrived last stays.
     LastArrivalWins,
-    /// Entries that are not the next of their log are taken all the same.
-    IgnoreGaps,
+    /// This region shows another of several concurrent writes than the others do.
+    FoldDifferently,
     /// A region that was given rows says that it is as far as the giver in every log.
     AdoptEverything,
     /// Logs are cut whether or not peers have what is cut, and no rows are given instead.
     TrimUnacked,
-    /// What a region refused or skipped counts as a copy.
-    CountRefusals,
     /// Rows that are given take nothing away from the receiver.
     KeepWhatIsGone,
-    /// A rerouted client's context is not looked at.
+    /// What a rerouted client has seen elsewhere is not waited for.
     IgnoreContext,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::AckBeforeSync,
         Self::ReuseCounter,
         Self::DropTombstone,
         Self::IgnoreScope,
         Self::LastArrivalWins,
-        Self::IgnoreGaps,
+        Self::FoldDifferently,
         Self::AdoptEverything,
         Self::TrimUnacked,
-        Self::CountRefusals,
         Self::KeepWhatIsGone,
         Self::IgnoreContext,
     ];

@@ -5,11 +5,14 @@
 //! lost and that this region cannot give whole. Rows are read and sent in parts of bounded size while writing goes
 //! on: each part says how far this region was when it was read.
 
-use model::record::{Address, Shipment};
+use std::collections::BTreeMap;
+
+use model::record::{Address, Row, Shipment};
 use model::snapshot::{Given, SnapshotPart};
 use model::version::PositionVector;
 use model::{RegionId, version::Incarnation};
 
+use crate::faults::Fault;
 use crate::plane::DataPlane;
 use crate::types::{DataError, Received};
 
@@ -24,12 +27,22 @@ pub struct Giving {
     after: Option<Address>,
 }
 
+impl Giving {
+    /// The last key that the peer has.
+    pub fn after(&self) -> Option<&Address> {
+        self.after.as_ref()
+    }
+}
+
 impl DataPlane {
     /// Whether entries alone do not bring `peer` any further, or not safely.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn must_give_rows(&self, peer: &RegionId, has: &PositionVector) -> Result<bool, DataError> {
+        if self.shared.faults.makes(Fault::TrimUnacked) {
+            return Ok(false);
+        }
         let (owed, given) = self.shared.acks.owed_rows(peer);
         if owed {
             return Ok(true);
@@ -83,12 +96,28 @@ impl DataPlane {
             upto,
             rows: Vec::new(),
         };
+        let mut rows: BTreeMap<Address, Row> = rows.into_iter().collect();
+        // What is buried here may not be there yet.
+        for (address, row) in self.graves()? {
+            let before = part.after.as_ref().is_some_and(|after| address <= *after);
+            let beyond = part.upto.as_ref().is_some_and(|upto| address > *upto);
+            if !before && !beyond {
+                rows.entry(address).or_insert(row);
+            }
+        }
         for (address, row) in rows {
-            let siblings = row.siblings.into_iter().filter(|sibling| !sibling.is_marker());
-            let given: Vec<Given> = siblings
+            let given: Vec<Given> = row
+                .siblings
+                .into_iter()
+                .filter(|sibling| !sibling.is_marker())
                 .filter_map(|sibling| {
                     let permitted = self.shared.scopes.regions(sibling.scope)?;
-                    permitted.contains(&giving.peer).then_some(Given { sibling, permitted })
+                    if permitted.contains(&giving.peer) {
+                        return Some(Given { sibling, permitted });
+                    }
+                    // It knows the key, since it has written to it: then it has to know that the record has moved.
+                    let wrote = sibling.version.context.iter().any(|(actor, _)| actor.region == giving.peer);
+                    wrote.then(|| Given { sibling: sibling.marker(), permitted })
                 })
                 .collect();
             if !given.is_empty() {

@@ -52,6 +52,10 @@ pub(crate) enum Change {
     HeardAll(Box<(RegionId, PositionVector, Logs)>, DoneAnswer),
     /// Tombstones of which every region has everything in the vector.
     Bury(Vec<Address>, Arc<PositionVector>, oneshot::Sender<Result<u64, DataError>>),
+    /// Everything up to here that could be buried has been.
+    Buried(Arc<PositionVector>, DoneAnswer),
+    /// Graves that nobody needs any more, by the names of their facts.
+    Forget(Vec<String>, DoneAnswer),
     /// Time has passed.
     Tend(DoneAnswer),
 }
@@ -106,6 +110,8 @@ pub(crate) struct Group {
     /// Logs that are taken over without their entries.
     pub(crate) adopted: PositionVector,
     pub(crate) unlisted: Vec<Vec<u8>>,
+    /// Names of facts that go.
+    pub(crate) forgotten: Vec<String>,
     pub(crate) scopes: NewScopes,
     pub(crate) facts: Vec<(String, Vec<u8>)>,
     pub(crate) events: Vec<LedgerEvent>,
@@ -124,6 +130,7 @@ impl Group {
             vector,
             adopted: PositionVector::new(),
             unlisted: Vec::new(),
+            forgotten: Vec::new(),
             scopes: NewScopes::new(),
             facts: Vec::new(),
             events: Vec::new(),

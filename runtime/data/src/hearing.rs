@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::record::{Address, Entry, Sibling};
+use model::record::{Address, Entry, Row, Sibling};
 use model::snapshot::{Given, SnapshotPart};
 use model::version::{Dot, Incarnation, PositionVector};
 use model::{RegionId, RuleId, codec};
@@ -23,6 +23,8 @@ use crate::writer::Writer;
 
 /// Before the names of the facts that say how far peers were whose rows were all heard.
 const HEARD: &str = "heard/";
+/// Before the names of the facts that say the same of peers that have not finished.
+const HEARING: &str = "hearing/";
 /// The fact that lists the logs of which this region has refused entries.
 const PARTIAL: &str = "log/partial";
 /// Rows of this region that are compared in one group, at most.
@@ -62,21 +64,39 @@ pub(crate) struct Hearsay {
     heard: BTreeMap<RegionId, Heard>,
     /// Those that gave all their rows in this life.
     all: BTreeMap<RegionId, PositionVector>,
+    /// Up to which key each has come that began at this vector, in this life.
+    progress: BTreeMap<RegionId, (PositionVector, Address)>,
+    /// Those that began and have not finished, and the life in which each began.
+    unfinished: BTreeMap<RegionId, Option<Incarnation>>,
+}
+
+fn named(name: &str, before: &str) -> Result<RegionId, StoreError> {
+    let peer = name.strip_prefix(before).and_then(|peer| RegionId::new(peer).ok());
+    peer.ok_or_else(|| StoreError::Key { place: "what peers said".into() })
+}
+
+fn vector_of(name: &str, bytes: &[u8]) -> Result<PositionVector, StoreError> {
+    codec::decode(bytes).map_err(|reason| StoreError::Corrupt { place: format!("fact {name}"), reason })
 }
 
 impl Hearsay {
     pub(crate) fn open(store: &Store) -> Result<Self, StoreError> {
-        let mut heard = BTreeMap::new();
-        for (name, bytes) in store.facts(HEARD)? {
-            let peer = name.strip_prefix(HEARD).and_then(|peer| RegionId::new(peer).ok());
-            let peer = peer.ok_or_else(|| StoreError::Key { place: "what peers said".into() })?;
-            if !bytes.is_empty() {
-                let vector = codec::decode(&bytes)
-                    .map_err(|reason| StoreError::Corrupt { place: format!("fact {name}"), reason })?;
-                heard.insert(peer, Heard { vector, partial: Logs::new(), upto: None });
-            }
+        let (mut heard, mut unfinished) = (BTreeMap::new(), BTreeMap::new());
+        for (name, bytes) in store.facts(HEARD)?.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            let vector = vector_of(&name, &bytes)?;
+            heard.insert(named(&name, HEARD)?, Heard { vector, partial: Logs::new(), upto: None });
         }
-        Ok(Self { heard, all: BTreeMap::new() })
+        for (name, bytes) in store.facts(HEARING)?.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            let peer = named(&name, HEARING)?;
+            let life = vector_of(&name, &bytes)?.newest(&peer);
+            unfinished.insert(peer, life);
+        }
+        Ok(Self { heard, unfinished, ..Self::default() })
+    }
+
+    /// Whether something that peers have said has not been caught up with.
+    pub(crate) fn is_open(&self) -> bool {
+        !(self.heard.is_empty() && self.unfinished.is_empty())
     }
 
     /// Whether a peer that would hold the write has said that it is superseded.
@@ -129,13 +149,16 @@ impl DataPlane {
             return Err(DataError::Unready { retry_after: crate::plane::RETRY_AFTER });
         }
         self.not_of_an_ended_life(from, part.vector.newest(from))?;
-        check(&part).map_err(|reason| DataError::BadPart { from: from.clone(), reason })?;
+        check(&part, &self.shared.me).map_err(|reason| DataError::BadPart { from: from.clone(), reason })?;
         let (me, now) = (&self.shared.me, self.shared.clock.wall());
         let (mut rows, mut refused) = (BTreeMap::<Address, Vec<Given>>::new(), Vec::new());
         for (address, given) in part.rows {
             for given in given {
                 let origin = &given.sibling.version.dot.actor.region;
-                let labels = given.sibling.content.labels().expect("markers were refused above");
+                let Some(labels) = given.sibling.content.labels() else {
+                    rows.entry(address.clone()).or_default().push(given);
+                    continue;
+                };
                 match plans.residency.permit_transfer(labels, origin, me, now) {
                     Ok(_) if given.permitted.contains(me) => rows.entry(address.clone()).or_default().push(given),
                     Ok(_) => {}
@@ -186,16 +209,20 @@ impl DataPlane {
     }
 }
 
-fn check(part: &SnapshotPart) -> Result<(), &'static str> {
+fn check(part: &SnapshotPart, me: &RegionId) -> Result<(), &'static str> {
     let sorted = part.rows.windows(2).all(|two| two[0].0 < two[1].0);
     let first = part.rows.first().map(|(address, _)| address);
     let last = part.rows.last().map(|(address, _)| address);
     let begins = first.is_none_or(|first| part.after.as_ref().is_none_or(|after| first > after));
     let ends = last.is_none_or(|last| part.upto.as_ref().is_none_or(|upto| last <= upto));
-    let markers = part.rows.iter().flat_map(|(_, given)| given).any(|given| given.sibling.is_marker());
+    let markers = part
+        .rows
+        .iter()
+        .flat_map(|(_, given)| given)
+        .any(|given| given.sibling.is_marker() && given.permitted.contains(me));
     match (sorted && begins && ends, markers) {
         (false, _) => Err("its keys are not those of its span"),
-        (_, true) => Err("it has a marker among its rows"),
+        (_, true) => Err("it has a marker of a write that may be here"),
         _ => Ok(()),
     }
 }
@@ -203,6 +230,16 @@ fn check(part: &SnapshotPart) -> Result<(), &'static str> {
 impl Writer {
     /// Compares a span of rows with what a peer has said of it.
     pub(crate) fn hear(&mut self, group: &mut Group, span: Span) -> Result<(), DataError> {
+        // A giver may have been connected to another process without a word, one with another disk even.
+        let follows = match (&span.after, self.hearsay.progress.get(&span.from)) {
+            (None, _) => true,
+            (Some(after), Some((began, upto))) => *began == span.began && after <= upto,
+            (Some(_), None) => false,
+        };
+        if !follows {
+            let reason = "it does not follow what was given before";
+            return Err(DataError::BadPart { from: span.from, reason });
+        }
         let (own, _) = self.store.rows_between(span.after.as_ref(), span.upto.as_ref(), usize::MAX, usize::MAX)?;
         let mut addresses: BTreeSet<Address> = own.into_iter().map(|(address, _)| address).collect();
         let inside = |address: &&Address| {
@@ -212,12 +249,26 @@ impl Writer {
         addresses.extend(group.rows.keys().filter(inside).cloned());
         addresses.extend(span.rows.keys().cloned());
         for address in addresses {
-            let ours = self.row(group, &address)?;
             let given = span.rows.get(&address).map_or(&[][..], Vec::as_slice);
             for given in given {
                 self.learn(group, given.sibling.scope, &given.permitted);
             }
-            let siblings: Vec<Sibling> = given.iter().map(|given| given.sibling.clone()).collect();
+            let ours = match given.is_empty() {
+                true => self.row(group, &address)?,
+                false => self.row_or_grave(group, &address)?,
+            };
+            // What another peer has said to be superseded stays so, whoever has not heard of it yet.
+            let held = |dot: &Dot| {
+                let here = |row: &Row| row.siblings.iter().any(|sibling| sibling.version.dot == *dot);
+                ours.as_ref().is_some_and(here)
+            };
+            let gone = |given: &&Given| {
+                let dot = &given.sibling.version.dot;
+                let unknown = given.sibling.is_marker() && ours.is_none();
+                unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted)
+            };
+            let siblings: Vec<Sibling> =
+                given.iter().filter(|given| !gone(given)).map(|given| given.sibling.clone()).collect();
             let would_hold = |sibling: &Sibling| {
                 let actor = &sibling.version.dot.actor;
                 self.regions_of(group, sibling.scope).contains(&span.from)
@@ -227,12 +278,24 @@ impl Writer {
             let statement = Statement { siblings: &siblings, vector: &span.vector, would_hold: &would_hold };
             let row = replication::reconcile(ours.as_ref(), &group.vector, &statement);
             if ours.as_ref() != Some(&row) && !(ours.is_none() && row.siblings.is_empty()) {
+                if let (Some(ours), true) = (&ours, row.siblings.is_empty()) {
+                    Self::lay(group, &address, ours);
+                }
                 group.rows.insert(address, (!row.siblings.is_empty()).then_some(row));
             }
         }
         for (address, given, rule) in span.refused {
             self.supersede(group, &address, &given.sibling, &given.permitted)?;
             group.refusals.add(&rule, 1);
+        }
+        if let Some(upto) = &span.upto {
+            self.hearsay.progress.insert(span.from.clone(), (span.began.clone(), upto.clone()));
+        }
+        let life = span.began.newest(&span.from);
+        if self.hearsay.unfinished.get(&span.from) != Some(&life) {
+            self.spread_unfinished(group);
+            group.facts.push((format!("{HEARING}{}", span.from), codec::encode(&span.began)));
+            self.hearsay.unfinished.insert(span.from.clone(), life);
         }
         // From the first part on: what arrives by the log meanwhile may be long superseded.
         let complete = self.hearsay.heard.get(&span.from).is_some_and(|heard| heard.upto.is_none());
@@ -246,6 +309,9 @@ impl Writer {
     /// A peer has given all its rows as of `began`: how far this region is by that.
     pub(crate) fn heard_all(&mut self, group: &mut Group, (from, began, partial): (RegionId, PositionVector, Logs)) {
         group.facts.push((format!("{HEARD}{from}"), codec::encode(&began)));
+        group.facts.push((format!("{HEARING}{from}"), Vec::new()));
+        self.hearsay.unfinished.remove(&from);
+        self.hearsay.progress.remove(&from);
         let heard = Heard { vector: began.clone(), partial, upto: None };
         self.hearsay.heard.insert(from.clone(), heard);
         self.hearsay.all.insert(from.clone(), began.clone());
@@ -256,6 +322,23 @@ impl Writer {
             group.adopted.advance(&position(origin, incarnation, offset));
         }
         self.adopt_lost(group);
+    }
+
+    /// A peer that began to give rows and has lost its disk before it finished may have left some here that no other
+    /// region has, and of which no log tells: they are given to all.
+    pub(crate) fn spread_unfinished(&mut self, group: &mut Group) {
+        let reached = self.acks.reached();
+        let ended = |(peer, life): (&RegionId, &Option<Incarnation>)| {
+            let now = reached.get(peer).and_then(|vector| vector.newest(peer));
+            (now > *life).then(|| peer.clone())
+        };
+        let ended: Vec<RegionId> = self.hearsay.unfinished.iter().filter_map(ended).collect();
+        for peer in ended {
+            self.acks.owe_rows_to_all();
+            self.hearsay.unfinished.remove(&peer);
+            self.hearsay.heard.retain(|from, heard| *from != peer || heard.upto.is_none());
+            group.facts.push((format!("{HEARING}{peer}"), Vec::new()));
+        }
     }
 
     /// Passes over what all other regions together do not hold, in logs that their origins have lost.

@@ -14,6 +14,7 @@ pub mod clock;
 mod context;
 mod faults;
 mod giving;
+mod graves;
 mod group;
 mod hearing;
 mod ledger;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::acks::Acks;
 use crate::clock::{Clock, SystemClock};
 use crate::context::ContextKey;
-use crate::faults::{Fault, Faults};
+use crate::faults::Faults;
 use crate::group::{Change, Durable, NewContent, Permitted};
 use crate::hearing::Logs;
 use crate::ledger::{Book, Desk};
@@ -70,6 +71,9 @@ pub(crate) struct Shared {
     /// Logs of which this region has refused entries.
     pub(crate) partial: Arc<RwLock<Logs>>,
     pub(crate) tending: tokio::sync::Mutex<Tending>,
+    /// Up to where everything was buried that could be.
+    pub(crate) buried: Arc<ArcSwap<PositionVector>>,
+    learning: Arc<AtomicBool>,
     pub(crate) faults: Faults,
     context_key: ContextKey,
 }
@@ -169,6 +173,8 @@ impl DataPlane {
         let commits = watch::Sender::new(0);
         let scopes = Arc::new(Scopes::open(&store)?);
         let partial = Arc::new(RwLock::new(crate::hearing::partial_logs(&store)?));
+        let buried = Arc::new(ArcSwap::from_pointee(crate::graves::read_buried(&store)?));
+        let learning = Arc::new(AtomicBool::new(false));
         let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
         let parts = crate::writer::Parts {
             me: region.clone(),
@@ -179,6 +185,8 @@ impl DataPlane {
             partial: partial.clone(),
             clock: clock.clone(),
             faults,
+            buried: buried.clone(),
+            learning: learning.clone(),
         };
         let writer = Writer::new(parts, book)?;
         let (queue, thread) = match inline {
@@ -210,6 +218,8 @@ impl DataPlane {
             keep,
             partial,
             tending: tokio::sync::Mutex::default(),
+            buried,
+            learning,
             faults,
             context_key: ContextKey::derive(&digest_key),
         };
@@ -280,7 +290,7 @@ impl DataPlane {
         if asked > in_scope {
             return Err(DataError::TooManyCopies { asked, in_scope });
         }
-        if let Some(context) = write.context.as_ref().filter(|_| !self.shared.faults.makes(Fault::IgnoreContext)) {
+        if let Some(context) = &write.context {
             self.has_caught_up(&write.address, context).await?;
         }
         let scope = regions.regions().clone();
@@ -294,7 +304,7 @@ impl DataPlane {
     ///
     /// A write that claimed to have seen more than its region could not say which regions hold what
     /// it supersedes.
-    async fn has_caught_up(&self, address: &Address, context: &CausalContext) -> Result<(), DataError> {
+    pub(crate) async fn has_caught_up(&self, address: &Address, context: &CausalContext) -> Result<(), DataError> {
         let store = &self.shared.store;
         let deadline = Instant::now() + CAUSES_WAIT;
         let mut commits = self.commits();
@@ -360,6 +370,23 @@ impl DataPlane {
             }
         }
         vector
+    }
+
+    /// Whether this region is being given rows, or behind what it was told with them: it may know of a key that what it
+    /// held was superseded, and not yet by what. It should get no traffic then.
+    pub fn is_learning(&self) -> bool {
+        self.shared.learning.load(Ordering::Acquire)
+    }
+
+    /// Up to where this region has buried tombstones.
+    pub fn buried(&self) -> PositionVector {
+        PositionVector::clone(&self.shared.buried.load())
+    }
+
+    /// A peer says how far it is: [`DataPlane::vector`] and [`DataPlane::buried`] there.
+    pub fn heard(&self, peer: &RegionId, vector: &PositionVector, buried: &PositionVector) {
+        self.shared.acks.acked(peer, vector);
+        self.shared.acks.has_buried(peer, vector, buried);
     }
 
     /// What the lag asks for, by `replication-lag.scm`.

@@ -11,7 +11,7 @@
 //! **Tombstones.** One round notes what every region has taken over, *and* everything that any region had taken over
 //! by then. When this region has all of the latter, every write that knew nothing of the tombstone has arrived here;
 //! if the row then still has nothing alive, no region will ever see anything alive that the tombstone would have to
-//! remove.
+//! remove. The row goes into its grave ([`crate::graves`]), and is forgotten when every region has buried as far.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use store::{ImagePass, StoreError};
 use tokio::sync::oneshot;
 
 use crate::faults::Fault;
+use crate::graves::{GRAVE, read_grave};
 use crate::group::Change;
 use crate::plane::DataPlane;
 use crate::types::DataError;
@@ -127,13 +128,45 @@ impl DataPlane {
                 _ => Arc::new(ours.clone()),
             };
             buried = self.bury_all(&stable).await?;
+            let (answer, done) = oneshot::channel();
+            self.wait_in_line(Change::Buried(stable, answer)).await?;
+            done.await.map_err(|_| DataError::Closed)??;
         }
+        self.forget_graves().await?;
+        // What a region had and has lost since with its disk will never arrive: then another round begins.
+        let reached = self.shared.acks.reached();
+        let there = |any: &PositionVector| {
+            let mut now = ours.clone();
+            reached.values().for_each(|vector| now.join(vector));
+            now.includes(any)
+        };
+        tending.round.take_if(|round| !there(&round.any));
         if tending.round.is_none() {
-            let (stable, mut any) = (self.shared.acks.stable(), ours);
+            let (stable, mut any) = (self.shared.acks.stable_by_now(), ours);
             self.shared.acks.kept().iter().for_each(|kept| any.join(kept));
             tending.round = Some(Round { stable, any });
         }
         Ok(buried)
+    }
+
+    /// Forgets what every region has buried.
+    async fn forget_graves(&self) -> Result<(), DataError> {
+        let peers = self.shared.acks.buried();
+        let everywhere =
+            peers.iter().fold(PositionVector::clone(&self.shared.buried.load()), |all, peer| all.meet(peer));
+        let mut names = Vec::new();
+        for (name, bytes) in self.shared.store.facts(GRAVE)? {
+            let grave = read_grave(&name, &bytes)?;
+            if grave.siblings.iter().all(|sibling| everywhere.covers_dot(&sibling.version.dot)) {
+                names.push(name);
+            }
+        }
+        if !names.is_empty() {
+            let (answer, done) = oneshot::channel();
+            self.wait_in_line(Change::Forget(names, answer)).await?;
+            done.await.map_err(|_| DataError::Closed)??;
+        }
+        Ok(())
     }
 
     async fn bury_all(&self, stable: &Arc<PositionVector>) -> Result<u64, DataError> {

@@ -1,9 +1,11 @@
 //! The one thread that changes the store: it merges and logs in groups that share an fsync.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use compliance::ledger::LedgerEvent;
 use model::record::{Address, Content, Entry, LanePriority, Record, Row, Shipment, Sibling};
 use model::residency::{PermittedRegions, ScopeId};
@@ -41,6 +43,10 @@ pub(crate) struct Writer {
     pub(crate) hearsay: Hearsay,
     pub(crate) partial: Arc<RwLock<Logs>>,
     pub(crate) faults: Faults,
+    /// Up to where everything was buried that could be.
+    pub(crate) buried: Arc<ArcSwap<PositionVector>>,
+    /// Whether this region is behind what peers have said with their rows.
+    pub(crate) learning: Arc<AtomicBool>,
     time: Arc<dyn Clock>,
     book: Book,
     clock: HlcClock,
@@ -58,16 +64,34 @@ pub(crate) struct Parts {
     pub(crate) partial: Arc<RwLock<Logs>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) faults: Faults,
+    pub(crate) buried: Arc<ArcSwap<PositionVector>>,
+    pub(crate) learning: Arc<AtomicBool>,
 }
 
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
-        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults } = parts;
+        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, buried, learning } = parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
         let hearsay = Hearsay::open(&store)?;
-        Ok(Self { me, store, acks, scopes, commits, hearsay, partial, faults, time, book, clock, stamped: None })
+        learning.store(hearsay.is_open(), Ordering::Release);
+        Ok(Self {
+            me,
+            store,
+            acks,
+            scopes,
+            commits,
+            hearsay,
+            partial,
+            faults,
+            buried,
+            learning,
+            time,
+            book,
+            clock,
+            stamped: None,
+        })
     }
 
     /// Runs until every sender is gone.
@@ -133,36 +157,41 @@ impl Writer {
                 Ok(count) => group.answers.buried.push((answer, count)),
                 Err(error) => drop(answer.send(Err(error))),
             },
+            Change::Buried(stable, answer) => {
+                self.has_buried(group, &stable);
+                group.answers.done.push(answer);
+            }
+            Change::Forget(names, answer) => {
+                group.forgotten.extend(names);
+                group.answers.done.push(answer);
+            }
             Change::Tend(answer) => {
                 self.adopt_lost(group);
+                self.spread_unfinished(group);
                 self.forget_hearsay(group);
                 group.answers.done.push(answer);
             }
         }
     }
 
-    /// Removes rows in which nothing is alive and of which every region has everything.
-    fn bury(&mut self, group: &mut Group, rows: Vec<Address>, stable: &PositionVector) -> Result<u64, DataError> {
-        let mut buried = 0;
-        for address in rows {
-            match self.row(group, &address)? {
-                Some(row) if row.is_dead() => {
-                    if row.siblings.iter().all(|sibling| stable.covers_dot(&sibling.version.dot)) {
-                        group.rows.insert(address, None);
-                        buried += 1;
-                    }
-                }
-                _ => group.unlisted.push(store::row_key(&address)),
-            }
-        }
-        Ok(buried)
-    }
-
     fn settle(&mut self, group: Group) {
-        let Group { rows, log, mut vector, adopted, unlisted, scopes, facts, events, refusals, left, answers } = group;
+        let Group {
+            rows,
+            log,
+            mut vector,
+            adopted,
+            unlisted,
+            forgotten,
+            scopes,
+            facts,
+            events,
+            refusals,
+            left,
+            answers,
+        } = group;
         let peers = self.acks.facts();
         let nothing = rows.is_empty() && log.is_empty() && facts.is_empty() && events.is_empty();
-        if !(nothing && adopted.is_empty() && unlisted.is_empty() && peers.is_empty()) {
+        if !(nothing && adopted.is_empty() && unlisted.is_empty() && forgotten.is_empty() && peers.is_empty()) {
             let mut meta: Vec<_> = Scopes::facts(&scopes).chain(facts).chain(peers).collect();
             if !answers.written.is_empty() {
                 meta.push((CLOCK.to_owned(), self.clock.last().bits().to_le_bytes().to_vec()));
@@ -183,7 +212,7 @@ impl Writer {
             }
             vector.join(&adopted);
             let leaves = std::mem::take(&mut page.leaves);
-            let commit = Commit { rows: stored, removed, unlisted, log, adopted, leaves, meta };
+            let commit = Commit { rows: stored, removed, unlisted, log, adopted, leaves, meta, forgotten };
             if let Err(error) = self.commit(commit) {
                 tracing::error!(%error, "a group of writes could not be made durable; none of it is acknowledged");
                 // The engine takes no commit after one that failed; the next start begins a new incarnation,
@@ -196,6 +225,7 @@ impl Writer {
             metrics::histogram!("repomind_commit_seconds").record(began.elapsed().as_secs_f64());
         }
         metrics::counter!("repomind_writes_total").increment(answers.written.len() as u64);
+        self.learning.store(self.hearsay.is_open(), Ordering::Release);
         self.commits.send_modify(|count| *count += 1);
         answers.give(&vector);
     }
@@ -223,10 +253,19 @@ impl Writer {
     fn write(&mut self, group: &mut Group, permitted: Permitted) -> Result<Durable, DataError> {
         let Permitted { write, content, regions } = permitted;
         let row = self.row(group, &write.address)?;
-        let context = self.context_of(group, &write, row.as_ref(), &regions)?;
+        let grave = match &row {
+            Some(_) => None,
+            None => self.grave(group, &write.address)?,
+        };
+        let mut context = self.context_of(group, &write, row.as_ref(), &regions)?;
+        match (&row, &grave) {
+            (Some(row), _) => context.join(&self.tombstones(group, row, &context)),
+            (None, Some(grave)) => context.join(&self.seen(group, grave)),
+            (None, None) => {}
+        }
         check_preconditions(&write, row.as_ref())?;
         let evicted = self.evicted(group, row.as_ref(), &context, &regions);
-        let above = row.iter().flat_map(|row| &row.siblings).map(|sibling| sibling.version.hlc).max();
+        let above = row.iter().chain(&grave).flat_map(|row| &row.siblings).map(|sibling| sibling.version.hlc).max();
         let (now, reading) = (self.time.wall(), self.time.monotonic());
         let elapsed = self.stamped.replace(reading).map_or(LONGEST_STOP, |before| reading - before);
         let hlc = self.clock.stamp(now, elapsed, above.unwrap_or(Hlc::ZERO));
@@ -269,7 +308,8 @@ impl Writer {
         regions: &PermittedRegions,
     ) -> Result<CausalContext, DataError> {
         let Some(row) = row else { return Ok(CausalContext::new()) };
-        let Some(here) = replication::replaceable(row, &self.acks.stable()) else {
+        let all_hold = |sibling: &Sibling| self.all_hold(group, sibling);
+        let Some(here) = replication::replaceable(row, &self.acks.stable(), &all_hold) else {
             let markers = row.siblings.iter().filter(|sibling| sibling.is_marker());
             let regions = markers.flat_map(|marker| self.regions_of(group, marker.scope)).collect();
             return Err(DataError::elsewhere(&self.me, regions));
@@ -322,7 +362,7 @@ impl Writer {
         for arrival in arrivals {
             let position = arrival.position().clone();
             let known = group.vector.covers(&position);
-            if !known && !group.vector.is_next(&position) && !self.faults.makes(Fault::IgnoreGaps) {
+            if !known && !group.vector.is_next(&position) {
                 break;
             }
             // What is refused now may have been taken earlier, and the other way round: the log knows.
@@ -405,6 +445,10 @@ impl Writer {
             }
             return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
         }
+        let row = match row {
+            None if !entry.sibling.is_marker() => self.grave(group, &entry.address)?,
+            row => row,
+        };
         self.learn(group, entry.sibling.scope, &entry.permitted);
         if self.faults.makes(Fault::LastArrivalWins) {
             group.rows.insert(entry.address.clone(), Some(Row { siblings: vec![entry.sibling.clone()] }));

@@ -11,7 +11,7 @@ use crate::version::{Incarnation, PositionVector};
 /// A write as it is given away, with the regions that may hold it by its origin's plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
-    /// The write. Never a marker.
+    /// The write; a marker where the receiver may not hold it, and has written to its key before.
     pub sibling: Sibling,
     /// The regions of its scope.
     pub permitted: BTreeSet<RegionId>,

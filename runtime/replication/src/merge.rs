@@ -35,10 +35,10 @@ pub fn without_superseded(row: &Row, version: &Version) -> Row {
 /// that live elsewhere and left only a marker here. `None` where nothing but such writes is left,
 /// or where they cannot be told apart.
 ///
-/// `stable` is what every region has taken over; see [`seen`].
-pub fn replaceable(row: &Row, stable: &PositionVector) -> Option<CausalContext> {
+/// `stable` is what every region has taken over, and `all_hold` says what all may hold; see [`seen`].
+pub fn replaceable(row: &Row, stable: &PositionVector, all_hold: &dyn Fn(&Sibling) -> bool) -> Option<CausalContext> {
     let (markers, here): (Vec<&Sibling>, Vec<&Sibling>) = row.siblings.iter().partition(|sibling| sibling.is_marker());
-    let seen = seen(&Row { siblings: here.iter().copied().cloned().collect() }, stable);
+    let seen = seen(&Row { siblings: here.iter().copied().cloned().collect() }, stable, all_hold);
     let apart = markers.iter().all(|marker| !seen.covers(&marker.version.dot));
     (!here.is_empty() && apart).then_some(seen)
 }

@@ -57,10 +57,12 @@ pub fn reconcile(ours: Option<&Row>, vector: &PositionVector, theirs: &Statement
 /// What a sibling had seen before it goes without saying once every region has taken over both: each has removed it.
 /// So contexts stay as small as what is under way between regions, and do not grow with every life of every region.
 /// A region whose disk goes back behind `stable` must be given rows, as by [`reconcile`], before entries.
-pub fn seen(row: &Row, stable: &PositionVector) -> CausalContext {
+///
+/// `all_hold` says of a sibling whether every region may hold it: from others, some regions get no more than a marker.
+pub fn seen(row: &Row, stable: &PositionVector, all_hold: &dyn Fn(&Sibling) -> bool) -> CausalContext {
     let mut seen = CausalContext::new();
     for sibling in &row.siblings {
-        let everywhere = stable.covers_dot(&sibling.version.dot);
+        let everywhere = stable.covers_dot(&sibling.version.dot) && all_hold(sibling);
         for (actor, counter) in sibling.version.context.iter() {
             let dot = Dot { actor: actor.clone(), counter };
             if !(everywhere && stable.covers_dot(&dot)) {

@@ -105,6 +105,8 @@ pub struct Commit {
     pub leaves: Vec<StoredLeaf>,
     /// Small facts by name.
     pub meta: Vec<(String, Vec<u8>)>,
+    /// Names of facts that go.
+    pub forgotten: Vec<String>,
 }
 
 /// A handle on the store; clones share it.
@@ -144,6 +146,18 @@ impl Store {
     /// Those of [`Store::open`].
     pub fn open_in_memory(disk: &memory::Disk, now: UnixMillis) -> Result<Self, StoreError> {
         Self::begin(Arc::new(disk.engine()), now)
+    }
+
+    /// [`Store::open_in_memory`] in an incarnation that was used before: the mistake that incarnations are there
+    /// to prevent. Only a simulator makes it, to see whether its checkers notice.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    #[cfg(feature = "faults")]
+    pub fn open_in_memory_as(disk: &memory::Disk, incarnation: Incarnation) -> Result<Self, StoreError> {
+        let engine = Arc::new(disk.engine());
+        let reach = Arc::new(Mutex::new(log::read_reach(&*engine)?));
+        Ok(Self { engine, incarnation, reach, commits: Arc::default() })
     }
 
     fn begin(engine: Arc<dyn Engine>, now: UnixMillis) -> Result<Self, StoreError> {
@@ -256,6 +270,7 @@ impl Store {
             batch.insert(Space::Rows, key, envelope);
         }
         commit.leaves.into_iter().for_each(|leaf| leaf.put(&mut batch));
+        commit.forgotten.iter().for_each(|name| batch.remove(Space::Meta, fact(name)));
         for (name, value) in commit.meta {
             batch.insert(Space::Meta, fact(&name), value);
         }

@@ -112,7 +112,7 @@ fn observe(
 ) {
     if let Some((report, _)) = report {
         // Also what it has of others' logs, which no batch of ours would tell.
-        region.data.acked(peer, &report.vector);
+        region.data.heard(peer, &report.vector, &report.buried);
     }
     let serving = report.filter(|(report, _)| report.state.serves() && report.api_ok);
     {

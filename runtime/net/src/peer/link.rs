@@ -92,7 +92,12 @@ async fn ship_until_failure(
                     };
                     match given {
                         Ok(vector) => has.join(&vector),
-                        Err(ended) => return ended,
+                        Err(ended) => {
+                            if matches!(ended, Ended::Peer(PeerError::Refused { .. })) {
+                                *giving = None;
+                            }
+                            return ended;
+                        }
                     }
                     *giving = None;
                     sent = data.resume(client.peer(), &has);

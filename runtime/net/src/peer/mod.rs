@@ -50,6 +50,8 @@ const LEVEL: i32 = 1;
 pub struct PeerReport {
     /// How far it has durably taken over each log.
     pub vector: PositionVector,
+    /// Up to where it has buried tombstones.
+    pub buried: PositionVector,
     /// The policy generation in force there.
     pub generation: u64,
     /// Whether it considers itself able to serve.

@@ -138,6 +138,7 @@ impl Session {
     fn probe(&self) -> Result<Response<Body>, Problem> {
         let report = PeerReport {
             vector: self.region.data().vector(),
+            buried: self.region.data().buried(),
             generation: self.region.plans().generation,
             api_ok: self.region.api_ok(),
             state: self.region.own_state(),
