@@ -12,6 +12,8 @@ WAN     ?= realistic
 # For load-test: requests a second, and for how long.
 RATE    ?= 200
 SECONDS ?= 10
+# For sim: how many runs.
+SEEDS   ?= 500
 # Further flags for the command behind a target, such as --json.
 FLAGS   ?=
 
@@ -29,7 +31,7 @@ WORKER   := edge-deployment/cloudflare-workers
 
 .DEFAULT_GOAL := help
 .PHONY: help build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
-        load-test bench repl test test-worker lint tools
+        load-test bench sim repl test test-worker lint tools
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +74,9 @@ bench: ## Measure throughput, latency, lag and saves, optimised, beside floors f
 	$(MAKE) --no-print-directory PROFILE=release build
 	$(CARGO_TARGET_DIR)/release/repomind-run bench --tree $(TREE) $(FLAGS)
 
+sim: ## Run SEEDS simulations of replication under faults, optimised; a failing seed is printed with its replay.
+	$(CARGO) run --quiet --locked --release -p sim --target-dir $(CARGO_TARGET_DIR) -- --seeds $(SEEDS) $(FLAGS)
+
 repl: build ## Ask a running region Scheme questions (FLAGS="--region eu-west").
 	$(REPOMIND) repl $(PLACE) $(FLAGS)
 
@@ -103,3 +108,4 @@ test: tools lint build test-worker ## Lint, the tests and proofs of the policy f
 	$(REPOMIND) test --tree $(TREE)
 	$(REPOMIND) prove --tree $(TREE)
 	$(CARGO) test --locked --workspace --target-dir $(CARGO_TARGET_DIR)
+	$(CARGO) test --locked --workspace --features sim/faults --test deliberate --target-dir $(CARGO_TARGET_DIR)

@@ -189,6 +189,13 @@ pub struct StartArgs {
     /// How the log is written.
     #[arg(long, value_enum, default_value = "pretty")]
     pub log: LogForm,
+    /// How long the replication log is kept for regions that are away. One that was away for longer is given this
+    /// region's rows instead when it is back.
+    #[arg(long, value_name = "SECONDS", default_value_t = 24 * 3600, env = "REPOMIND_KEEP_LOG_SECONDS")]
+    pub keep_log_seconds: u64,
+    /// The same, by size.
+    #[arg(long, value_name = "MIB", default_value_t = 1024, env = "REPOMIND_KEEP_LOG_MIB")]
+    pub keep_log_mib: u64,
 }
 
 /// How the log is written.

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use data::plans::Plans;
-use data::{DataPlane, Resolver};
+use data::{DataPlane, Opening, Resolver, Retention};
 use futures_util::future::BoxFuture;
 use http::Uri;
 use model::question::{Answer, Question, Resolution};
@@ -38,6 +38,7 @@ use model::region::Regions;
 use model::{ByteCount, Finding, Millis, RegionId};
 use net::{DnsAnswers, DnsConfig, DnsSockets, PeerClient, TokenVerifier, Wan};
 use policy::{HostLimits, PolicyHost};
+use store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -129,14 +130,13 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     // Relative ones lie in the state directory, absolute ones where they say.
     let data_dir = args.state.join(&me.data_dir).join("data");
     std::fs::create_dir_all(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
-    let data = DataPlane::open(
-        me.id.clone(),
-        me.peers.clone(),
-        &data_dir,
-        plans.clone(),
-        resolver.clone(),
-        secrets.digest_key,
-    )?;
+    let mut opening =
+        Opening::new(me.id.clone(), me.peers.clone(), plans.clone(), resolver.clone(), secrets.digest_key);
+    opening.keep = Retention {
+        age: Millis::from_secs(args.keep_log_seconds),
+        bytes: ByteCount(args.keep_log_mib.saturating_mul(1 << 20)),
+    };
+    let data = DataPlane::start(Store::open(&data_dir, opening.clock.wall())?, opening)?;
     let dns = Arc::new(DnsAnswers::new(regions.clone()));
     let cookies = routing::dns::CookieKey::derived_from(&secrets.digest_key);
     let generations = Generations::new(
@@ -294,6 +294,7 @@ fn start_tasks(
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
     tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));
     tasks.spawn(gauges::keep(region.clone(), stop.clone()));
+    tasks.spawn(tend(region.data.clone(), Duration::from_secs(args.keep_log_seconds) / 4, stop.clone()));
     if region.me == region.regions.primary {
         let (watched, root, stop) = (region.clone(), args.tree.clone(), stop.clone());
         tasks.spawn(async move {
@@ -310,6 +311,22 @@ fn start_tasks(
         }
     });
     Ok(())
+}
+
+/// Has the region forget what nobody needs any more, every [`data::TEND_EVERY`], or more often where logs are kept
+/// for less than some such spans.
+async fn tend(data: DataPlane, most: Duration, stop: CancellationToken) {
+    let every = data::TEND_EVERY.min(most).max(Duration::from_secs(1));
+    let runtime = tokio::runtime::Handle::current();
+    while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+        let (data, runtime) = (data.clone(), runtime.clone());
+        // Reads from disk: not on the threads that serve sockets.
+        match tokio::task::spawn_blocking(move || runtime.block_on(data.tend())).await {
+            Ok(Err(data::DataError::Closed)) => return,
+            Ok(Err(error)) => tracing::error!(%error, "old entries and tombstones could not be cleared away"),
+            Ok(Ok(_)) | Err(_) => {}
+        }
+    }
 }
 
 fn service_addresses(regions: &Regions, stated: &[ApiOf]) -> anyhow::Result<BTreeMap<RegionId, Uri>> {

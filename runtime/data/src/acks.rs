@@ -8,7 +8,7 @@
 //! than the truth: then the backlog reads too high until the peer is heard.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use model::codec;
 use model::replication::{LagAction, LagBands};
@@ -22,6 +22,8 @@ use crate::types::Received;
 
 /// Before the names of the facts that keep the peers' vectors.
 const FACT: &str = "peer/";
+/// Before the names of the facts that say which peers are owed rows, not entries alone.
+const OWED: &str = "owed/";
 
 /// Refusals remembered of each peer, for the writes that wait; it is sure of no copy before the oldest.
 const REFUSALS: usize = 4096;
@@ -43,9 +45,48 @@ struct Peer {
     oldest: Option<(LogPosition, UnixMillis)>,
     /// Whether `reached` has changed since it was last handed out to be kept.
     changed: bool,
+    /// What was handed out last: what the disk says of `reached` once the commit under way is made.
+    kept: PositionVector,
+    /// Whether it has ever said how far it is.
+    met: bool,
+    /// It went back behind what others rest on, or has never been met: rows first.
+    owed_rows: bool,
+    /// How far it is by the rows that it was given in its present life.
+    given: Option<PositionVector>,
+    /// Up to where it has buried, as it last said.
+    buried: PositionVector,
+}
+
+/// What a vector says of the life in which its region is.
+enum Life {
+    /// The one that is known, or none was stated.
+    Same,
+    /// Another process with that disk, or with another one.
+    New,
+    /// One that has ended.
+    Ended,
 }
 
 impl Peer {
+    fn life(&self, peer: &RegionId, vector: &PositionVector) -> Life {
+        match (self.reached.newest(peer), vector.newest(peer)) {
+            (Some(known), Some(said)) if said < known => Life::Ended,
+            (Some(known), Some(said)) if said == known => Life::Same,
+            (_, Some(_)) => Life::New,
+            (_, None) => Life::Same,
+        }
+    }
+
+    /// The peer is in another life: what it says replaces what was known.
+    fn begins(&mut self, vector: &PositionVector, ours: &PositionVector) {
+        self.owed_rows |= !vector.includes(if self.met { &self.reached } else { ours });
+        self.met = true;
+        self.given = None;
+        self.buried = PositionVector::new();
+        self.reached = vector.clone();
+        self.changed = true;
+    }
+
     fn holds(&self, offset: u64) -> bool {
         self.forgotten < offset && offset <= self.answered && !self.refused.contains(&offset)
     }
@@ -75,6 +116,8 @@ pub(crate) struct Acks {
     store: Store,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
+    /// What every region has taken over, as far as the disk here says so.
+    stable: Mutex<Arc<PositionVector>>,
 }
 
 impl Acks {
@@ -82,18 +125,87 @@ impl Acks {
     pub(crate) fn open(me: RegionId, peers: BTreeSet<RegionId>, store: Store) -> Result<Self, StoreError> {
         let mut state = State::default();
         for peer in peers {
-            let reached = match store.meta(&format!("{FACT}{peer}"))? {
+            let kept = store.meta(&format!("{FACT}{peer}"))?;
+            let met = kept.is_some();
+            let reached: PositionVector = match kept {
                 Some(bytes) => codec::decode(&bytes)
                     .map_err(|reason| StoreError::Corrupt { place: format!("fact {FACT}{peer}"), reason })?,
                 None => PositionVector::new(),
             };
-            state.peers.insert(peer, Peer { reached, ..Peer::default() });
+            let owed_rows = store.meta(&format!("{OWED}{peer}"))?.is_some_and(|value| !value.is_empty());
+            let kept = reached.clone();
+            state.peers.insert(peer, Peer { reached, kept, met, owed_rows, ..Peer::default() });
         }
         let ends = store.vector();
         let own = ends.iter().filter(|(origin, ..)| **origin == me);
         state.own = own.map(|(_, incarnation, offset)| (incarnation, offset)).collect();
         let incarnation = store.incarnation();
-        Ok(Self { me, incarnation, store, state: Mutex::new(state), changed: watch::Sender::new(0) })
+        let stable = Mutex::new(Arc::new(stable(&state, ends)));
+        Ok(Self { me, incarnation, store, state: Mutex::new(state), changed: watch::Sender::new(0), stable })
+    }
+
+    /// What every region of the deployment has taken over, durably, by what is on disk here.
+    pub(crate) fn stable(&self) -> Arc<PositionVector> {
+        self.stable.lock().expect("nothing panics while it holds the lock").clone()
+    }
+
+    /// [`Acks::stable`], with what this region has taken over since.
+    pub(crate) fn stable_by_now(&self) -> Arc<PositionVector> {
+        let now = Arc::new(stable(&self.state(), self.store.vector()));
+        *self.stable.lock().expect("nothing panics while it holds the lock") = now.clone();
+        now
+    }
+
+    /// How far each peer is, as far as the disk here says so.
+    pub(crate) fn kept(&self) -> Vec<PositionVector> {
+        self.state().peers.values().map(|known| known.kept.clone()).collect()
+    }
+
+    /// `peer` has buried everything that could be up to here.
+    pub(crate) fn has_buried(&self, peer: &RegionId, vector: &PositionVector, buried: &PositionVector) {
+        if let Some(known) = self.state().peers.get_mut(peer)
+            && known.reached.newest(peer) == vector.newest(peer)
+        {
+            known.buried = buried.clone();
+        }
+    }
+
+    /// Up to where each peer has buried.
+    pub(crate) fn buried(&self) -> Vec<PositionVector> {
+        self.state().peers.values().map(|known| known.buried.clone()).collect()
+    }
+
+    /// The latest life of a peer that is known.
+    pub(crate) fn life_of(&self, peer: &RegionId) -> Option<Incarnation> {
+        self.state().peers.get(peer)?.reached.newest(peer)
+    }
+
+    /// How far each peer is, as it last said.
+    pub(crate) fn reached(&self) -> BTreeMap<RegionId, PositionVector> {
+        self.state().peers.iter().map(|(peer, known)| (peer.clone(), known.reached.clone())).collect()
+    }
+
+    /// Whether `peer` is owed rows before entries, and how far it is by those that it was given.
+    pub(crate) fn owed_rows(&self, peer: &RegionId) -> (bool, Option<PositionVector>) {
+        let state = self.state();
+        state.peers.get(peer).map_or((false, None), |known| (known.owed_rows, known.given.clone()))
+    }
+
+    /// No log tells of some rows here: every peer is given them.
+    pub(crate) fn owe_rows_to_all(&self) {
+        for known in self.state().peers.values_mut() {
+            known.owed_rows = true;
+            known.changed = true;
+        }
+    }
+
+    /// `peer` was given all rows as of `began`.
+    pub(crate) fn gave_rows(&self, peer: &RegionId, began: &PositionVector) {
+        self.update(peer, |known| {
+            known.owed_rows = false;
+            known.given = Some(began.clone());
+            known.changed = true;
+        });
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -118,35 +230,62 @@ impl Acks {
     /// The peers' vectors that have changed since the last call, as facts to be kept.
     pub(crate) fn facts(&self) -> Vec<(String, Vec<u8>)> {
         let mut state = self.state();
-        let fact = |(peer, known): (&RegionId, &mut Peer)| {
-            let changed = std::mem::take(&mut known.changed);
-            changed.then(|| (format!("{FACT}{peer}"), codec::encode(&known.reached)))
-        };
-        state.peers.iter_mut().filter_map(fact).collect()
+        let mut facts = Vec::new();
+        for (peer, known) in state.peers.iter_mut().filter(|(_, known)| known.changed) {
+            known.changed = false;
+            known.kept = known.reached.clone();
+            facts.push((format!("{FACT}{peer}"), codec::encode(&known.reached)));
+            facts.push((format!("{OWED}{peer}"), if known.owed_rows { vec![1] } else { Vec::new() }));
+        }
+        if !facts.is_empty() {
+            *self.stable.lock().expect("nothing panics while it holds the lock") =
+                Arc::new(stable(&state, self.store.vector()));
+        }
+        facts
     }
 
     /// A peer has said how far it is.
     pub(crate) fn acked(&self, peer: &RegionId, vector: &PositionVector) {
-        self.update(peer, |known| {
-            known.changed |= !known.reached.includes(vector);
-            known.reached.join(vector);
+        let ours = self.store.vector();
+        self.update(peer, |known| match known.life(peer, vector) {
+            Life::Ended => {}
+            Life::New => self.restart(known, vector, &ours),
+            Life::Same => {
+                known.changed |= !known.reached.includes(vector);
+                known.reached.join(vector);
+            }
         });
     }
 
     /// A connection to a peer begins; gives where to ship from.
     pub(crate) fn resume(&self, peer: &RegionId, vector: &PositionVector) -> PositionVector {
-        let mut from = vector.clone();
+        let (mut from, ours) = (vector.clone(), self.store.vector());
+        let floor = self.store.floors().offset(&self.me, self.incarnation);
         self.update(peer, |known| {
-            // A peer that lost its disk is behind what it once had.
-            known.changed |= known.reached != *vector;
-            known.reached = vector.clone();
+            match known.life(peer, vector) {
+                Life::Ended => {}
+                Life::Same if vector.newest(peer).is_some() => {
+                    known.changed |= !known.reached.includes(vector);
+                    known.reached.join(vector);
+                }
+                Life::Same | Life::New => self.restart(known, vector, &ours),
+            }
             known.owed_from = Incarnation::default();
-            known.oldest = None;
             known.answered = known.answered.min(vector.offset(&self.me, self.incarnation));
             known.refused.split_off(&(known.answered + 1));
-            from.limit(&self.me, self.incarnation, known.answered);
+            // What is gone here was answered so long ago that nobody waits for it any more.
+            from.limit(&self.me, self.incarnation, known.answered.max(floor));
         });
         from
+    }
+
+    /// A peer that lost its disk is behind what it once had.
+    fn restart(&self, known: &mut Peer, vector: &PositionVector, ours: &PositionVector) {
+        known.begins(vector, ours);
+        known.owed_from = Incarnation::default();
+        known.oldest = None;
+        known.answered = known.answered.min(vector.offset(&self.me, self.incarnation));
+        known.refused.split_off(&(known.answered + 1));
     }
 
     /// A peer has answered a batch.
@@ -246,6 +385,10 @@ impl Acks {
     pub(crate) fn action(&self, bands: &LagBands, now: UnixMillis) -> LagAction {
         self.links(now).iter().map(|link| bands.at(Millis(link.lag_ms))).min().unwrap_or(LagAction::Ok)
     }
+}
+
+fn stable(state: &State, ours: PositionVector) -> PositionVector {
+    state.peers.values().fold(ours, |all, known| all.meet(&known.kept))
 }
 
 #[cfg(test)]

@@ -21,10 +21,11 @@ use model::{RegionId, RuleId, UnixMillis, codec};
 use store::{Store, StoreError, StoredLeaf, StoredRow};
 use tokio::sync::oneshot;
 
-use crate::plane::{DataPlane, wall_clock};
+use crate::clock::Clock;
+use crate::group::Change;
+use crate::plane::DataPlane;
 use crate::plans::Plans;
 use crate::types::DataError;
-use crate::writer::Change;
 
 /// The note of the newest checkpoint that this region has signed.
 const SIGNED: &str = "ledger/signed";
@@ -109,6 +110,7 @@ pub(crate) struct Book {
     hasher: RowKeyHasher,
     plans: Arc<ArcSwap<Plans>>,
     desk: Arc<Desk>,
+    clock: Arc<dyn Clock>,
 }
 
 /// Leaves of one commit, not yet on disk.
@@ -125,9 +127,10 @@ impl Page {
     }
 
     /// The rows of a commit, as stored.
-    pub(crate) fn committed(&mut self, hasher: &RowKeyHasher, rows: &[StoredRow]) {
-        let rows = rows.iter().map(|row| (row.key.as_slice(), Some(row.envelope.as_slice())));
-        let images = CommitImages::of(hasher, rows);
+    pub(crate) fn committed(&mut self, hasher: &RowKeyHasher, rows: &[StoredRow], removed: &[Vec<u8>]) {
+        let stay = rows.iter().map(|row| (row.key.as_slice(), Some(row.envelope.as_slice())));
+        let go = removed.iter().map(|key| (key.as_slice(), None));
+        let images = CommitImages::of(hasher, stay.chain(go));
         self.write(images.event(), Some(codec::encode(&images)));
     }
 
@@ -149,6 +152,7 @@ impl Book {
         store: &Store,
         secret: &[u8],
         plans: Arc<ArcSwap<Plans>>,
+        clock: Arc<dyn Clock>,
     ) -> Result<(Self, Arc<Desk>), DataError> {
         let signed = match text(store.meta(SIGNED)?)? {
             Some(note) => {
@@ -163,7 +167,7 @@ impl Book {
             LoadError::Unread(error) => DataError::Store(error),
         })?;
         let desk = Arc::new(Desk { end: Mutex::new(ledger.clone()), refusals: Mutex::default() });
-        let mut book = Self { ledger, hasher: RowKeyHasher::new(secret), plans, desk: desk.clone() };
+        let mut book = Self { ledger, hasher: RowKeyHasher::new(secret), plans, desk: desk.clone(), clock };
         let mut page = book.page();
         page.event(LedgerEvent::Began { incarnation: store.incarnation() });
         store.commit(store::Commit { leaves: std::mem::take(&mut page.leaves), ..store::Commit::default() })?;
@@ -174,7 +178,7 @@ impl Book {
     /// A page on top of what is durable. Turn it once it is on disk, else drop it.
     pub(crate) fn page(&self) -> Page {
         let generation = self.plans.load().generation;
-        Page { next: self.ledger.clone(), at: wall_clock(), generation, leaves: Vec::new() }
+        Page { next: self.ledger.clone(), at: self.clock.wall(), generation, leaves: Vec::new() }
     }
 
     pub(crate) fn hasher(&self) -> &RowKeyHasher {

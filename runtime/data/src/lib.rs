@@ -10,16 +10,26 @@
 pub mod plans;
 
 mod acks;
+pub mod clock;
 mod context;
+mod faults;
+mod giving;
+mod graves;
+mod group;
+mod hearing;
 mod ledger;
 mod plane;
 mod reading;
 mod scopes;
 mod shipping;
+mod tending;
 mod types;
 mod writer;
 
 pub use context::ContextKey;
+pub use faults::Fault;
+pub use giving::Giving;
 pub use ledger::{CheckpointNotes, EvidencePart, LedgerError};
-pub use plane::DataPlane;
+pub use plane::{DataPlane, Opening};
+pub use tending::{Retention, TEND_EVERY, Tended};
 pub use types::{DataError, ETag, LabelClaims, Match, Received, Resolver, ScopeSummary, View, Write, Written};

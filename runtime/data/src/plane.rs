@@ -2,28 +2,34 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::question::Resolution;
 use model::record::{Address, Payload};
 use model::replication::LagAction;
 use model::status::LinkStatus;
-use model::version::{CausalContext, PositionVector};
-use model::{Millis, RegionId, UnixMillis};
+use model::version::{CausalContext, Incarnation, PositionVector};
+use model::{Millis, RegionId};
 use store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::acks::Acks;
+use crate::clock::{Clock, SystemClock};
 use crate::context::ContextKey;
+use crate::faults::Faults;
+use crate::group::{Change, Durable, NewContent, Permitted};
+use crate::hearing::Logs;
 use crate::ledger::{Book, Desk};
 use crate::plans::Plans;
 use crate::scopes::Scopes;
+use crate::tending::{Retention, Tending};
 use crate::types::{DataError, Resolver, Write, Written};
-use crate::writer::{Change, Durable, NewContent, Permitted, Writer, labels_of_delete};
+use crate::writer::{Writer, labels_of_delete};
 
 /// Changes that may wait for the writer; more are refused with "try again".
 const QUEUE: usize = 1024;
@@ -32,19 +38,13 @@ const COPIES_WAIT: Duration = Duration::from_secs(5);
 /// How long a write waits for what its context names before it is refused.
 const CAUSES_WAIT: Duration = Duration::from_secs(2);
 /// What a refused writer is told to wait.
-const RETRY_AFTER: Millis = Millis::from_secs(1);
+pub(crate) const RETRY_AFTER: Millis = Millis::from_secs(1);
 /// Settlements of resolvers that are remembered.
 pub(crate) const SETTLED: usize = 4096;
 /// Resolvers asked and not yet heard; with more, readers are shown the last write at once.
 pub(crate) const ASKED: usize = 256;
 /// How long a reader waits for a resolver before it is shown the last write.
 pub(crate) const RESOLVER_WAIT: Duration = Duration::from_millis(50);
-
-/// Wall-clock time of this machine.
-pub(crate) fn wall_clock() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
 
 /// What all handles share.
 pub(crate) struct Shared {
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) acks: Arc<Acks>,
     pub(crate) commits: watch::Sender<u64>,
     /// Emptied on close: the writer ends when the last sender is gone.
-    pub(crate) queue: Mutex<Option<mpsc::Sender<Change>>>,
+    queue: Mutex<Option<Line>>,
     pub(crate) writer: Mutex<Option<JoinHandle<()>>>,
     /// What resolvers decided, by generation, key and state of the key.
     pub(crate) settled: Mutex<HashMap<(u64, Address, String), Resolution>>,
@@ -66,7 +66,72 @@ pub(crate) struct Shared {
     pub(crate) digest_key: [u8; 32],
     /// The durable end of the ledger.
     pub(crate) desk: Arc<Desk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) keep: Retention,
+    /// Logs of which this region has refused entries.
+    pub(crate) partial: Arc<RwLock<Logs>>,
+    pub(crate) tending: tokio::sync::Mutex<Tending>,
+    /// Up to where everything was buried that could be.
+    pub(crate) buried: Arc<ArcSwap<PositionVector>>,
+    learning: Arc<AtomicBool>,
+    pub(crate) faults: Faults,
     context_key: ContextKey,
+}
+
+/// The way to the writer.
+#[derive(Clone)]
+enum Line {
+    /// A thread of its own.
+    Thread(mpsc::Sender<Change>),
+    /// None: whoever brings a change does the work, so that a simulator knows when it is done.
+    Inline(Arc<Mutex<Writer>>),
+}
+
+/// What a region is opened with, apart from its disk.
+pub struct Opening {
+    /// The region.
+    pub region: RegionId,
+    /// The other regions of the deployment.
+    pub peers: BTreeSet<RegionId>,
+    /// The plans in force.
+    pub plans: Arc<ArcSwap<Plans>>,
+    /// Settles conflicts.
+    pub resolver: Arc<dyn Resolver>,
+    /// A secret that all regions share: digests, contexts.
+    pub digest_key: [u8; 32],
+    /// How much of the logs is kept for peers that are away.
+    pub keep: Retention,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Without a thread of its own: a call returns when its work is done.
+    pub inline: bool,
+    /// A mistake to be made.
+    #[cfg(feature = "faults")]
+    pub fault: Option<crate::faults::Fault>,
+}
+
+impl Opening {
+    /// A region as a daemon opens it.
+    pub fn new(
+        region: RegionId,
+        peers: BTreeSet<RegionId>,
+        plans: Arc<ArcSwap<Plans>>,
+        resolver: Arc<dyn Resolver>,
+        digest_key: [u8; 32],
+    ) -> Self {
+        Self {
+            region,
+            peers,
+            plans,
+            resolver,
+            digest_key,
+            keep: Retention::default(),
+            clock: Arc::new(SystemClock::new()),
+            inline: false,
+            #[cfg(feature = "faults")]
+            fault: None,
+        }
+    }
 }
 
 /// A handle on one region's data; clones share it.
@@ -89,33 +154,52 @@ impl DataPlane {
         resolver: Arc<dyn Resolver>,
         digest_key: [u8; 32],
     ) -> Result<Self, DataError> {
-        Self::open_at(wall_clock(), region, peers, dir, plans, resolver, digest_key)
+        let opening = Opening::new(region, peers, plans, resolver, digest_key);
+        let store = Store::open(dir, opening.clock.wall())?;
+        Self::start(store, opening)
     }
 
-    /// [`DataPlane::open`] with the time from which the incarnation is taken; see [`Store::open`].
+    /// Starts a region on a store that was opened for it.
     ///
     /// # Errors
     /// Those of [`DataPlane::open`].
-    pub fn open_at(
-        now: UnixMillis,
-        region: RegionId,
-        peers: BTreeSet<RegionId>,
-        dir: &Path,
-        plans: Arc<ArcSwap<Plans>>,
-        resolver: Arc<dyn Resolver>,
-        digest_key: [u8; 32],
-    ) -> Result<Self, DataError> {
-        let store = Store::open(dir, now)?;
+    pub fn start(store: Store, opening: Opening) -> Result<Self, DataError> {
+        let Opening { region, peers, plans, resolver, digest_key, keep, clock, inline, .. } = opening;
+        #[cfg(feature = "faults")]
+        let faults = Faults { made: opening.fault };
+        #[cfg(not(feature = "faults"))]
+        let faults = Faults::default();
         let acks = Arc::new(Acks::open(region.clone(), peers, store.clone())?);
         let commits = watch::Sender::new(0);
         let scopes = Arc::new(Scopes::open(&store)?);
-        let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone())?;
-        let writer = Writer::new(region.clone(), store.clone(), acks.clone(), scopes.clone(), commits.clone(), book)?;
-        let (queue, changes) = mpsc::channel(QUEUE);
-        let thread = std::thread::Builder::new()
-            .name("writer".into())
-            .spawn(move || writer.run(changes))
-            .map_err(|error| StoreError::Visitor(error.to_string()))?;
+        let partial = Arc::new(RwLock::new(crate::hearing::partial_logs(&store)?));
+        let buried = Arc::new(ArcSwap::from_pointee(crate::graves::read_buried(&store)?));
+        let learning = Arc::new(AtomicBool::new(false));
+        let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
+        let parts = crate::writer::Parts {
+            me: region.clone(),
+            store: store.clone(),
+            acks: acks.clone(),
+            scopes: scopes.clone(),
+            commits: commits.clone(),
+            partial: partial.clone(),
+            clock: clock.clone(),
+            faults,
+            buried: buried.clone(),
+            learning: learning.clone(),
+        };
+        let writer = Writer::new(parts, book)?;
+        let (queue, thread) = match inline {
+            true => (Line::Inline(Arc::new(Mutex::new(writer))), None),
+            false => {
+                let (queue, changes) = mpsc::channel(QUEUE);
+                let thread = std::thread::Builder::new()
+                    .name("writer".into())
+                    .spawn(move || writer.run(changes))
+                    .map_err(|error| StoreError::Visitor(error.to_string()))?;
+                (Line::Thread(queue), Some(thread))
+            }
+        };
         let shared = Shared {
             me: region,
             store,
@@ -124,29 +208,47 @@ impl DataPlane {
             acks,
             commits,
             queue: Mutex::new(Some(queue)),
-            writer: Mutex::new(Some(thread)),
+            writer: Mutex::new(thread),
             settled: Mutex::default(),
             asked: Mutex::default(),
             scopes,
             digest_key,
             desk,
+            clock,
+            keep,
+            partial,
+            tending: tokio::sync::Mutex::default(),
+            buried,
+            learning,
+            faults,
             context_key: ContextKey::derive(&digest_key),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    fn line(&self) -> Result<Line, DataError> {
+        self.shared.queue.lock().expect("nothing panics while it holds the lock").clone().ok_or(DataError::Closed)
+    }
+
     pub(crate) async fn enqueue(&self, change: Change) -> Result<(), DataError> {
-        let queue = self.shared.queue.lock().expect("nothing panics while it holds the lock").clone();
-        queue.ok_or(DataError::Closed)?.try_send(change).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => DataError::Throttled { retry_after: RETRY_AFTER },
-            mpsc::error::TrySendError::Closed(_) => DataError::Closed,
-        })
+        match self.line()? {
+            Line::Thread(queue) => queue.try_send(change).map_err(|refused| match refused {
+                mpsc::error::TrySendError::Full(_) => DataError::Throttled { retry_after: RETRY_AFTER },
+                mpsc::error::TrySendError::Closed(_) => DataError::Closed,
+            }),
+            Line::Inline(writer) => {
+                writer.lock().expect("a writer that panicked ends the simulation").group(&mut vec![change]);
+                Ok(())
+            }
+        }
     }
 
     /// [`DataPlane::enqueue`] for what must not get lost because many wait.
     pub(crate) async fn wait_in_line(&self, change: Change) -> Result<(), DataError> {
-        let queue = self.shared.queue.lock().expect("nothing panics while it holds the lock").clone();
-        queue.ok_or(DataError::Closed)?.send(change).await.map_err(|_| DataError::Closed)
+        match self.line()? {
+            Line::Thread(queue) => queue.send(change).await.map_err(|_| DataError::Closed),
+            Line::Inline(_) => self.enqueue(change).await,
+        }
     }
 
     /// Stores a record or a delete, durably here, and waits for the copies that it asks for.
@@ -157,7 +259,7 @@ impl DataPlane {
     pub async fn write(&self, write: Write) -> Result<Written, DataError> {
         let Shared { me, plans, acks, .. } = &*self.shared;
         let plans = plans.load_full();
-        let now = wall_clock();
+        let now = self.shared.clock.wall();
         match acks.action(&plans.lag, now) {
             LagAction::Throttle => return Err(DataError::Throttled { retry_after: RETRY_AFTER }),
             LagAction::Unready => return Err(DataError::Unready { retry_after: RETRY_AFTER }),
@@ -202,7 +304,7 @@ impl DataPlane {
     ///
     /// A write that claimed to have seen more than its region could not say which regions hold what
     /// it supersedes.
-    async fn has_caught_up(&self, address: &Address, context: &CausalContext) -> Result<(), DataError> {
+    pub(crate) async fn has_caught_up(&self, address: &Address, context: &CausalContext) -> Result<(), DataError> {
         let store = &self.shared.store;
         let deadline = Instant::now() + CAUSES_WAIT;
         let mut commits = self.commits();
@@ -238,7 +340,7 @@ impl DataPlane {
 
     /// Lag and backlog towards each peer.
     pub fn links(&self) -> Vec<LinkStatus> {
-        self.shared.acks.links(wall_clock())
+        self.shared.acks.links(self.shared.clock.wall())
     }
 
     /// Own entries, of this life and earlier ones, that `peer` has not durably taken over.
@@ -251,22 +353,54 @@ impl DataPlane {
         &self.shared.context_key
     }
 
+    /// In which life of its log this region is.
+    pub fn life(&self) -> Incarnation {
+        self.shared.store.incarnation()
+    }
+
     /// How far every log reaches on this disk. The log that is being written is among them from the
     /// start, so that peers can tell it from the lives before.
     pub fn vector(&self) -> PositionVector {
         let mut vector = self.shared.store.vector();
         vector.begin(&self.shared.me, self.shared.store.incarnation());
+        // Also which lives of its peers it knows: it takes nothing more from those before.
+        for (peer, reached) in self.shared.acks.reached() {
+            if let Some(life) = reached.newest(&peer) {
+                vector.begin(&peer, life);
+            }
+        }
         vector
+    }
+
+    /// Whether this region is being given rows, or behind what it was told with them: it may know of a key that what it
+    /// held was superseded, and not yet by what. It should get no traffic then.
+    pub fn is_learning(&self) -> bool {
+        self.shared.learning.load(Ordering::Acquire)
+    }
+
+    /// Up to where this region has buried tombstones.
+    pub fn buried(&self) -> PositionVector {
+        PositionVector::clone(&self.shared.buried.load())
+    }
+
+    /// A peer says how far it is: [`DataPlane::vector`] and [`DataPlane::buried`] there.
+    pub fn heard(&self, peer: &RegionId, vector: &PositionVector, buried: &PositionVector) {
+        self.shared.acks.acked(peer, vector);
+        self.shared.acks.has_buried(peer, vector, buried);
     }
 
     /// What the lag asks for, by `replication-lag.scm`.
     pub fn lag_action(&self) -> LagAction {
-        self.shared.acks.action(&self.shared.plans.load().lag, wall_clock())
+        self.shared.acks.action(&self.shared.plans.load().lag, self.shared.clock.wall())
     }
 
     /// Takes no more writes, finishes those that were taken, and closes the store.
     pub async fn close(&self) {
-        self.shared.queue.lock().expect("nothing panics while it holds the lock").take();
+        let line = self.shared.queue.lock().expect("nothing panics while it holds the lock").take();
+        if let Some(Line::Inline(writer)) = &line {
+            writer.lock().expect("a writer that panicked ends the simulation").finish();
+        }
+        drop(line);
         let writer = self.shared.writer.lock().expect("nothing panics while it holds the lock").take();
         if let Some(writer) = writer {
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;

@@ -7,10 +7,12 @@ use model::question::Resolution;
 use model::record::{Address, Payload, Row, Sibling};
 use model::replication::Strategy;
 use model::residency::ScopeId;
+use model::version::CausalContext;
 use model::{Key, Namespace};
 use replication::{Fold, ScopeDigest, ScopeDigests};
 use store::{Store, StoreError};
 
+use crate::faults::Fault;
 use crate::plane::{ASKED, DataPlane, RESOLVER_WAIT, SETTLED};
 use crate::types::{DataError, ETag, ScopeSummary, View};
 
@@ -54,6 +56,30 @@ impl DataPlane {
         }
     }
 
+    /// Everything that is stored of a key.
+    ///
+    /// # Errors
+    /// [`DataError::Store`] where its bytes are damaged.
+    pub fn row(&self, address: &Address) -> Result<Option<Row>, DataError> {
+        Ok(self.shared.store.row(address)?)
+    }
+
+    /// [`DataPlane::read`], once every write in `after` has arrived in this region: what a client that was rerouted
+    /// has written or read elsewhere, it finds here, or what replaced that. Waits for some seconds at most.
+    ///
+    /// # Errors
+    /// [`DataError::Behind`] where something of it has not arrived, and those of [`DataPlane::read`].
+    pub async fn read_after(
+        &self,
+        address: &Address,
+        after: Option<&CausalContext>,
+    ) -> Result<Option<View>, DataError> {
+        if let Some(after) = after.filter(|_| !self.shared.faults.makes(Fault::IgnoreContext)) {
+            self.has_caught_up(address, after).await?;
+        }
+        self.read(address).await
+    }
+
     /// Has the resolver asked, and waits for its answer for at most [`RESOLVER_WAIT`]. A later one is kept for later
     /// readers; those of now are shown the last write.
     async fn have_settled(&self, generation: u64, resolver: &str, address: &Address, row: &Row) {
@@ -94,6 +120,7 @@ impl DataPlane {
         let show = |at: usize, by: &str| Shown { at, resolved_by: by.to_owned(), merged: None };
         match fold {
             Fold::Winner(at) => {
+                let at = if self.shared.faults.makes(Fault::FoldDifferently) { &0 } else { at };
                 show(*at, if row.siblings.len() > 1 { strategy.conflict_resolution.name() } else { "none" })
             }
             Fold::Siblings => show(replication::last_write(&row.siblings), "siblings"),

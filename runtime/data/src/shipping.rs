@@ -6,14 +6,15 @@
 //! again from the labels alone.
 
 use model::record::{Content, Entry, Shipment};
-use model::version::{LogPosition, PositionVector};
+use model::version::{Incarnation, LogPosition, PositionVector};
 use model::{RegionId, RuleId, UnixMillis};
 use tokio::sync::{oneshot, watch};
 
-use crate::plane::{DataPlane, wall_clock};
+use crate::faults::{Fault, Faults};
+use crate::group::{Arrival, Change};
+use crate::plane::DataPlane;
 use crate::plans::Plans;
 use crate::types::{DataError, Received};
-use crate::writer::{Arrival, Change};
 
 /// The rule by which a marker is refused that points to this very region.
 const MARKER_IN_SCOPE: &str = "marker-inside-its-scope";
@@ -30,6 +31,21 @@ impl DataPlane {
     /// # Errors
     /// Those of the disk, and [`DataError::OwnLog`]; nothing of the batch is taken over then.
     pub async fn receive(&self, from: &RegionId, batch: Vec<Shipment>) -> Result<Received, DataError> {
+        self.receive_in_life(from, None, batch).await
+    }
+
+    /// [`DataPlane::receive`] from a sender that says in which life it is. What an earlier life of it still had
+    /// under way is refused: others rest on it that such a log has come to its end.
+    ///
+    /// # Errors
+    /// Those of [`DataPlane::receive`], and [`DataError::EndedLife`].
+    pub async fn receive_in_life(
+        &self,
+        from: &RegionId,
+        life: Option<Incarnation>,
+        batch: Vec<Shipment>,
+    ) -> Result<Received, DataError> {
+        self.not_of_an_ended_life(from, life)?;
         let plans = self.shared.plans.load_full();
         if plans.generation == 0 {
             // Without a policy everything would be refused for ever; the sender tries again.
@@ -41,11 +57,18 @@ impl DataPlane {
             tracing::error!(%from, %position, "a peer ships an entry of the log that this region is writing");
             return Err(DataError::OwnLog { from: from.clone(), position: position.clone() });
         }
-        let now = wall_clock();
+        let now = self.shared.clock.wall();
         let batch = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
         let (answer, durable) = oneshot::channel();
         self.enqueue(Change::Receive(from.clone(), batch, answer)).await?;
         durable.await.map_err(|_| DataError::Closed)?
+    }
+
+    pub(crate) fn not_of_an_ended_life(&self, from: &RegionId, life: Option<Incarnation>) -> Result<(), DataError> {
+        match (life, self.shared.acks.life_of(from)) {
+            (Some(life), Some(known)) if life < known => Err(DataError::EndedLife { from: from.clone(), life, known }),
+            _ => Ok(()),
+        }
     }
 
     fn gate(&self, from: &RegionId, plans: &Plans, shipment: Shipment, now: UnixMillis) -> Arrival {
@@ -61,6 +84,7 @@ impl DataPlane {
             // The writer takes it only where the key is known.
             Content::Evicted { scope } if *scope == entry.sibling.scope && !entry.permitted.contains(me) => None,
             Content::Evicted { .. } => Some(RuleId::new(MARKER_IN_SCOPE).expect("a fixed rule name")),
+            _ if self.shared.faults.makes(Fault::IgnoreScope) => None,
             Content::Live(model::record::Record { labels, .. }) | Content::Tombstone { labels } => {
                 plans.residency.permit_transfer(labels, &entry.position.origin, me, now).err().map(|barred| barred.rule)
             }
@@ -100,7 +124,8 @@ impl DataPlane {
         for (origin, incarnation, _) in behind {
             let after = has.offset(origin, incarnation);
             let found = self.shared.store.shipments(origin, incarnation, after, max_bytes)?;
-            let batch: Vec<Shipment> = found.into_iter().map_while(|shipment| outbound(peer, shipment)).collect();
+            let outbound = |shipment| outbound(peer, shipment, self.shared.faults);
+            let batch: Vec<Shipment> = found.into_iter().map_while(outbound).collect();
             if !batch.is_empty() {
                 return Ok(batch);
             }
@@ -136,9 +161,9 @@ impl DataPlane {
 /// A skip that is stored here says nothing about what the peer may hold: only the origin, or a
 /// region that has the entry, can say that. A marker that is stored here says who may hold the
 /// entry, and those wait for a region that has it.
-fn outbound(peer: &RegionId, shipment: Shipment) -> Option<Shipment> {
+pub(crate) fn outbound(peer: &RegionId, shipment: Shipment, faults: Faults) -> Option<Shipment> {
     let Shipment::Entry(entry) = shipment else { return None };
-    if entry.permitted.contains(peer) {
+    if entry.permitted.contains(peer) || faults.makes(Fault::IgnoreScope) {
         return (!entry.sibling.is_marker()).then_some(Shipment::Entry(entry));
     }
     if entry.evicted.contains(peer) {

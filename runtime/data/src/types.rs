@@ -12,7 +12,7 @@ use model::question::Resolution;
 use model::record::{Address, Basis, Content, DataClass, Labels, Purpose, Record, Row, Sibling};
 use model::replication::AckLevel;
 use model::residency::Barred;
-use model::version::{CausalContext, LogPosition, PositionVector};
+use model::version::{CausalContext, Incarnation, LogPosition, PositionVector};
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use store::StoreError;
 
@@ -280,6 +280,24 @@ pub enum DataError {
         from: RegionId,
         /// The position.
         position: LogPosition,
+    },
+    /// A process that has ended, and whose successor has been heard of, has left something under way.
+    #[error("{from} ships from its life {}, and is in life {} by now", .life.0, .known.0)]
+    EndedLife {
+        /// The peer.
+        from: RegionId,
+        /// The life that it claims.
+        life: Incarnation,
+        /// The latest that is known.
+        known: Incarnation,
+    },
+    /// Rows that no region would give.
+    #[error("the rows that {from} gives cannot be taken: {reason}")]
+    BadPart {
+        /// The peer.
+        from: RegionId,
+        /// What is wrong.
+        reason: &'static str,
     },
     /// The disk.
     #[error(transparent)]

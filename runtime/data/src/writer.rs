@@ -1,22 +1,27 @@
 //! The one thread that changes the store: it merges and logs in groups that share an fsync.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use compliance::ledger::LedgerEvent;
-use model::record::{Address, Content, Entry, LanePriority, Payload, Record, Row, Shipment, Sibling};
+use model::record::{Address, Content, Entry, LanePriority, Record, Row, Shipment, Sibling};
 use model::residency::{PermittedRegions, ScopeId};
 use model::version::{Actor, CausalContext, Dot, LogPosition, PositionVector, Version};
-use model::{Hlc, Millis, NodeId, RegionId, RuleId, UnixMillis};
+use model::{Hlc, Millis, Mono, NodeId, RegionId, UnixMillis};
 use replication::HlcClock;
-use store::{Commit, Store, StoredRow};
-use tokio::sync::{mpsc, oneshot, watch};
+use store::{Commit, Store, StoreError};
+use tokio::sync::{mpsc, watch};
 
 use crate::acks::Acks;
-use crate::ledger::{Book, Refusals};
-use crate::plane::wall_clock;
-use crate::scopes::{NewScopes, Scopes};
+use crate::clock::Clock;
+use crate::faults::{Fault, Faults};
+use crate::group::{Arrival, Change, Durable, Group, NewContent, Permitted, Taken, stored_rows};
+use crate::hearing::{Hearsay, Logs};
+use crate::ledger::Book;
+use crate::scopes::Scopes;
 use crate::types::{DataError, ETag, LabelClaims, Received, Write};
 
 /// The most changes in one group: bounds how long the first of them waits.
@@ -28,55 +33,6 @@ const LONGEST_STOP: Millis = Millis::from_secs(24 * 3600);
 /// The fact that says where the clock of stamps stands.
 const CLOCK: &str = "hlc";
 
-/// A write that the residency plan has passed.
-pub(crate) struct Permitted {
-    pub(crate) write: Write,
-    pub(crate) content: NewContent,
-    pub(crate) regions: PermittedRegions,
-}
-
-/// What a write leaves, decided before it is queued.
-pub(crate) enum NewContent {
-    Live { payload: Payload, content_type: String, labels: model::record::Labels, generation: u64 },
-    Tombstone { labels: model::record::Labels },
-}
-
-/// What the writer tells a caller once a write is on disk.
-#[derive(Debug)]
-pub(crate) struct Durable {
-    pub(crate) position: LogPosition,
-    pub(crate) etag: ETag,
-    pub(crate) context: CausalContext,
-}
-
-/// One change in the queue.
-pub(crate) enum Change {
-    Write(Box<Permitted>, WriteAnswer),
-    /// What a peer shipped and the receiving gate has seen.
-    Receive(RegionId, Vec<Arrival>, ReceiveAnswer),
-    /// Facts to be kept.
-    Keep(Vec<(String, Vec<u8>)>, DoneAnswer),
-    /// Something that only the ledger tells of.
-    Event(LedgerEvent, DoneAnswer),
-}
-
-/// A shipment once the receiving gate has decided.
-pub(crate) enum Arrival {
-    /// To be stored as it came.
-    Take(Shipment),
-    /// A record that may not be here, by this rule.
-    Refuse(Box<Entry>, RuleId),
-}
-
-impl Arrival {
-    fn position(&self) -> &LogPosition {
-        match self {
-            Self::Take(shipment) => shipment.position(),
-            Self::Refuse(entry, _) => &entry.position,
-        }
-    }
-}
-
 /// The thread's state.
 pub(crate) struct Writer {
     pub(crate) me: RegionId,
@@ -84,85 +40,58 @@ pub(crate) struct Writer {
     pub(crate) acks: Arc<Acks>,
     pub(crate) scopes: Arc<Scopes>,
     pub(crate) commits: watch::Sender<u64>,
+    pub(crate) hearsay: Hearsay,
+    pub(crate) partial: Arc<RwLock<Logs>>,
+    pub(crate) faults: Faults,
+    /// Up to where everything was buried that could be.
+    pub(crate) buried: Arc<ArcSwap<PositionVector>>,
+    /// Whether this region is behind what peers have said with their rows.
+    pub(crate) learning: Arc<AtomicBool>,
+    time: Arc<dyn Clock>,
     book: Book,
     clock: HlcClock,
     /// When the clock was last read; never, at first.
-    stamped: Option<Instant>,
+    stamped: Option<Mono>,
 }
 
-/// Where the outcome of a write goes.
-type WriteAnswer = oneshot::Sender<Result<Durable, DataError>>;
-/// Who waits until something is on disk.
-type DoneAnswer = oneshot::Sender<Result<(), DataError>>;
-/// Where the outcome of a batch goes.
-type ReceiveAnswer = oneshot::Sender<Result<Received, DataError>>;
-
-/// What is to be said of a batch, apart from how far the logs reach.
-#[derive(Default)]
-struct Taken {
-    refused: Vec<LogPosition>,
-    /// A refusal that found no room in the answer.
-    untold: Option<LogPosition>,
-}
-
-impl Taken {
-    fn answer(self, mut vector: PositionVector) -> Received {
-        if let Some(LogPosition { origin, incarnation, offset }) = &self.untold {
-            vector.limit(origin, *incarnation, offset - 1);
-        }
-        Received { vector, refused: self.refused }
-    }
-}
-
-/// A group under way: rows as they will be, what the ledger will tell of, and whom to answer.
-struct Group {
-    rows: BTreeMap<Address, Row>,
-    log: Vec<Shipment>,
-    vector: PositionVector,
-    scopes: NewScopes,
-    facts: Vec<(String, Vec<u8>)>,
-    events: Vec<LedgerEvent>,
-    refusals: Refusals,
-    /// Rows that lost a value because the record has left this region.
-    left: u32,
-    answers: Answers,
-}
-
-/// Whom to answer once a group is on disk.
-#[derive(Default)]
-struct Answers {
-    written: Vec<(WriteAnswer, Durable)>,
-    received: Vec<(ReceiveAnswer, Taken)>,
-    done: Vec<DoneAnswer>,
-}
-
-impl Answers {
-    fn refuse(self) {
-        self.written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(DataError::Closed))));
-        self.received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(DataError::Closed))));
-        self.done.into_iter().for_each(|answer| drop(answer.send(Err(DataError::Closed))));
-    }
-
-    fn give(self, vector: &PositionVector) {
-        self.written.into_iter().for_each(|(answer, durable)| drop(answer.send(Ok(durable))));
-        self.received.into_iter().for_each(|(answer, taken)| drop(answer.send(Ok(taken.answer(vector.clone())))));
-        self.done.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
-    }
+/// What a writer shares with those who read.
+pub(crate) struct Parts {
+    pub(crate) me: RegionId,
+    pub(crate) store: Store,
+    pub(crate) acks: Arc<Acks>,
+    pub(crate) scopes: Arc<Scopes>,
+    pub(crate) commits: watch::Sender<u64>,
+    pub(crate) partial: Arc<RwLock<Logs>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) faults: Faults,
+    pub(crate) buried: Arc<ArcSwap<PositionVector>>,
+    pub(crate) learning: Arc<AtomicBool>,
 }
 
 impl Writer {
-    pub(crate) fn new(
-        me: RegionId,
-        store: Store,
-        acks: Arc<Acks>,
-        scopes: Arc<Scopes>,
-        commits: watch::Sender<u64>,
-        book: Book,
-    ) -> Result<Self, DataError> {
+    pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
+        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, buried, learning } = parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
-        Ok(Self { me, store, acks, scopes, commits, book, clock, stamped: None })
+        let hearsay = Hearsay::open(&store)?;
+        learning.store(hearsay.is_open(), Ordering::Release);
+        Ok(Self {
+            me,
+            store,
+            acks,
+            scopes,
+            commits,
+            hearsay,
+            partial,
+            faults,
+            buried,
+            learning,
+            time,
+            book,
+            clock,
+            stamped: None,
+        })
     }
 
     /// Runs until every sender is gone.
@@ -171,6 +100,11 @@ impl Writer {
         while queue.blocking_recv_many(&mut changes, GROUP) > 0 {
             self.group(&mut changes);
         }
+        self.finish();
+    }
+
+    /// Puts down what no commit has said yet.
+    pub(crate) fn finish(&mut self) {
         let mut page = self.book.page();
         page.refusals(self.book.take_refusals());
         let commit = Commit { meta: self.acks.facts(), leaves: page.leaves, ..Commit::default() };
@@ -179,52 +113,93 @@ impl Writer {
         }
     }
 
-    fn group(&mut self, changes: &mut Vec<Change>) {
-        let mut group = Group {
-            rows: BTreeMap::new(),
-            log: Vec::new(),
-            vector: self.store.vector(),
-            scopes: NewScopes::new(),
-            facts: Vec::new(),
-            events: Vec::new(),
-            refusals: Refusals::default(),
-            left: 0,
-            answers: Answers::default(),
-        };
+    pub(crate) fn group(&mut self, changes: &mut Vec<Change>) {
+        let mut group = Group::begin(self.store.vector());
         for change in changes.drain(..) {
-            match change {
-                Change::Write(permitted, answer) => match self.write(&mut group, *permitted) {
-                    Ok(durable) => group.answers.written.push((answer, durable)),
-                    Err(error) => drop(answer.send(Err(error))),
-                },
-                Change::Receive(from, arrivals, answer) => match self.receive(&mut group, &from, arrivals) {
-                    Ok(taken) => group.answers.received.push((answer, taken)),
-                    Err(error) => drop(answer.send(Err(error))),
-                },
-                Change::Keep(facts, answer) => {
-                    group.facts.extend(facts);
-                    group.answers.done.push(answer);
-                }
-                Change::Event(event, answer) => {
-                    group.events.push(event);
-                    group.answers.done.push(answer);
-                }
+            self.apply(&mut group, change);
+            if !group.adopted.is_empty() {
+                // A log goes on behind what was adopted, and a commit appends before it adopts.
+                let next = Group::begin(self.store.vector());
+                self.settle(std::mem::replace(&mut group, next));
+                group.vector = self.store.vector();
             }
         }
         self.settle(group);
     }
 
+    fn apply(&mut self, group: &mut Group, change: Change) {
+        match change {
+            Change::Write(permitted, answer) => match self.write(group, *permitted) {
+                Ok(durable) => group.answers.written.push((answer, durable)),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::Receive(from, arrivals, answer) => match self.receive(group, &from, arrivals) {
+                Ok(taken) => group.answers.received.push((answer, taken)),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::Keep(facts, answer) => {
+                group.facts.extend(facts);
+                group.answers.done.push(answer);
+            }
+            Change::Event(event, answer) => {
+                group.events.push(event);
+                group.answers.done.push(answer);
+            }
+            Change::Hear(span, answer) => match self.hear(group, *span) {
+                Ok(()) => group.answers.done.push(answer),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::HeardAll(all, answer) => {
+                self.heard_all(group, *all);
+                group.answers.done.push(answer);
+            }
+            Change::Bury(addresses, stable, answer) => match self.bury(group, addresses, &stable) {
+                Ok(count) => group.answers.buried.push((answer, count)),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::Buried(stable, answer) => {
+                self.has_buried(group, &stable);
+                group.answers.done.push(answer);
+            }
+            Change::Forget(names, answer) => {
+                group.forgotten.extend(names);
+                group.answers.done.push(answer);
+            }
+            Change::Tend(answer) => {
+                self.adopt_lost(group);
+                self.spread_unfinished(group);
+                self.forget_hearsay(group);
+                group.answers.done.push(answer);
+            }
+        }
+    }
+
     fn settle(&mut self, group: Group) {
-        let Group { rows, log, vector, scopes, facts, events, refusals, left, answers } = group;
-        if !(log.is_empty() && facts.is_empty() && events.is_empty()) {
-            let mut meta: Vec<_> = Scopes::facts(&scopes).chain(facts).chain(self.acks.facts()).collect();
+        let Group {
+            rows,
+            log,
+            mut vector,
+            adopted,
+            unlisted,
+            forgotten,
+            scopes,
+            facts,
+            events,
+            refusals,
+            left,
+            answers,
+        } = group;
+        let peers = self.acks.facts();
+        let nothing = rows.is_empty() && log.is_empty() && facts.is_empty() && events.is_empty();
+        if !(nothing && adopted.is_empty() && unlisted.is_empty() && forgotten.is_empty() && peers.is_empty()) {
+            let mut meta: Vec<_> = Scopes::facts(&scopes).chain(facts).chain(peers).collect();
             if !answers.written.is_empty() {
                 meta.push((CLOCK.to_owned(), self.clock.last().bits().to_le_bytes().to_vec()));
             }
             let own = log.iter().filter(|shipment| shipment.position().origin == self.me);
             let own: Vec<_> = own.map(|shipment| (shipment.position().clone(), shipment.committed_at())).collect();
             let began = Instant::now();
-            let rows: Vec<StoredRow> = rows.iter().map(|(address, row)| StoredRow::of(address, row)).collect();
+            let (stored, removed) = stored_rows(rows);
             let mut page = self.book.page();
             events.into_iter().for_each(|event| page.event(event));
             page.refusals(self.book.take_refusals());
@@ -232,11 +207,13 @@ impl Writer {
             if left > 0 {
                 page.event(LedgerEvent::Evicted { count: left });
             }
-            if !log.is_empty() {
-                page.committed(self.book.hasher(), &rows);
+            if !(log.is_empty() && stored.is_empty() && removed.is_empty()) {
+                page.committed(self.book.hasher(), &stored, &removed);
             }
-            let commit = Commit { rows, log, leaves: std::mem::take(&mut page.leaves), meta };
-            if let Err(error) = self.store.commit(commit) {
+            vector.join(&adopted);
+            let leaves = std::mem::take(&mut page.leaves);
+            let commit = Commit { rows: stored, removed, unlisted, log, adopted, leaves, meta, forgotten };
+            if let Err(error) = self.commit(commit) {
                 tracing::error!(%error, "a group of writes could not be made durable; none of it is acknowledged");
                 // The engine takes no commit after one that failed; the next start begins a new incarnation,
                 // so the counters of the failed group are never used again.
@@ -248,13 +225,27 @@ impl Writer {
             metrics::histogram!("repomind_commit_seconds").record(began.elapsed().as_secs_f64());
         }
         metrics::counter!("repomind_writes_total").increment(answers.written.len() as u64);
+        self.learning.store(self.hearsay.is_open(), Ordering::Release);
         self.commits.send_modify(|count| *count += 1);
         answers.give(&vector);
     }
 
-    fn row(&self, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
+    #[cfg(feature = "faults")]
+    fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        match self.faults.makes(Fault::AckBeforeSync) {
+            true => self.store.commit_without_sync(commit),
+            false => self.store.commit(commit),
+        }
+    }
+
+    #[cfg(not(feature = "faults"))]
+    fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        self.store.commit(commit)
+    }
+
+    pub(crate) fn row(&self, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
         match group.rows.get(address) {
-            Some(row) => Ok(Some(row.clone())),
+            Some(row) => Ok(row.clone()),
             None => Ok(self.store.row(address)?),
         }
     }
@@ -262,15 +253,21 @@ impl Writer {
     fn write(&mut self, group: &mut Group, permitted: Permitted) -> Result<Durable, DataError> {
         let Permitted { write, content, regions } = permitted;
         let row = self.row(group, &write.address)?;
-        let context = self.context_of(group, &write, row.as_ref(), &regions)?;
+        let grave = match &row {
+            Some(_) => None,
+            None => self.grave(group, &write.address)?,
+        };
+        let mut context = self.context_of(group, &write, row.as_ref(), &regions)?;
+        match (&row, &grave) {
+            (Some(row), _) => context.join(&self.tombstones(group, row, &context)),
+            (None, Some(grave)) => context.join(&self.seen(group, grave)),
+            (None, None) => {}
+        }
         check_preconditions(&write, row.as_ref())?;
         let evicted = self.evicted(group, row.as_ref(), &context, &regions);
-        let above = row.iter().flat_map(|row| &row.siblings).map(|sibling| sibling.version.hlc).max();
-        let now = wall_clock();
-        let elapsed = match self.stamped.replace(Instant::now()) {
-            Some(before) => Millis(u64::try_from(before.elapsed().as_millis()).unwrap_or(u64::MAX)),
-            None => LONGEST_STOP,
-        };
+        let above = row.iter().chain(&grave).flat_map(|row| &row.siblings).map(|sibling| sibling.version.hlc).max();
+        let (now, reading) = (self.time.wall(), self.time.monotonic());
+        let elapsed = self.stamped.replace(reading).map_or(LONGEST_STOP, |before| reading - before);
         let hlc = self.clock.stamp(now, elapsed, above.unwrap_or(Hlc::ZERO));
         let incarnation = self.store.incarnation();
         let offset = group.vector.offset(&self.me, incarnation) + 1;
@@ -297,7 +294,7 @@ impl Writer {
         })));
         let merged = replication::merge(row, sibling);
         let durable = Durable { position, etag: ETag::of(&merged), context: merged.context() };
-        group.rows.insert(write.address, merged);
+        group.rows.insert(write.address, Some(merged));
         Ok(durable)
     }
 
@@ -311,7 +308,8 @@ impl Writer {
         regions: &PermittedRegions,
     ) -> Result<CausalContext, DataError> {
         let Some(row) = row else { return Ok(CausalContext::new()) };
-        let Some(here) = replication::replaceable(row) else {
+        let all_hold = |sibling: &Sibling| self.all_hold(group, sibling);
+        let Some(here) = replication::replaceable(row, &self.acks.stable(), &all_hold) else {
             let markers = row.siblings.iter().filter(|sibling| sibling.is_marker());
             let regions = markers.flat_map(|marker| self.regions_of(group, marker.scope)).collect();
             return Err(DataError::elsewhere(&self.me, regions));
@@ -347,12 +345,12 @@ impl Writer {
             .collect()
     }
 
-    fn regions_of(&self, group: &Group, scope: ScopeId) -> BTreeSet<RegionId> {
+    pub(crate) fn regions_of(&self, group: &Group, scope: ScopeId) -> BTreeSet<RegionId> {
         group.scopes.get(&scope).cloned().or_else(|| self.scopes.regions(scope)).unwrap_or_default()
     }
 
     /// Notes the regions of a scope that is seen for the first time.
-    fn learn(&self, group: &mut Group, scope: ScopeId, regions: &BTreeSet<RegionId>) {
+    pub(crate) fn learn(&self, group: &mut Group, scope: ScopeId, regions: &BTreeSet<RegionId>) {
         if !self.scopes.knows(scope) {
             group.scopes.entry(scope).or_insert_with(|| regions.clone());
         }
@@ -401,19 +399,34 @@ impl Writer {
             Arrival::Take(Shipment::Entry(entry)) => self.take(group, entry),
             Arrival::Take(other) => Ok(other),
             Arrival::Refuse(entry, rule) => {
-                self.supersede(group, &entry)?;
+                self.supersede(group, &entry.address, &entry.sibling, &entry.permitted)?;
                 group.refusals.add(&rule, 1);
+                self.is_partial(group, &entry.position);
                 Ok(Shipment::Refused { position: entry.position, committed_at: entry.committed_at, rule })
             }
         }
     }
 
+    /// Notes that this region does not hold all entries of a log that it has taken over.
+    fn is_partial(&self, group: &mut Group, position: &LogPosition) {
+        let mut partial = self.partial.write().expect("nothing panics while it holds the lock");
+        if partial.insert((position.origin.clone(), position.incarnation)) {
+            group.facts.push(crate::hearing::partial_fact(&partial));
+        }
+    }
+
     /// The value of a refused record stays out, and its key too where it is not known;
     /// that it supersedes what is here holds all the same.
-    fn supersede(&mut self, group: &mut Group, refused: &Entry) -> Result<(), DataError> {
-        if let Some(row) = self.row(group, &refused.address)? {
-            self.learn(group, refused.sibling.scope, &refused.permitted);
-            merge_into(group, &refused.address, Some(row), refused.sibling.marker());
+    pub(crate) fn supersede(
+        &mut self,
+        group: &mut Group,
+        address: &Address,
+        refused: &Sibling,
+        permitted: &BTreeSet<RegionId>,
+    ) -> Result<(), DataError> {
+        if let Some(row) = self.row(group, address)? {
+            self.learn(group, refused.scope, permitted);
+            merge_into(group, address, Some(row), refused.marker());
         }
         Ok(())
     }
@@ -425,7 +438,22 @@ impl Writer {
         if entry.sibling.is_marker() && row.is_none() && group.vector.has_passed(&entry.sibling.version.context) {
             return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
         }
+        if self.is_gone(group, &entry)? {
+            if let Some(row) = row {
+                let left = replication::without_superseded(&row, &entry.sibling.version);
+                group.rows.insert(entry.address, (!left.siblings.is_empty()).then_some(left));
+            }
+            return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
+        }
+        let row = match row {
+            None if !entry.sibling.is_marker() => self.grave(group, &entry.address)?,
+            row => row,
+        };
         self.learn(group, entry.sibling.scope, &entry.permitted);
+        if self.faults.makes(Fault::LastArrivalWins) {
+            group.rows.insert(entry.address.clone(), Some(Row { siblings: vec![entry.sibling.clone()] }));
+            return Ok(Shipment::Entry(entry));
+        }
         merge_into(group, &entry.address, row, entry.sibling.clone());
         Ok(Shipment::Entry(entry))
     }
@@ -437,7 +465,7 @@ fn merge_into(group: &mut Group, address: &Address, row: Option<Row>, arrived: S
     let (marker, before) = (arrived.is_marker(), row.as_ref().map_or(0, values));
     let merged = replication::merge(row, arrived);
     group.left += u32::from(marker && values(&merged) < before);
-    group.rows.insert(address.clone(), merged);
+    group.rows.insert(address.clone(), Some(merged));
 }
 
 fn check_preconditions(write: &Write, row: Option<&Row>) -> Result<(), DataError> {

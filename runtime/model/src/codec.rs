@@ -43,6 +43,8 @@ envelope!(Vec<Shipment>, 0x03, 1, "batch");
 envelope!(crate::bundle::SignedBundle, 0x04, 1, "policy bundle");
 envelope!(ScopeRegions, 0x05, 1, "scope");
 envelope!(PositionVector, 0x06, 1, "position vector");
+envelope!(crate::snapshot::SnapshotPart, 0x07, 1, "part of a snapshot");
+envelope!(std::collections::BTreeSet<(crate::RegionId, crate::version::Incarnation)>, 0x08, 1, "list of logs");
 
 /// Why bytes could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -296,6 +296,18 @@ pub struct Row {
 }
 
 impl Row {
+    /// Whether tombstones are here and nothing alive: but for markers, the key is as good as one that was never written.
+    pub fn is_dead(&self) -> bool {
+        let tombstone = |sibling: &Sibling| matches!(sibling.content, Content::Tombstone { .. });
+        self.siblings.iter().any(tombstone) && self.siblings.iter().all(|s| tombstone(s) || s.is_marker())
+    }
+
+    /// The row without its markers, and the markers.
+    pub fn part_markers(self) -> (Row, Row) {
+        let (markers, rest) = self.siblings.into_iter().partition(Sibling::is_marker);
+        (Row { siblings: rest }, Row { siblings: markers })
+    }
+
     /// Everything that this row has seen: what a reader must hand back to overwrite it knowingly.
     pub fn context(&self) -> CausalContext {
         let mut context = CausalContext::new();

@@ -202,6 +202,30 @@ impl PositionVector {
         }
     }
 
+    /// The nearer of both at every log that both know.
+    #[must_use]
+    pub fn meet(&self, other: &PositionVector) -> PositionVector {
+        let both = self.0.iter().filter_map(|(log, &offset)| Some((log.clone(), offset.min(*other.0.get(log)?))));
+        Self(both.collect())
+    }
+
+    /// The logs at which this vector is further than `other`, as far as it is there.
+    #[must_use]
+    pub fn beyond(&self, other: &PositionVector) -> PositionVector {
+        let ahead = self.0.iter().filter(|(log, offset)| other.0.get(*log).copied().unwrap_or(0) < **offset);
+        Self(ahead.map(|(log, &offset)| (log.clone(), offset)).collect())
+    }
+
+    /// Whether no log is known.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the entry of this write has come by.
+    pub fn covers_dot(&self, dot: &Dot) -> bool {
+        self.offset(&dot.actor.region, dot.actor.incarnation) >= dot.counter
+    }
+
     /// Whether this vector is as far as `other` at every log.
     pub fn includes(&self, other: &PositionVector) -> bool {
         other.0.iter().all(|(log, &offset)| self.0.get(log).copied().unwrap_or(0) >= offset)

@@ -50,6 +50,10 @@ pub const SHIP_TIME: Duration = Duration::from_secs(30);
 /// How much a shipping batch aims to hold before compression.
 pub const BATCH_BYTES: usize = 256 * 1024;
 
+/// How much a part of the rows that are given to a peer aims to hold before compression. A part a round trip: larger
+/// than a batch.
+pub const PART_BYTES: usize = 2 * 1024 * 1024;
+
 /// The largest batch accepted from a peer, before and after decompression: one
 /// entry of [`BODY_BYTES`] always fits with its labels.
 pub const BATCH_BYTES_ACCEPTED: usize = 8 * 1024 * 1024;

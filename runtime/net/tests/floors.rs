@@ -15,6 +15,8 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("policy", 1, &[]),
     ("data", 2, &[]),
     ("net", 3, &[]),
+    // The simulator of tests/sim: it drives a data plane without sockets.
+    ("sim", 3, &[]),
     ("repomind-run", 4, &[]),
 ];
 

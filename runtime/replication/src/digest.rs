@@ -19,6 +19,9 @@ pub struct ScopeDigest {
 /// Markers of writes that live elsewhere go into no digest. A marker stands only in regions outside
 /// the scope that it points to, and only in those that knew the key; the write that it stands for is
 /// in the digests of that scope's own regions. What the marker has superseded is gone on both sides.
+///
+/// A tombstone counts only beside a live write of its scope, over which it may win. A key with nothing but
+/// tombstones is as good as one that was never written, and regions forget it when each of them can tell.
 pub struct ScopeDigests {
     key: [u8; 32],
     scopes: BTreeMap<ScopeId, (u64, blake3::Hasher)>,
@@ -32,7 +35,8 @@ impl ScopeDigests {
 
     /// Adds a row. Rows come in key order.
     pub fn add(&mut self, address: &Address, row: &Row) {
-        for sibling in row.siblings.iter().filter(|sibling| !sibling.is_marker()) {
+        let live = |scope| row.siblings.iter().any(|other| other.scope == scope && other.content.record().is_some());
+        for sibling in row.siblings.iter().filter(|sibling| !sibling.is_marker() && live(sibling.scope)) {
             let (count, hash) =
                 self.scopes.entry(sibling.scope).or_insert_with(|| (0, blake3::Hasher::new_keyed(&self.key)));
             *count += 1;

@@ -3,7 +3,9 @@
 use model::RegionId;
 use model::record::{Row, Sibling};
 use model::replication::{ConflictResolution, Strategy};
-use model::version::CausalContext;
+use model::version::{CausalContext, PositionVector, Version};
+
+use crate::seen;
 
 /// Adds a write to a row: what it supersedes goes, and it goes if it was superseded.
 ///
@@ -15,20 +17,28 @@ pub fn merge(existing: Option<Row>, incoming: Sibling) -> Row {
     let known = siblings
         .iter()
         .any(|sibling| sibling.version.dot == incoming.version.dot || sibling.version.supersedes(&incoming.version));
+    // Also where it is superseded itself: what superseded it need not say all that it has seen, see `seen`.
+    siblings.retain(|sibling| !incoming.version.supersedes(&sibling.version));
     if !known {
-        siblings.retain(|sibling| !incoming.version.supersedes(&sibling.version));
         let at = siblings.partition_point(|sibling| sibling.version.dot < incoming.version.dot);
         siblings.insert(at, incoming);
     }
     Row { siblings }
 }
 
+/// What is left of a row that a write of this version supersedes in part, where the write itself is superseded already.
+pub fn without_superseded(row: &Row, version: &Version) -> Row {
+    Row { siblings: row.siblings.iter().filter(|sibling| !version.supersedes(&sibling.version)).cloned().collect() }
+}
+
 /// What a write in this region may replace: everything that the row has seen, apart from writes
 /// that live elsewhere and left only a marker here. `None` where nothing but such writes is left,
 /// or where they cannot be told apart.
-pub fn replaceable(row: &Row) -> Option<CausalContext> {
+///
+/// `stable` is what every region has taken over, and `all_hold` says what all may hold; see [`seen`].
+pub fn replaceable(row: &Row, stable: &PositionVector, all_hold: &dyn Fn(&Sibling) -> bool) -> Option<CausalContext> {
     let (markers, here): (Vec<&Sibling>, Vec<&Sibling>) = row.siblings.iter().partition(|sibling| sibling.is_marker());
-    let seen = Row { siblings: here.iter().copied().cloned().collect() }.context();
+    let seen = seen(&Row { siblings: here.iter().copied().cloned().collect() }, stable, all_hold);
     let apart = markers.iter().all(|marker| !seen.covers(&marker.version.dot));
     (!here.is_empty() && apart).then_some(seen)
 }

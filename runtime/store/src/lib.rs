@@ -5,27 +5,34 @@
 //! Nothing that fails its checksum is ever returned as data. What the bytes of a
 //! leaf mean is not known here; a [`Snapshot`] shows all of them as stored.
 //!
-//! The engine is fjall, a log-structured merge tree; this crate is the only
-//! one that knows. Start with [`Store::open`].
+//! A log does not grow for ever: [`Store::trim`] forgets what the caller says that
+//! nobody needs any more, and remembers up to where.
+//!
+//! The engine is fjall, a log-structured merge tree, or a [`memory::Disk`] for simulators; this crate is
+//! the only one that knows. Start with [`Store::open`].
 
+mod engine;
 mod ledger;
+mod log;
+pub mod memory;
+mod rows;
 mod snapshot;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use model::UnixMillis;
 use model::codec::{self, CodecError};
-use model::record::{Address, Row, Shipment};
+use model::record::Shipment;
 use model::version::{Incarnation, LogPosition, PositionVector};
-use model::{Key, Namespace, RegionId, UnixMillis};
 
-pub use ledger::StoredLeaf;
+use engine::{Batch, Durability, Engine, Fjall, Space};
+use log::Reach;
+
+pub use ledger::{ImagePass, IndexedBytes, StoredLeaf};
+pub use rows::{StoredRow, row_key};
 pub use snapshot::Snapshot;
 
-/// Between a namespace and its key: no namespace contains it, so prefixes do not collide.
-const SEPARATOR: u8 = 0;
 /// Before the names of the facts that callers keep.
 const FACT: &str = "fact/";
 /// The fact that says which life of the log this is.
@@ -81,81 +88,41 @@ pub enum StoreError {
 /// Takes a stored key and its envelope.
 pub type RowVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
 
-/// A row as it lies on disk, so that whoever commits it can hash the very bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredRow {
-    /// The stored key.
-    pub key: Vec<u8>,
-    /// The envelope.
-    pub envelope: Vec<u8>,
-}
-
-impl StoredRow {
-    /// The row of a key.
-    pub fn of(address: &Address, row: &Row) -> Self {
-        Self { key: row_key(address), envelope: codec::encode(row) }
-    }
-}
-
 /// Changes that reach the disk together.
 #[derive(Debug, Default)]
 pub struct Commit {
     /// Rows, replacing what was there.
     pub rows: Vec<StoredRow>,
+    /// Stored keys of rows that go.
+    pub removed: Vec<Vec<u8>>,
+    /// Stored keys of rows that go off the list of [`Store::dead_rows`], because something is alive in them again.
+    pub unlisted: Vec<Vec<u8>>,
     /// Log entries, in order, each the next of its origin's log.
     pub log: Vec<Shipment>,
+    /// Logs that were taken over by other means than their entries, up to here; after those of `log`.
+    pub adopted: PositionVector,
     /// Leaves of the ledger, each at the next index.
     pub leaves: Vec<StoredLeaf>,
     /// Small facts by name.
     pub meta: Vec<(String, Vec<u8>)>,
+    /// Names of facts that go.
+    pub forgotten: Vec<String>,
 }
 
 /// A handle on the store; clones share it.
 #[derive(Clone)]
 pub struct Store {
-    database: Database,
-    rows: Keyspace,
-    log: Keyspace,
-    ledger: Keyspace,
-    meta: Keyspace,
+    engine: Arc<dyn Engine>,
     incarnation: Incarnation,
     /// How far each log reaches on disk. Never held across a write to it.
-    vector: Arc<Mutex<PositionVector>>,
+    reach: Arc<Mutex<Reach>>,
     /// Orders commits.
     commits: Arc<Mutex<()>>,
 }
 
-fn row_key(address: &Address) -> Vec<u8> {
-    [address.namespace.as_str().as_bytes(), &[SEPARATOR], address.key.as_str().as_bytes()].concat()
-}
-
-fn parse_row_key(bytes: &[u8]) -> Option<Address> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    let (namespace, key) = text.split_once(char::from(SEPARATOR))?;
-    Some(Address { namespace: Namespace::new(namespace).ok()?, key: Key::new(key).ok()? })
-}
-
-fn log_prefix(origin: &RegionId, incarnation: Incarnation) -> Vec<u8> {
-    [origin.as_str().as_bytes(), &[SEPARATOR], &incarnation.0.to_be_bytes()].concat()
-}
-
-fn log_key(position: &LogPosition) -> Vec<u8> {
-    let mut key = log_prefix(&position.origin, position.incarnation);
-    key.extend_from_slice(&position.offset.to_be_bytes());
-    key
-}
-
-fn parse_log_key(bytes: &[u8]) -> Option<LogPosition> {
-    let at = bytes.iter().position(|&byte| byte == SEPARATOR)?;
-    let origin = RegionId::new(std::str::from_utf8(&bytes[..at]).ok()?).ok()?;
-    let numbers: [u8; 12] = bytes.get(at + 1..)?.try_into().ok()?;
-    let (incarnation, offset) = numbers.split_at(4);
-    let incarnation = Incarnation(u32::from_be_bytes(incarnation.try_into().ok()?));
-    Some(LogPosition { origin, incarnation, offset: u64::from_be_bytes(offset.try_into().ok()?) })
-}
-
-fn decode_row(address: &Address, bytes: &[u8]) -> Result<Row, StoreError> {
-    codec::decode(bytes).map_err(|reason| StoreError::Corrupt { place: format!("row {address}"), reason })
+/// The stored name of a fact that callers keep.
+fn fact(name: &str) -> String {
+    format!("{FACT}{name}")
 }
 
 impl Store {
@@ -170,11 +137,31 @@ impl Store {
     /// [`StoreError::Engine`] where the disk or another process is in the way, [`StoreError::Lives`]
     /// where `now` is past 2106.
     pub fn open(dir: &Path, now: UnixMillis) -> Result<Self, StoreError> {
-        let database = Database::builder(dir).open()?;
-        let keyspace = |name: &str| database.keyspace(name, KeyspaceCreateOptions::default);
-        let (rows, log, meta) = (keyspace("rows")?, keyspace("log")?, keyspace("meta")?);
-        let ledger = keyspace("ledger")?;
-        let before = match meta.get(INCARNATION)? {
+        Self::begin(Arc::new(Fjall::open(dir)?), now)
+    }
+
+    /// Opens the store on a disk in memory; see [`Store::open`].
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn open_in_memory(disk: &memory::Disk, now: UnixMillis) -> Result<Self, StoreError> {
+        Self::begin(Arc::new(disk.engine()), now)
+    }
+
+    /// [`Store::open_in_memory`] in an incarnation that was used before: the mistake that incarnations are there
+    /// to prevent. Only a simulator makes it, to see whether its checkers notice.
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    #[cfg(feature = "faults")]
+    pub fn open_in_memory_as(disk: &memory::Disk, incarnation: Incarnation) -> Result<Self, StoreError> {
+        let engine = Arc::new(disk.engine());
+        let reach = Arc::new(Mutex::new(log::read_reach(&*engine)?));
+        Ok(Self { engine, incarnation, reach, commits: Arc::default() })
+    }
+
+    fn begin(engine: Arc<dyn Engine>, now: UnixMillis) -> Result<Self, StoreError> {
+        let before = match engine.get(Space::Meta, INCARNATION.as_bytes())? {
             Some(bytes) => {
                 let number = bytes.as_ref().try_into().map_err(|_| StoreError::Key { place: INCARNATION.into() })?;
                 u32::from_be_bytes(number)
@@ -184,62 +171,16 @@ impl Store {
         let floor = u32::try_from(now.0 / 1000).ok();
         let next = before.checked_add(1).zip(floor).map(|(next, floor)| next.max(floor));
         let incarnation = next.map(Incarnation).ok_or(StoreError::Lives { before, now })?;
-        let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(&meta, INCARNATION, incarnation.0.to_be_bytes());
-        batch.commit()?;
-        let vector = Arc::new(Mutex::new(read_vector(&log)?));
-        Ok(Self { database, rows, log, ledger, meta, incarnation, vector, commits: Arc::default() })
+        let mut batch = Batch::default();
+        batch.insert(Space::Meta, INCARNATION, incarnation.0.to_be_bytes());
+        engine.apply(batch, Durability::Synced)?;
+        let reach = Arc::new(Mutex::new(log::read_reach(&*engine)?));
+        Ok(Self { engine, incarnation, reach, commits: Arc::default() })
     }
 
     /// Which life of this region's log is being written.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
-    }
-
-    /// How far each origin's log reaches on this disk.
-    pub fn vector(&self) -> PositionVector {
-        self.vector.lock().expect("no commit panics").clone()
-    }
-
-    /// The stored row of a key.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] where its bytes are damaged.
-    pub fn row(&self, address: &Address) -> Result<Option<Row>, StoreError> {
-        self.rows.get(row_key(address))?.map(|bytes| decode_row(address, &bytes)).transpose()
-    }
-
-    /// Up to `limit` rows of a namespace in key order, of keys that begin with `prefix` and come after `after`.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] at the first damaged row.
-    pub fn scan(
-        &self,
-        namespace: &Namespace,
-        prefix: &str,
-        after: Option<&Key>,
-        limit: usize,
-    ) -> Result<Vec<(Key, Row)>, StoreError> {
-        let start = [namespace.as_str().as_bytes(), &[SEPARATOR], prefix.as_bytes()].concat();
-        let from = match after {
-            Some(key) => {
-                let address = Address { namespace: namespace.clone(), key: key.clone() };
-                row_key(&address).into_iter().chain([0]).collect::<Vec<u8>>().max(start.clone())
-            }
-            None => start.clone(),
-        };
-        let mut found = Vec::new();
-        for guard in self.rows.range(from..) {
-            let (key, value) = guard.into_inner()?;
-            if !key.starts_with(&start) || found.len() >= limit {
-                break;
-            }
-            let address =
-                parse_row_key(&key).ok_or_else(|| StoreError::Key { place: format!("namespace {namespace}") })?;
-            let row = decode_row(&address, &value)?;
-            found.push((address.key, row));
-        }
-        Ok(found)
     }
 
     /// Everything as of this moment, while writing goes on.
@@ -255,55 +196,12 @@ impl Store {
         self.snapshot().each_row(visit)
     }
 
-    /// Reads a key as [`Store::each_row`] shows it.
-    pub fn address_of(raw: &[u8]) -> Option<Address> {
-        parse_row_key(raw)
-    }
-
-    /// The entries of a log after offset `after`, up to about `max_bytes` of them and at least one if there is one.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] at the first damaged entry.
-    pub fn shipments(
-        &self,
-        origin: &RegionId,
-        incarnation: Incarnation,
-        after: u64,
-        max_bytes: usize,
-    ) -> Result<Vec<Shipment>, StoreError> {
-        let at = |offset| LogPosition { origin: origin.clone(), incarnation, offset };
-        let (mut found, mut bytes) = (Vec::new(), 0);
-        for guard in self.log.range(log_key(&at(after.saturating_add(1)))..=log_key(&at(u64::MAX))) {
-            let (key, value) = guard.into_inner()?;
-            if bytes > 0 && bytes + value.len() > max_bytes {
-                break;
-            }
-            bytes += value.len();
-            let place = || parse_log_key(&key).map_or_else(|| "a log entry".into(), |position| position.to_string());
-            let batch: Vec<Shipment> =
-                codec::decode(&value).map_err(|reason| StoreError::Corrupt { place: place(), reason })?;
-            found.extend(batch);
-        }
-        Ok(found)
-    }
-
-    /// What is stored at a position of a log.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] where its bytes are damaged.
-    pub fn shipment(&self, position: &LogPosition) -> Result<Option<Shipment>, StoreError> {
-        let Some(bytes) = self.log.get(log_key(position))? else { return Ok(None) };
-        let mut batch: Vec<Shipment> =
-            codec::decode(&bytes).map_err(|reason| StoreError::Corrupt { place: position.to_string(), reason })?;
-        Ok(batch.pop())
-    }
-
     /// A small fact.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.meta.get(format!("{FACT}{name}"))?.map(|bytes| bytes.to_vec()))
+        Ok(self.engine.get(Space::Meta, fact(name).as_bytes())?.map(|bytes| bytes.to_vec()))
     }
 
     /// All small facts whose names begin with `prefix`, in order of names.
@@ -312,8 +210,8 @@ impl Store {
     /// Those of the disk, and [`StoreError::Key`] where a name cannot be read.
     pub fn facts(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let mut found = Vec::new();
-        for guard in self.meta.prefix(format!("{FACT}{prefix}")) {
-            let (key, value) = guard.into_inner()?;
+        for pair in self.engine.range(Space::Meta, engine::prefixed(fact(prefix).as_bytes())) {
+            let (key, value) = pair?;
             let name = std::str::from_utf8(&key).ok().and_then(|key| key.strip_prefix(FACT));
             let name = name.ok_or_else(|| StoreError::Key { place: "the facts".into() })?;
             found.push((name.to_owned(), value.to_vec()));
@@ -326,9 +224,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Gap`] where an entry is not the next of its log; nothing is written then.
     pub fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        self.apply(commit, Durability::Synced)
+    }
+
+    /// [`Store::commit`] without waiting for the disk: wrong wherever something was promised. Only a simulator does
+    /// it, to see whether its checkers notice.
+    ///
+    /// # Errors
+    /// Those of [`Store::commit`].
+    #[cfg(feature = "faults")]
+    pub fn commit_without_sync(&self, commit: Commit) -> Result<(), StoreError> {
+        self.apply(commit, Durability::Buffered)
+    }
+
+    fn apply(&self, commit: Commit, durability: Durability) -> Result<(), StoreError> {
         let _turn = self.commits.lock().expect("no commit panics");
-        let mut reached = self.vector();
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        let (mut reached, mut floors) = (self.vector(), self.floors());
+        let mut added = Vec::with_capacity(commit.log.len());
+        let mut batch = Batch::default();
         for shipment in commit.log {
             let position = shipment.position().clone();
             if !reached.is_next(&position) {
@@ -336,45 +249,45 @@ impl Store {
                 return Err(StoreError::Gap { found: position, last });
             }
             reached.advance(&position);
-            batch.insert(&self.log, log_key(&position), codec::encode(&vec![shipment]));
+            let bytes = codec::encode(&vec![shipment]);
+            added.push((position.clone(), bytes.len()));
+            batch.insert(Space::Log, log::log_key(&position), bytes);
         }
-        for StoredRow { key, envelope } in commit.rows {
-            batch.insert(&self.rows, key, envelope);
+        let ahead = commit.adopted.beyond(&reached);
+        if !ahead.is_empty() {
+            floors.join(&ahead);
+            log::keep_floors(&mut batch, &floors);
         }
-        for leaf in commit.leaves {
-            leaf.put(&mut batch, &self.ledger);
+        commit.unlisted.iter().for_each(|key| batch.remove(Space::Meta, rows::dead_key(key)));
+        for key in commit.removed {
+            batch.remove(Space::Meta, rows::dead_key(&key));
+            batch.remove(Space::Rows, key);
         }
+        for StoredRow { key, envelope, dead } in commit.rows {
+            if dead {
+                batch.insert(Space::Meta, rows::dead_key(&key), []);
+            }
+            batch.insert(Space::Rows, key, envelope);
+        }
+        commit.leaves.into_iter().for_each(|leaf| leaf.put(&mut batch));
+        commit.forgotten.iter().for_each(|name| batch.remove(Space::Meta, fact(name)));
         for (name, value) in commit.meta {
-            batch.insert(&self.meta, format!("{FACT}{name}"), value);
+            batch.insert(Space::Meta, fact(&name), value);
         }
-        batch.commit()?;
-        *self.vector.lock().expect("no commit panics") = reached;
+        self.engine.apply(batch, durability)?;
+        let mut reach = self.reach.lock().expect("nothing panics while it holds the lock");
+        added.iter().for_each(|(position, bytes)| reach.added(position, *bytes));
+        reach.ends.join(&ahead);
+        reach.floors.join(&floors);
         Ok(())
     }
 }
 
-/// The last offset of each log, found by one backward look per log.
-fn read_vector(log: &Keyspace) -> Result<PositionVector, StoreError> {
-    let mut lasts: BTreeMap<(RegionId, Incarnation), LogPosition> = BTreeMap::new();
-    let mut before: Option<Vec<u8>> = None;
-    loop {
-        let last = match &before {
-            None => log.last_key_value(),
-            Some(bound) => log.range(..bound.clone()).next_back(),
-        };
-        let Some(guard) = last else { break };
-        let key = guard.key()?;
-        let position = parse_log_key(&key).ok_or_else(|| StoreError::Key { place: "the log".into() })?;
-        before = Some(log_prefix(&position.origin, position.incarnation));
-        lasts.insert((position.origin.clone(), position.incarnation), position);
-    }
-    let mut vector = PositionVector::new();
-    lasts.values().for_each(|position| vector.advance(position));
-    Ok(vector)
-}
-
 #[cfg(test)]
 mod tests {
+    use model::record::Address;
+    use model::{Key, Namespace, RegionId};
+
     use super::*;
 
     fn skip(offset: u64) -> Shipment {
@@ -425,7 +338,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), NOW).unwrap();
         let address = Address { namespace: Namespace::new("notes").unwrap(), key: Key::new("a").unwrap() };
-        store.rows.insert(row_key(&address), b"\x01\x01 not what was written").unwrap();
+        let row =
+            StoredRow { key: row_key(&address), envelope: b"\x01\x01 not what was written".to_vec(), dead: false };
+        store.commit(Commit { rows: vec![row], ..Commit::default() }).unwrap();
         assert!(matches!(store.row(&address), Err(StoreError::Corrupt { .. })));
         assert!(store.scan(&address.namespace, "", None, 10).is_err());
     }

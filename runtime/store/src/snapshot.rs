@@ -1,9 +1,10 @@
 //! All of a store as of one moment.
 
-use fjall::Readable;
+use std::ops::Bound;
 
+use crate::engine::{Space, View, prefixed};
 use crate::ledger::{IMAGES, LEAF, index_of};
-use crate::{FACT, RowVisitor, Store, StoreError};
+use crate::{RowVisitor, Store, StoreError};
 
 /// Takes an index and the bytes stored under it.
 pub type IndexVisitor<'a> = dyn FnMut(u64, &[u8]) -> Result<(), StoreError> + 'a;
@@ -11,13 +12,12 @@ pub type IndexVisitor<'a> = dyn FnMut(u64, &[u8]) -> Result<(), StoreError> + 'a
 /// All rows, leaves and facts between two commits. Writing goes on meanwhile; what it replaces stays on disk until the
 /// snapshot is dropped.
 pub struct Snapshot {
-    store: Store,
-    at: fjall::Snapshot,
+    at: Box<dyn View>,
 }
 
 impl Snapshot {
     pub(crate) fn of(store: &Store) -> Self {
-        Self { at: store.database.snapshot(), store: store.clone() }
+        Self { at: store.engine.snapshot() }
     }
 
     /// Visits every row as stored, key and envelope, in key order.
@@ -25,8 +25,8 @@ impl Snapshot {
     /// # Errors
     /// Those of the disk and of the visitor.
     pub fn each_row(&self, visit: &mut RowVisitor<'_>) -> Result<(), StoreError> {
-        for guard in self.at.iter(&self.store.rows) {
-            let (key, value) = guard.into_inner()?;
+        for pair in self.at.range(Space::Rows, (Bound::Unbounded, Bound::Unbounded)) {
+            let (key, value) = pair?;
             visit(&key, &value)?;
         }
         Ok(())
@@ -49,8 +49,8 @@ impl Snapshot {
     }
 
     fn each_indexed(&self, kind: u8, visit: &mut IndexVisitor<'_>) -> Result<(), StoreError> {
-        for guard in self.at.prefix(&self.store.ledger, [kind]) {
-            let (key, value) = guard.into_inner()?;
+        for pair in self.at.range(Space::Ledger, prefixed(&[kind])) {
+            let (key, value) = pair?;
             let index = index_of(&key).ok_or_else(|| StoreError::Key { place: "the ledger".into() })?;
             visit(index, &value)?;
         }
@@ -62,6 +62,6 @@ impl Snapshot {
     /// # Errors
     /// Those of the disk.
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.at.get(&self.store.meta, format!("{FACT}{name}"))?.map(|bytes| bytes.to_vec()))
+        Ok(self.at.get(Space::Meta, crate::fact(name).as_bytes())?.map(|bytes| bytes.to_vec()))
     }
 }

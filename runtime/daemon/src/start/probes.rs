@@ -110,6 +110,10 @@ fn observe(
     report: Option<&(net::PeerReport, Micros)>,
     goal: &mut Option<PositionVector>,
 ) {
+    if let Some((report, _)) = report {
+        // Also what it has of others' logs, which no batch of ours would tell.
+        region.data.heard(peer, &report.vector, &report.buried);
+    }
     let serving = report.filter(|(report, _)| report.state.serves() && report.api_ok);
     {
         let mut health = region.health.lock().expect("no probe panics while it holds the lock");

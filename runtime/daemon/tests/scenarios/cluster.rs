@@ -28,6 +28,8 @@ pub struct Answer {
 pub struct Cluster {
     folder: tempfile::TempDir,
     block: u8,
+    /// What commands find in their environment besides.
+    environment: Vec<(String, String)>,
     /// Holds the block against other runs of these tests on this machine.
     _claim: UdpSocket,
 }
@@ -38,12 +40,18 @@ impl Cluster {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let (block, claim) = claim_block();
         copy_tree(&folder.path().join("tree"), |text| text.replace("127.0.", &format!("127.{block}.")));
-        Self { folder, block, _claim: claim }
+        Self { folder, block, environment: Vec::new(), _claim: claim }
     }
 
     /// Three regions that serve and see each other.
     pub fn deployed() -> Self {
-        let cluster = Self::tree();
+        Self::deployed_with(&[])
+    }
+
+    /// The same, with this in the environment of every command, the daemons included.
+    pub fn deployed_with(environment: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::tree();
+        cluster.environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let output = cluster.run(&["deploy", "--wan", "lan"]);
         assert!(output.status.success(), "deploy failed:\n{}\n{}", text(&output), cluster.logs());
         cluster
@@ -65,6 +73,7 @@ impl Cluster {
             .args(words)
             .env("REPOMIND_TREE", self.file(""))
             .env("REPOMIND_STATE", self.state(""))
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .output()
             .expect("the binary runs")
     }

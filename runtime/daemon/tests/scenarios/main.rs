@@ -9,6 +9,7 @@ mod gate;
 mod generations;
 mod judgement;
 mod machines;
+mod replication;
 
 use std::time::Duration;
 

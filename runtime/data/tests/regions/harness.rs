@@ -9,12 +9,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use data::plans::Plans;
-use data::{DataError, DataPlane, LabelClaims, Received, Resolver, Write};
+use data::{DataError, DataPlane, LabelClaims, Opening, Received, Resolver, Retention, Write};
 use model::question::Resolution;
 use model::record::{Address, Basis, DataClass, Purpose, Row, Sibling};
 use model::residency::{CaseRuling, Law, RegionPolicy, ResidencyCase, ResidencyPlan, Verdict};
 use model::version::PositionVector;
-use model::{Country, Key, Millis, Namespace, RegionId, RuleId, UnixMillis};
+use model::{ByteCount, Country, Key, Millis, Namespace, RegionId, RuleId, UnixMillis};
+use store::Store;
 use tempfile::TempDir;
 
 pub const EU: &str = "eu-west";
@@ -109,13 +110,26 @@ pub fn wall_clock() -> UnixMillis {
 pub fn try_open(id: &str, among: &[&str], dir: &Path) -> Result<DataPlane, DataError> {
     let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
     let plans = Arc::new(ArcSwap::from_pointee(plans(among)));
-    DataPlane::open_at(wall_clock(), region(id), peers, dir, plans, Arc::new(NoResolver), [7; 32])
+    DataPlane::start(
+        Store::open(dir, wall_clock())?,
+        Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32]),
+    )
 }
 
 fn open_at(now: UnixMillis, id: &str, among: &[&str], dir: &Path, plans: Plans) -> DataPlane {
     let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
     let plans = Arc::new(ArcSwap::from_pointee(plans));
-    DataPlane::open_at(now, region(id), peers, dir, plans, Arc::new(NoResolver), [7; 32]).unwrap()
+    let store = Store::open(dir, now).unwrap();
+    DataPlane::start(store, Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32])).unwrap()
+}
+
+/// Opens it as one that keeps of its log only what peers lack that are there.
+pub fn open_forgetful(later: Millis, id: &str, among: &[&str], dir: &Path) -> DataPlane {
+    let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
+    let plans = Arc::new(ArcSwap::from_pointee(plans(among)));
+    let mut opening = Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32]);
+    opening.keep = Retention { age: Millis(0), bytes: ByteCount::MAX };
+    DataPlane::start(Store::open(dir, wall_clock() + later).unwrap(), opening).unwrap()
 }
 
 /// A region with its disk.
@@ -175,6 +189,50 @@ pub async fn carry(from: &Site, to: &Site) {
 pub async fn value(data: &DataPlane, key: &str) -> Option<String> {
     let view = data.read(&address(key)).await.unwrap()?;
     Some(String::from_utf8_lossy(view.record.payload.bytes()).into_owned())
+}
+
+/// Does what a link does from its first connection on, rows included, until there is nothing left to ship; then both
+/// have heard how far the other is, as by probes. Says whether rows were given.
+pub async fn link(from: &Site, to: &Site) -> bool {
+    let (here, there) = (region(from.id), region(to.id));
+    let mut sent = from.data.resume(&there, &to.data.vector());
+    let mut rows = false;
+    loop {
+        if from.data.must_give_rows(&there, &sent).unwrap() {
+            rows = true;
+            let mut giving = from.data.begin_giving(&there);
+            loop {
+                // Small parts, so that there are several.
+                let part = from.data.part(&giving, 400).unwrap();
+                let answer = to.data.take_part(&here, part.clone()).await.unwrap();
+                if from.data.part_taken(&mut giving, &part, &answer) {
+                    break;
+                }
+            }
+            sent = from.data.resume(&there, &to.data.vector());
+        }
+        let batch = from.data.outgoing(&there, &sent, 300).unwrap();
+        if batch.is_empty() {
+            break;
+        }
+        batch.iter().for_each(|shipment| sent.advance(shipment.position()));
+        let answer = to.data.receive_in_life(&here, Some(from.data.life()), batch).await.unwrap();
+        from.data.shipped(&there, &sent, &answer);
+    }
+    from.data.heard(&there, &to.data.vector(), &to.data.buried());
+    to.data.heard(&here, &from.data.vector(), &from.data.buried());
+    rows
+}
+
+/// Links all regions in all directions, often enough for everything to arrive and to be heard of.
+pub async fn link_all(sites: &[&Site]) {
+    for _ in 0..3 {
+        for from in sites {
+            for to in sites.iter().filter(|to| to.id != from.id) {
+                link(from, to).await;
+            }
+        }
+    }
 }
 
 /// The stored row of a key.

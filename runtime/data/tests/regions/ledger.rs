@@ -34,6 +34,11 @@ fn evidence(data: &DataPlane) -> Evidence {
     Evidence { rows, ledger: Some(ledger), ..Evidence::default() }
 }
 
+/// How many lists of row images there are.
+pub fn images(data: &DataPlane) -> usize {
+    evidence(data).ledger.unwrap().images.len()
+}
+
 fn audited(sites: [&Site; 3]) -> Report {
     let plan = plans(&[EU, US, AP]).residency;
     let region = |site: &Site| RegionEvidence { region: region(site.id), evidence: Ok(evidence(&site.data)) };

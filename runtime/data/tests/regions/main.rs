@@ -2,6 +2,7 @@
 
 mod convergence;
 mod copies;
+mod forgetting;
 mod harness;
 mod ledger;
 mod lives;

@@ -6,10 +6,8 @@ use data::{ContextKey, View, Write, Written};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use model::record::Address;
-use model::version::CausalContext;
 use model::{Key, Namespace};
 use serde_json::json;
-use tokio::time::{Instant, timeout_at};
 
 use super::{Gateway, claims, parameters, percent_decode, problem_of, set};
 use crate::limits;
@@ -102,7 +100,8 @@ impl Gateway {
     }
 
     async fn get(&self, address: &Address, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
-        let view = self.read_after(address, claims::context(headers, self.context_key())?).await?;
+        let after = claims::context(headers, self.context_key())?;
+        let view = self.region.data().read_after(address, after.as_ref()).await.map_err(|error| problem_of(&error))?;
         let Some(view) = view else { return Err(Problem::not_found("there is no such record")) };
         let tag = quoted(&view.etag);
         let mut response = Response::new(empty());
@@ -125,29 +124,6 @@ impl Gateway {
         set(out, "content-type", kind, true);
         show_labels(out, &view);
         Ok(response)
-    }
-
-    /// Reads once every write in `after` has arrived here, or says that it has not.
-    async fn read_after(&self, address: &Address, after: Option<CausalContext>) -> Result<Option<View>, Problem> {
-        let data = self.region.data();
-        let deadline = Instant::now() + claims::CATCH_UP_TIME;
-        let mut commits = data.commits();
-        loop {
-            commits.borrow_and_update();
-            let view = data.read(address).await.map_err(|error| problem_of(&error))?;
-            let Some(after) = after.as_ref().filter(|after| !after.is_empty()) else { return Ok(view) };
-            if view.as_ref().is_some_and(|view| view.context.includes(after)) {
-                return Ok(view);
-            }
-            if !matches!(timeout_at(deadline, commits.changed()).await, Ok(Ok(()))) {
-                let detail = "the write named by Repomind-Context has not arrived in this region yet, \
-                              or the record was deleted since";
-                return match view {
-                    Some(_) => Err(Problem::unavailable("behind", detail)),
-                    None => Err(Problem::not_found(detail)),
-                };
-            }
-        }
     }
 
     async fn list(&self, namespace: &Namespace, query: Option<&str>) -> Result<Response<Body>, Problem> {

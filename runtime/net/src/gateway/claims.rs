@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -181,9 +180,6 @@ pub(super) fn must_be_new(headers: &HeaderMap) -> Result<bool, Problem> {
         Some(_) => Err(Problem::field("if-none-match", "a write takes only *")),
     }
 }
-
-/// How long a read may wait for the writes that its context names.
-pub(super) const CATCH_UP_TIME: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::bundle::SignedBundle;
 use model::record::Shipment;
 use model::routing::ClientClass;
+use model::snapshot::SnapshotPart;
+use model::version::Incarnation;
 use model::{Micros, RegionId};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -25,7 +27,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, COSIGN, CosignAnswer, PROBE, PeerReport, SHIP, TRAFFIC, pack, unpack};
+use super::{BUNDLE, COSIGN, CosignAnswer, LIFE, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
 use crate::pki::DOMAIN;
@@ -171,19 +173,32 @@ impl PeerClient {
     /// # Errors
     /// [`PeerError`]; the batch may or may not have arrived, and shipping it again is harmless.
     pub async fn ship(&self, batch: Vec<Shipment>) -> Result<Received, PeerError> {
-        self.ship_soon(batch).await?.await
+        self.ship_soon(None, batch).await?.await
     }
 
-    /// Hands a batch to the connection, in the order of calls, and gives the answer to wait for.
+    /// Hands a batch to the connection, in the order of calls, and gives the answer to wait for. `life` is the one in
+    /// which this region is.
     pub(super) async fn ship_soon(
         &self,
+        life: Option<Incarnation>,
         batch: Vec<Shipment>,
     ) -> Result<impl Future<Output = Result<Received, PeerError>> + use<>, PeerError> {
         let body = pack(&batch).map_err(|error| self.answer(error.to_string()))?;
         metrics::counter!("repomind_ship_bytes_total", "peer" => self.peer.to_string()).increment(body.len() as u64);
-        let answer = self.send(&self.shipping, Method::POST, SHIP, body.into(), limits::SHIP_TIME).await?;
+        let answer = self.send_in(life, &self.shipping, (Method::POST, SHIP), body.into(), limits::SHIP_TIME).await?;
         let peer = self.peer.clone();
         Ok(async move { read(&peer, &answer.await?) })
+    }
+
+    /// Gives a part of this region's rows, and waits until the peer has made it durable.
+    ///
+    /// # Errors
+    /// [`PeerError`]; the part may or may not have arrived, and giving it again is harmless.
+    pub async fn give(&self, part: &SnapshotPart) -> Result<Received, PeerError> {
+        let body = pack(part).map_err(|error| self.answer(error.to_string()))?;
+        metrics::counter!("repomind_ship_bytes_total", "peer" => self.peer.to_string()).increment(body.len() as u64);
+        let answer = self.send(&self.shipping, Method::POST, ROWS, body.into(), limits::SHIP_TIME).await?;
+        self.read(&answer.await?)
     }
 
     /// Sends a policy bundle and gives the generation that is in force there afterwards.
@@ -264,11 +279,22 @@ impl PeerClient {
         body: Bytes,
         limit: Duration,
     ) -> Result<impl Future<Output = Result<Bytes, PeerError>> + use<>, PeerError> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("https://{}{DOMAIN}{path}", self.peer))
-            .body(Full::new(body))
-            .map_err(|error| self.answer(error.to_string()))?;
+        self.send_in(None, lane, (method, path), body, limit).await
+    }
+
+    async fn send_in(
+        &self,
+        life: Option<Incarnation>,
+        lane: &Lane,
+        (method, path): (Method, &'static str),
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<impl Future<Output = Result<Bytes, PeerError>> + use<>, PeerError> {
+        let mut request = Request::builder().method(method).uri(format!("https://{}{DOMAIN}{path}", self.peer));
+        if let Some(Incarnation(life)) = life {
+            request = request.header(LIFE, life);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| self.answer(error.to_string()))?;
         let mut place = lane.sender.lock().await;
         let alive = match place.take() {
             Some(mut sender) => match timeout(limit, sender.ready()).await {

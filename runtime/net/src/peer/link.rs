@@ -5,14 +5,18 @@
 //! Up to [`limits::SHIP_WINDOW`] batches are in flight, in order. An answer that
 //! falls short of what was shipped (the peer stopped at a gap, or refused for
 //! now) lets the window run dry and starts again from what the peer has.
+//!
+//! Where entries do not bring the peer any further, or not safely, it is given rows instead
+//! ([`DataPlane::must_give_rows`]), part by part; a connection that breaks meanwhile is taken up where it was, as
+//! long as the peer is the same process.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use data::{DataPlane, Received};
+use data::{DataError, DataPlane, Giving, Received};
 use futures_util::future::BoxFuture;
 use model::record::Shipment;
-use model::version::PositionVector;
+use model::version::{Incarnation, PositionVector};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{PeerClient, PeerError, back_off};
@@ -29,9 +33,10 @@ enum Ended {
 pub async fn run_link(data: DataPlane, client: Arc<PeerClient>, shutdown: CancellationToken) {
     let peer = client.peer().clone();
     let mut failures = 0_u32;
+    let mut giving = None;
     loop {
         let mut progressed = false;
-        match ship_until_failure(&data, &client, &shutdown, &mut progressed).await {
+        match ship_until_failure(&data, &client, &shutdown, (&mut giving, &mut progressed)).await {
             Ended::Shutdown => return,
             Ended::Peer(error) => tracing::debug!(%peer, %error, "shipping paused"),
             Ended::Local(error) => tracing::error!(%peer, %error, "cannot read what is to be shipped"),
@@ -55,7 +60,7 @@ async fn ship_until_failure(
     data: &DataPlane,
     client: &PeerClient,
     shutdown: &CancellationToken,
-    progressed: &mut bool,
+    (giving, progressed): (&mut Option<(Incarnation, Giving)>, &mut bool),
 ) -> Ended {
     let (report, ended) = tokio::select! {
         () = shutdown.cancelled() => return Ended::Shutdown,
@@ -65,12 +70,40 @@ async fn ship_until_failure(
         },
     };
     let mut has = report.vector;
+    let life = has.newest(client.peer()).unwrap_or_default();
     let mut sent = data.resume(client.peer(), &has);
     let mut commits = data.commits();
     let mut window: VecDeque<InFlight> = VecDeque::new();
     let mut short = false;
     loop {
         commits.borrow_and_update();
+        if window.is_empty() {
+            match must_give_rows(data, client, &sent).await {
+                Err(reason) => return Ended::Local(reason),
+                Ok(false) => {}
+                Ok(true) => {
+                    let now = giving.take().filter(|(of, _)| *of == life).map(|(_, giving)| giving);
+                    let now = now.unwrap_or_else(|| data.begin_giving(client.peer()));
+                    let (_, now) = giving.insert((life, now));
+                    let given = tokio::select! {
+                        () = shutdown.cancelled() => return Ended::Shutdown,
+                        () = ended.cancelled() => return Ended::Peer(client.broken("it ended")),
+                        given = give_rows(data, client, now, progressed) => given,
+                    };
+                    match given {
+                        Ok(vector) => has.join(&vector),
+                        Err(ended) => {
+                            if matches!(ended, Ended::Peer(PeerError::Refused { .. })) {
+                                *giving = None;
+                            }
+                            return ended;
+                        }
+                    }
+                    *giving = None;
+                    sent = data.resume(client.peer(), &has);
+                }
+            }
+        }
         while !short && window.len() < limits::SHIP_WINDOW {
             let batch = match outgoing(data, client, &sent).await {
                 Ok(batch) => batch,
@@ -80,7 +113,7 @@ async fn ship_until_failure(
                 break;
             }
             batch.iter().for_each(|shipment| sent.advance(shipment.position()));
-            match client.ship_soon(batch).await {
+            match client.ship_soon(Some(data.life()), batch).await {
                 Ok(answer) => window.push_back(InFlight { expected: sent.clone(), answer: Box::pin(answer) }),
                 Err(error) => return Ended::Peer(error),
             }
@@ -120,11 +153,36 @@ async fn ship_until_failure(
     }
 }
 
+/// Gives all rows, part by part, and says how far the peer is then.
+async fn give_rows(
+    data: &DataPlane,
+    client: &PeerClient,
+    giving: &mut Giving,
+    progressed: &mut bool,
+) -> Result<PositionVector, Ended> {
+    loop {
+        let (reader, at) = (data.clone(), giving.clone());
+        let part = on_disk(move || reader.part(&at, limits::PART_BYTES)).await.map_err(Ended::Local)?;
+        let answer = client.give(&part).await.map_err(Ended::Peer)?;
+        *progressed = true;
+        if data.part_taken(giving, &part, &answer) {
+            return Ok(answer.vector);
+        }
+    }
+}
+
+async fn must_give_rows(data: &DataPlane, client: &PeerClient, sent: &PositionVector) -> Result<bool, String> {
+    let (data, peer, sent) = (data.clone(), client.peer().clone(), sent.clone());
+    on_disk(move || data.must_give_rows(&peer, &sent)).await
+}
+
+/// Runs what reads the disk off the threads that serve sockets.
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, DataError> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
 /// Reads the next batch from disk, off the threads that serve sockets.
 async fn outgoing(data: &DataPlane, client: &PeerClient, sent: &PositionVector) -> Result<Vec<Shipment>, String> {
     let (data, peer, sent) = (data.clone(), client.peer().clone(), sent.clone());
-    tokio::task::spawn_blocking(move || data.outgoing(&peer, &sent, limits::BATCH_BYTES))
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())
+    on_disk(move || data.outgoing(&peer, &sent, limits::BATCH_BYTES)).await
 }

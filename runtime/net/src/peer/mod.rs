@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `GET /peer/v1/probe` | | [`PeerReport`] in postcard |
 //! | `POST /peer/v1/ship` | a batch envelope, zstd level 1 | [`data::Received`] in postcard |
+//! | `POST /peer/v1/rows` | a part of the sender's rows, zstd level 1 | [`data::Received`] in postcard |
 //! | `POST /peer/v1/bundle` | a policy bundle envelope, zstd | the generation in force, in postcard |
 //! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
 //! | `GET /peer/v1/traffic` | | recent traffic by client class, in postcard |
@@ -11,6 +12,7 @@
 //!
 //! The sender is the region that its certificate names. Probes and shipping use
 //! separate connections, so that a full window never looks like a dead peer.
+//! A batch carries the header `repomind-life`: the incarnation in which its sender is.
 
 mod client;
 mod cosign;
@@ -32,9 +34,13 @@ use serde::{Deserialize, Serialize};
 
 const PROBE: &str = "/peer/v1/probe";
 const SHIP: &str = "/peer/v1/ship";
+const ROWS: &str = "/peer/v1/rows";
 const BUNDLE: &str = "/peer/v1/bundle";
 const TRAFFIC: &str = "/peer/v1/traffic";
 const COSIGN: &str = "/peer/v1/cosign";
+
+/// The header that says in which life of its log the sender of a batch is.
+const LIFE: &str = "repomind-life";
 
 /// Compression of everything that regions exchange: level 1 is faster than the links.
 const LEVEL: i32 = 1;
@@ -44,6 +50,8 @@ const LEVEL: i32 = 1;
 pub struct PeerReport {
     /// How far it has durably taken over each log.
     pub vector: PositionVector,
+    /// Up to where it has buried tombstones.
+    pub buried: PositionVector,
     /// The policy generation in force there.
     pub generation: u64,
     /// Whether it considers itself able to serve.

@@ -12,6 +12,8 @@ use hyper::service::service_fn;
 use model::RegionId;
 use model::bundle::SignedBundle;
 use model::record::Shipment;
+use model::snapshot::SnapshotPart;
+use model::version::Incarnation;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -20,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, COSIGN, PROBE, PeerReport, SHIP, TRAFFIC, pack, unpack};
+use super::{BUNDLE, COSIGN, LIFE, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -117,7 +119,8 @@ impl Session {
         let work = async {
             match (method, path.as_str()) {
                 (Method::GET, PROBE) => self.probe(),
-                (Method::POST, SHIP) => self.ship(request.into_body(), turn).await,
+                (Method::POST, SHIP) => self.ship(request, turn).await,
+                (Method::POST, ROWS) => self.take_part(request.into_body()).await,
                 (Method::POST, BUNDLE) => self.take_bundle(request.into_body()).await,
                 (Method::GET, BUNDLE) => self.give_bundle(),
                 (Method::GET, TRAFFIC) => postcard_response(&self.region.recent_traffic()),
@@ -135,6 +138,7 @@ impl Session {
     fn probe(&self) -> Result<Response<Body>, Problem> {
         let report = PeerReport {
             vector: self.region.data().vector(),
+            buried: self.region.data().buried(),
             generation: self.region.plans().generation,
             api_ok: self.region.api_ok(),
             state: self.region.own_state(),
@@ -143,20 +147,37 @@ impl Session {
         postcard_response(&report)
     }
 
-    async fn ship(&self, body: Incoming, turn: Option<Turn>) -> Result<Response<Body>, Problem> {
+    async fn take_part(&self, body: Incoming) -> Result<Response<Body>, Problem> {
         let bytes = collect(body, limits::BATCH_BYTES_ACCEPTED).await?;
+        let part: SnapshotPart = unpack(&bytes, limits::BATCH_BYTES_ACCEPTED).map_err(bad_request)?;
+        let received = self.region.data().take_part(&self.from, part).await.map_err(|error| {
+            tracing::warn!(from = %self.from, %error, "rows were not taken over");
+            crate::gateway::problem_of(&error)
+        })?;
+        postcard_response(&received)
+    }
+
+    async fn ship(&self, request: Request<Incoming>, turn: Option<Turn>) -> Result<Response<Body>, Problem> {
+        let life = match request.headers().get(LIFE) {
+            Some(value) => {
+                let number = value.to_str().ok().and_then(|text| text.parse().ok());
+                Some(Incarnation(number.ok_or_else(|| bad_request(format!("{LIFE} is no number")))?))
+            }
+            None => None,
+        };
+        let bytes = collect(request.into_body(), limits::BATCH_BYTES_ACCEPTED).await?;
         let batch: Vec<Shipment> = unpack(&bytes, limits::BATCH_BYTES_ACCEPTED).map_err(bad_request)?;
         // The turn itself is held until this function returns.
         let mut turn = turn;
         if let Some(earlier) = turn.as_mut().and_then(|turn| turn.before.take()) {
             let _ = earlier.await;
         }
-        self.receive(batch).await
+        self.receive(life, batch).await
     }
 
-    async fn receive(&self, batch: Vec<Shipment>) -> Result<Response<Body>, Problem> {
+    async fn receive(&self, life: Option<Incarnation>, batch: Vec<Shipment>) -> Result<Response<Body>, Problem> {
         let count = batch.len() as u64;
-        let received = self.region.data().receive(&self.from, batch).await.map_err(|error| {
+        let received = self.region.data().receive_in_life(&self.from, life, batch).await.map_err(|error| {
             tracing::warn!(from = %self.from, %error, "a batch was not taken over");
             crate::gateway::problem_of(&error)
         })?;

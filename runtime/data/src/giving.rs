@@ -1,0 +1,157 @@
+//! Rows for a peer that lacks more than the log still has.
+//!
+//! A peer is given rows when its disk went back behind what it had acknowledged, when it is met for the first time,
+//! when what it lacks has been cut from this region's own log, or when it lacks entries of a log that its origin has
+//! lost and that this region cannot give whole. Rows are read and sent in parts of bounded size while writing goes
+//! on: each part says how far this region was when it was read.
+
+use std::collections::BTreeMap;
+
+use model::record::{Address, Row, Shipment};
+use model::snapshot::{Given, SnapshotPart};
+use model::version::PositionVector;
+use model::{RegionId, version::Incarnation};
+
+use crate::faults::Fault;
+use crate::plane::DataPlane;
+use crate::types::{DataError, Received};
+
+/// Rows that are looked at for one part.
+const ROWS: usize = 4096;
+
+/// How far the rows for one peer have been given.
+#[derive(Clone, Debug)]
+pub struct Giving {
+    peer: RegionId,
+    began: PositionVector,
+    after: Option<Address>,
+}
+
+impl Giving {
+    /// The last key that the peer has.
+    pub fn after(&self) -> Option<&Address> {
+        self.after.as_ref()
+    }
+}
+
+impl DataPlane {
+    /// Whether entries alone do not bring `peer` any further, or not safely.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn must_give_rows(&self, peer: &RegionId, has: &PositionVector) -> Result<bool, DataError> {
+        if self.shared.faults.makes(Fault::TrimUnacked) {
+            return Ok(false);
+        }
+        let (owed, given) = self.shared.acks.owed_rows(peer);
+        if owed {
+            return Ok(true);
+        }
+        let ours = self.shared.store.vector();
+        let floors = self.shared.store.floors();
+        let reached = self.shared.acks.reached();
+        for (origin, incarnation, end) in ours.beyond(has).iter() {
+            let after = has.offset(origin, incarnation);
+            if *origin == self.shared.me {
+                if after < floors.offset(origin, incarnation) {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let told = given.as_ref().is_some_and(|given| given.offset(origin, incarnation) >= end);
+            if told || !lost(origin, incarnation, end, peer, has, &reached) {
+                continue;
+            }
+            let next = self.shared.store.shipments(origin, incarnation, after, 1)?.into_iter().next();
+            if next
+                .and_then(|shipment: Shipment| crate::shipping::outbound(peer, shipment, self.shared.faults))
+                .is_none()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Begins to give rows to `peer`.
+    pub fn begin_giving(&self, peer: &RegionId) -> Giving {
+        tracing::info!(%peer, "rows are given, because the log does not have all that it lacks");
+        metrics::counter!("repomind_rows_given_total", "peer" => peer.to_string()).increment(1);
+        Giving { peer: peer.clone(), began: self.vector(), after: None }
+    }
+
+    /// The next part, of about `max_bytes` at most where one row is not larger.
+    ///
+    /// # Errors
+    /// Those of the disk, and damaged rows.
+    pub fn part(&self, giving: &Giving, max_bytes: usize) -> Result<SnapshotPart, DataError> {
+        let vector = self.vector();
+        let (rows, more) = self.shared.store.rows_between(giving.after.as_ref(), None, ROWS, max_bytes)?;
+        let upto = rows.last().filter(|_| more).map(|(address, _)| address.clone());
+        let mut part = SnapshotPart {
+            began: giving.began.clone(),
+            vector,
+            partial: self.shared.partial.read().expect("nothing panics while it holds the lock").clone(),
+            after: giving.after.clone(),
+            upto,
+            rows: Vec::new(),
+        };
+        let mut rows: BTreeMap<Address, Row> = rows.into_iter().collect();
+        // What is buried here may not be there yet.
+        for (address, row) in self.graves()? {
+            let before = part.after.as_ref().is_some_and(|after| address <= *after);
+            let beyond = part.upto.as_ref().is_some_and(|upto| address > *upto);
+            if !before && !beyond {
+                rows.entry(address).or_insert(row);
+            }
+        }
+        for (address, row) in rows {
+            let given: Vec<Given> = row
+                .siblings
+                .into_iter()
+                .filter(|sibling| !sibling.is_marker())
+                .filter_map(|sibling| {
+                    let permitted = self.shared.scopes.regions(sibling.scope)?;
+                    if permitted.contains(&giving.peer) {
+                        return Some(Given { sibling, permitted });
+                    }
+                    // It knows the key, since it has written to it: then it has to know that the record has moved.
+                    let wrote = sibling.version.context.iter().any(|(actor, _)| actor.region == giving.peer);
+                    wrote.then(|| Given { sibling: sibling.marker(), permitted })
+                })
+                .collect();
+            if !given.is_empty() {
+                part.rows.push((address, given));
+            }
+        }
+        Ok(part)
+    }
+
+    /// `peer` has durably taken a part. `true` after the last one.
+    pub fn part_taken(&self, giving: &mut Giving, part: &SnapshotPart, answer: &Received) -> bool {
+        if let Some(upto) = &part.upto {
+            giving.after = Some(upto.clone());
+            return false;
+        }
+        self.shared.acks.gave_rows(&giving.peer, &giving.began);
+        self.shared.acks.acked(&giving.peer, &answer.vector);
+        true
+    }
+}
+
+/// Whether a log will not come from its origin any more: it is the peer's own and the peer has lost it, its origin is
+/// in a later life without all of it, or its origin is no region of the deployment.
+fn lost(
+    origin: &RegionId,
+    incarnation: Incarnation,
+    end: u64,
+    peer: &RegionId,
+    has: &PositionVector,
+    reached: &std::collections::BTreeMap<RegionId, PositionVector>,
+) -> bool {
+    let later = |vector: &PositionVector| vector.newest(origin).is_some_and(|life| life > incarnation);
+    if origin == peer {
+        return later(has);
+    }
+    reached.get(origin).is_none_or(|vector| later(vector) && vector.offset(origin, incarnation) < end)
+}

@@ -1,0 +1,179 @@
+//! What waits for the writer, what one group of it comes to, and whom to answer once it is on disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use compliance::ledger::LedgerEvent;
+use model::record::{Address, Entry, Payload, Row, Shipment};
+use model::residency::PermittedRegions;
+use model::version::{CausalContext, LogPosition, PositionVector};
+use model::{RegionId, RuleId};
+use store::StoredRow;
+use tokio::sync::oneshot;
+
+use crate::hearing::{Logs, Span};
+use crate::ledger::Refusals;
+use crate::scopes::NewScopes;
+use crate::types::{DataError, ETag, Received, Write};
+
+/// A write that the residency plan has passed.
+pub(crate) struct Permitted {
+    pub(crate) write: Write,
+    pub(crate) content: NewContent,
+    pub(crate) regions: PermittedRegions,
+}
+
+/// What a write leaves, decided before it is queued.
+pub(crate) enum NewContent {
+    Live { payload: Payload, content_type: String, labels: model::record::Labels, generation: u64 },
+    Tombstone { labels: model::record::Labels },
+}
+
+/// What the writer tells a caller once a write is on disk.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    pub(crate) position: LogPosition,
+    pub(crate) etag: ETag,
+    pub(crate) context: CausalContext,
+}
+
+/// One change in the queue.
+pub(crate) enum Change {
+    Write(Box<Permitted>, WriteAnswer),
+    /// What a peer shipped and the receiving gate has seen.
+    Receive(RegionId, Vec<Arrival>, ReceiveAnswer),
+    /// Facts to be kept.
+    Keep(Vec<(String, Vec<u8>)>, DoneAnswer),
+    /// Something that only the ledger tells of.
+    Event(LedgerEvent, DoneAnswer),
+    /// Rows that a peer gave.
+    Hear(Box<Span>, DoneAnswer),
+    /// A peer has given all its rows: how far it was when it began, and the logs that it does not hold whole.
+    HeardAll(Box<(RegionId, PositionVector, Logs)>, DoneAnswer),
+    /// Tombstones of which every region has everything in the vector.
+    Bury(Vec<Address>, Arc<PositionVector>, oneshot::Sender<Result<u64, DataError>>),
+    /// Everything up to here that could be buried has been.
+    Buried(Arc<PositionVector>, DoneAnswer),
+    /// Graves that nobody needs any more, by the names of their facts.
+    Forget(Vec<String>, DoneAnswer),
+    /// Time has passed.
+    Tend(DoneAnswer),
+}
+
+/// A shipment once the receiving gate has decided.
+pub(crate) enum Arrival {
+    /// To be stored as it came.
+    Take(Shipment),
+    /// A record that may not be here, by this rule.
+    Refuse(Box<Entry>, RuleId),
+}
+
+impl Arrival {
+    pub(crate) fn position(&self) -> &LogPosition {
+        match self {
+            Self::Take(shipment) => shipment.position(),
+            Self::Refuse(entry, _) => &entry.position,
+        }
+    }
+}
+
+/// Where the outcome of a write goes.
+pub(crate) type WriteAnswer = oneshot::Sender<Result<Durable, DataError>>;
+/// Who waits until something is on disk.
+pub(crate) type DoneAnswer = oneshot::Sender<Result<(), DataError>>;
+/// Where the outcome of a batch goes.
+pub(crate) type ReceiveAnswer = oneshot::Sender<Result<Received, DataError>>;
+
+/// What is to be said of a batch, apart from how far the logs reach.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) refused: Vec<LogPosition>,
+    /// A refusal that found no room in the answer.
+    pub(crate) untold: Option<LogPosition>,
+}
+
+impl Taken {
+    pub(crate) fn answer(self, mut vector: PositionVector) -> Received {
+        if let Some(LogPosition { origin, incarnation, offset }) = &self.untold {
+            vector.limit(origin, *incarnation, offset - 1);
+        }
+        Received { vector, refused: self.refused }
+    }
+}
+
+/// A group under way: rows as they will be, what the ledger will tell of, and whom to answer.
+pub(crate) struct Group {
+    /// None where a row goes.
+    pub(crate) rows: BTreeMap<Address, Option<Row>>,
+    pub(crate) log: Vec<Shipment>,
+    pub(crate) vector: PositionVector,
+    /// Logs that are taken over without their entries.
+    pub(crate) adopted: PositionVector,
+    pub(crate) unlisted: Vec<Vec<u8>>,
+    /// Names of facts that go.
+    pub(crate) forgotten: Vec<String>,
+    pub(crate) scopes: NewScopes,
+    pub(crate) facts: Vec<(String, Vec<u8>)>,
+    pub(crate) events: Vec<LedgerEvent>,
+    pub(crate) refusals: Refusals,
+    /// Rows that lost a value because the record has left this region.
+    pub(crate) left: u32,
+    pub(crate) answers: Answers,
+}
+
+impl Group {
+    /// An empty one, on top of logs that reach this far.
+    pub(crate) fn begin(vector: PositionVector) -> Self {
+        Self {
+            rows: BTreeMap::new(),
+            log: Vec::new(),
+            vector,
+            adopted: PositionVector::new(),
+            unlisted: Vec::new(),
+            forgotten: Vec::new(),
+            scopes: NewScopes::new(),
+            facts: Vec::new(),
+            events: Vec::new(),
+            refusals: Refusals::default(),
+            left: 0,
+            answers: Answers::default(),
+        }
+    }
+}
+
+/// Whom to answer once a group is on disk.
+#[derive(Default)]
+pub(crate) struct Answers {
+    pub(crate) written: Vec<(WriteAnswer, Durable)>,
+    pub(crate) received: Vec<(ReceiveAnswer, Taken)>,
+    pub(crate) done: Vec<DoneAnswer>,
+    pub(crate) buried: Vec<(oneshot::Sender<Result<u64, DataError>>, u64)>,
+}
+
+impl Answers {
+    pub(crate) fn refuse(self) {
+        self.written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(DataError::Closed))));
+        self.received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(DataError::Closed))));
+        self.done.into_iter().for_each(|answer| drop(answer.send(Err(DataError::Closed))));
+        self.buried.into_iter().for_each(|(answer, _)| drop(answer.send(Err(DataError::Closed))));
+    }
+
+    pub(crate) fn give(self, vector: &PositionVector) {
+        self.written.into_iter().for_each(|(answer, durable)| drop(answer.send(Ok(durable))));
+        self.received.into_iter().for_each(|(answer, taken)| drop(answer.send(Ok(taken.answer(vector.clone())))));
+        self.done.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
+        self.buried.into_iter().for_each(|(answer, count)| drop(answer.send(Ok(count))));
+    }
+}
+
+/// The rows that stay, as they will lie on disk, and the stored keys of those that go.
+pub(crate) fn stored_rows(rows: BTreeMap<Address, Option<Row>>) -> (Vec<StoredRow>, Vec<Vec<u8>>) {
+    let (mut stored, mut removed) = (Vec::new(), Vec::new());
+    for (address, row) in rows {
+        match row {
+            Some(row) => stored.push(StoredRow::of(&address, &row)),
+            None => removed.push(store::row_key(&address)),
+        }
+    }
+    (stored, removed)
+}

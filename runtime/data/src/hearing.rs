@@ -1,0 +1,397 @@
+//! What this region learns from rows that a peer gives it, instead of from entries of logs.
+//!
+//! A peer that has given all its rows speaks for its own logs: this region is then as far in them as the peer was
+//! when it began. For a log that its origin has lost it takes all the others together: what none of them holds is
+//! lost, and the log may be passed over. Until a region has caught up with what a peer said, an entry that the peer
+//! had taken over and that was not among its rows is known to be superseded, by whatever way it arrives.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::record::{Address, Entry, Row, Sibling};
+use model::snapshot::{Given, SnapshotPart};
+use model::version::{Dot, Incarnation, PositionVector};
+use model::{RegionId, RuleId, codec};
+use replication::Statement;
+use store::{Store, StoreError};
+use tokio::sync::oneshot;
+
+use crate::faults::Fault;
+use crate::group::{Change, Group};
+use crate::plane::DataPlane;
+use crate::types::{DataError, Received};
+use crate::writer::Writer;
+
+/// Before the names of the facts that say how far peers were whose rows were all heard.
+const HEARD: &str = "heard/";
+/// Before the names of the facts that say the same of peers that have not finished.
+const HEARING: &str = "hearing/";
+/// The fact that lists the logs of which this region has refused entries.
+const PARTIAL: &str = "log/partial";
+/// Rows of this region that are compared in one group, at most.
+const SPAN: usize = 256;
+/// Bytes of them.
+const SPAN_BYTES: usize = 1024 * 1024;
+
+/// Logs, by the life in which they were written.
+pub(crate) type Logs = BTreeSet<(RegionId, Incarnation)>;
+
+/// A span of keys of a part, as far as the receiving gate has decided.
+pub(crate) struct Span {
+    pub(crate) from: RegionId,
+    pub(crate) began: PositionVector,
+    pub(crate) vector: PositionVector,
+    pub(crate) partial: Logs,
+    pub(crate) after: Option<Address>,
+    pub(crate) upto: Option<Address>,
+    /// What may be here.
+    pub(crate) rows: BTreeMap<Address, Vec<Given>>,
+    /// What may not, and by which rule.
+    pub(crate) refused: Vec<(Address, Given, RuleId)>,
+}
+
+/// How far a peer was, and which logs it does not hold whole.
+struct Heard {
+    vector: PositionVector,
+    partial: Logs,
+    /// The last key that was heard; all of them where there is none.
+    upto: Option<Address>,
+}
+
+/// What peers have said with their rows.
+#[derive(Default)]
+pub(crate) struct Hearsay {
+    /// By peer; what was not heard to its end does not outlive a restart.
+    heard: BTreeMap<RegionId, Heard>,
+    /// Those that gave all their rows in this life.
+    all: BTreeMap<RegionId, PositionVector>,
+    /// Up to which key each has come that began at this vector, in this life.
+    progress: BTreeMap<RegionId, (PositionVector, Address)>,
+    /// Those that began and have not finished, and the life in which each began.
+    unfinished: BTreeMap<RegionId, Option<Incarnation>>,
+}
+
+fn named(name: &str, before: &str) -> Result<RegionId, StoreError> {
+    let peer = name.strip_prefix(before).and_then(|peer| RegionId::new(peer).ok());
+    peer.ok_or_else(|| StoreError::Key { place: "what peers said".into() })
+}
+
+fn vector_of(name: &str, bytes: &[u8]) -> Result<PositionVector, StoreError> {
+    codec::decode(bytes).map_err(|reason| StoreError::Corrupt { place: format!("fact {name}"), reason })
+}
+
+impl Hearsay {
+    pub(crate) fn open(store: &Store) -> Result<Self, StoreError> {
+        let (mut heard, mut unfinished) = (BTreeMap::new(), BTreeMap::new());
+        for (name, bytes) in store.facts(HEARD)?.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            let vector = vector_of(&name, &bytes)?;
+            heard.insert(named(&name, HEARD)?, Heard { vector, partial: Logs::new(), upto: None });
+        }
+        for (name, bytes) in store.facts(HEARING)?.into_iter().filter(|(_, bytes)| !bytes.is_empty()) {
+            let peer = named(&name, HEARING)?;
+            let life = vector_of(&name, &bytes)?.newest(&peer);
+            unfinished.insert(peer, life);
+        }
+        Ok(Self { heard, unfinished, ..Self::default() })
+    }
+
+    /// Whether something that peers have said has not been caught up with.
+    pub(crate) fn is_open(&self) -> bool {
+        !(self.heard.is_empty() && self.unfinished.is_empty())
+    }
+
+    /// Whether a peer that would hold the write has said that it is superseded.
+    fn is_gone(&self, address: &Address, dot: &Dot, regions: &BTreeSet<RegionId>) -> bool {
+        self.heard.iter().any(|(peer, heard)| {
+            heard.vector.covers_dot(dot)
+                && regions.contains(peer)
+                && !heard.partial.contains(&(dot.actor.region.clone(), dot.actor.incarnation))
+                && heard.upto.as_ref().is_none_or(|upto| address <= upto)
+        })
+    }
+}
+
+/// Reads which logs are partial; a store of before this was noted is searched once.
+pub(crate) fn partial_logs(store: &Store) -> Result<Logs, StoreError> {
+    if let Some(bytes) = store.meta(PARTIAL)? {
+        return codec::decode(&bytes)
+            .map_err(|reason| StoreError::Corrupt { place: format!("fact {PARTIAL}"), reason });
+    }
+    let mut partial = Logs::new();
+    for (origin, incarnation, end) in store.vector().iter() {
+        let mut after = store.floors().offset(origin, incarnation);
+        while after < end {
+            let entries = store.shipments(origin, incarnation, after, SPAN_BYTES)?;
+            let Some(last) = entries.last() else { break };
+            after = last.position().offset;
+            if entries.iter().any(|entry| matches!(entry, model::record::Shipment::Refused { .. })) {
+                partial.insert((origin.clone(), incarnation));
+                break;
+            }
+        }
+    }
+    Ok(partial)
+}
+
+/// The list of partial logs as a fact.
+pub(crate) fn partial_fact(partial: &Logs) -> (String, Vec<u8>) {
+    (PARTIAL.to_owned(), codec::encode(partial))
+}
+
+impl DataPlane {
+    /// Takes a part of the rows of `from`, which speaks in the life that its vector names. Gives how far this region
+    /// is, durably.
+    ///
+    /// # Errors
+    /// [`DataError::BadPart`] where it is not what a region would give, and those of the disk.
+    pub async fn take_part(&self, from: &RegionId, part: SnapshotPart) -> Result<Received, DataError> {
+        let plans = self.shared.plans.load_full();
+        if plans.generation == 0 {
+            return Err(DataError::Unready { retry_after: crate::plane::RETRY_AFTER });
+        }
+        self.not_of_an_ended_life(from, part.vector.newest(from))?;
+        check(&part, &self.shared.me).map_err(|reason| DataError::BadPart { from: from.clone(), reason })?;
+        let (me, now) = (&self.shared.me, self.shared.clock.wall());
+        let (mut rows, mut refused) = (BTreeMap::<Address, Vec<Given>>::new(), Vec::new());
+        for (address, given) in part.rows {
+            for given in given {
+                let origin = &given.sibling.version.dot.actor.region;
+                let Some(labels) = given.sibling.content.labels() else {
+                    rows.entry(address.clone()).or_default().push(given);
+                    continue;
+                };
+                match plans.residency.permit_transfer(labels, origin, me, now) {
+                    Ok(_) if given.permitted.contains(me) => rows.entry(address.clone()).or_default().push(given),
+                    Ok(_) => {}
+                    Err(barred) => refused.push((address.clone(), given, barred.rule)),
+                }
+            }
+        }
+        let (mut after, upto) = (part.after, part.upto);
+        let mut refused = Some(refused);
+        loop {
+            let (own, more) = self.shared.store.rows_between(after.as_ref(), upto.as_ref(), SPAN, SPAN_BYTES)?;
+            let end = if more { own.last().map(|(address, _)| address.clone()) } else { upto.clone() };
+            let rest = match &end {
+                Some(end) => {
+                    let mut rest = rows.split_off(end);
+                    if let Some(given) = rest.remove(end) {
+                        rows.insert(end.clone(), given);
+                    }
+                    rest
+                }
+                None => BTreeMap::new(),
+            };
+            let span = Span {
+                from: from.clone(),
+                began: part.began.clone(),
+                vector: part.vector.clone(),
+                partial: part.partial.clone(),
+                after: after.clone(),
+                upto: end.clone(),
+                rows: std::mem::replace(&mut rows, rest),
+                refused: refused.take().unwrap_or_default(),
+            };
+            let (answer, durable) = oneshot::channel();
+            self.wait_in_line(Change::Hear(Box::new(span), answer)).await?;
+            durable.await.map_err(|_| DataError::Closed)??;
+            if !more {
+                break;
+            }
+            after = end;
+        }
+        if upto.is_none() {
+            let (answer, durable) = oneshot::channel();
+            let all = (from.clone(), part.began, part.partial);
+            self.wait_in_line(Change::HeardAll(Box::new(all), answer)).await?;
+            durable.await.map_err(|_| DataError::Closed)??;
+        }
+        Ok(Received { vector: self.vector(), refused: Vec::new() })
+    }
+}
+
+fn check(part: &SnapshotPart, me: &RegionId) -> Result<(), &'static str> {
+    let sorted = part.rows.windows(2).all(|two| two[0].0 < two[1].0);
+    let first = part.rows.first().map(|(address, _)| address);
+    let last = part.rows.last().map(|(address, _)| address);
+    let begins = first.is_none_or(|first| part.after.as_ref().is_none_or(|after| first > after));
+    let ends = last.is_none_or(|last| part.upto.as_ref().is_none_or(|upto| last <= upto));
+    let markers = part
+        .rows
+        .iter()
+        .flat_map(|(_, given)| given)
+        .any(|given| given.sibling.is_marker() && given.permitted.contains(me));
+    match (sorted && begins && ends, markers) {
+        (false, _) => Err("its keys are not those of its span"),
+        (_, true) => Err("it has a marker of a write that may be here"),
+        _ => Ok(()),
+    }
+}
+
+impl Writer {
+    /// Compares a span of rows with what a peer has said of it.
+    pub(crate) fn hear(&mut self, group: &mut Group, span: Span) -> Result<(), DataError> {
+        // A giver may have been connected to another process without a word, one with another disk even.
+        let follows = match (&span.after, self.hearsay.progress.get(&span.from)) {
+            (None, _) => true,
+            (Some(after), Some((began, upto))) => *began == span.began && after <= upto,
+            (Some(_), None) => false,
+        };
+        if !follows {
+            let reason = "it does not follow what was given before";
+            return Err(DataError::BadPart { from: span.from, reason });
+        }
+        let (own, _) = self.store.rows_between(span.after.as_ref(), span.upto.as_ref(), usize::MAX, usize::MAX)?;
+        let mut addresses: BTreeSet<Address> = own.into_iter().map(|(address, _)| address).collect();
+        let inside = |address: &&Address| {
+            span.after.as_ref().is_none_or(|after| *address > after)
+                && span.upto.as_ref().is_none_or(|upto| *address <= upto)
+        };
+        addresses.extend(group.rows.keys().filter(inside).cloned());
+        addresses.extend(span.rows.keys().cloned());
+        for address in addresses {
+            let given = span.rows.get(&address).map_or(&[][..], Vec::as_slice);
+            for given in given {
+                self.learn(group, given.sibling.scope, &given.permitted);
+            }
+            let ours = match given.is_empty() {
+                true => self.row(group, &address)?,
+                false => self.row_or_grave(group, &address)?,
+            };
+            // What another peer has said to be superseded stays so, whoever has not heard of it yet.
+            let held = |dot: &Dot| {
+                let here = |row: &Row| row.siblings.iter().any(|sibling| sibling.version.dot == *dot);
+                ours.as_ref().is_some_and(here)
+            };
+            let gone = |given: &&Given| {
+                let dot = &given.sibling.version.dot;
+                let unknown = given.sibling.is_marker() && ours.is_none();
+                unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted)
+            };
+            let siblings: Vec<Sibling> =
+                given.iter().filter(|given| !gone(given)).map(|given| given.sibling.clone()).collect();
+            let would_hold = |sibling: &Sibling| {
+                let actor = &sibling.version.dot.actor;
+                self.regions_of(group, sibling.scope).contains(&span.from)
+                    && !span.partial.contains(&(actor.region.clone(), actor.incarnation))
+                    && !self.faults.makes(Fault::KeepWhatIsGone)
+            };
+            let statement = Statement { siblings: &siblings, vector: &span.vector, would_hold: &would_hold };
+            let row = replication::reconcile(ours.as_ref(), &group.vector, &statement);
+            if ours.as_ref() != Some(&row) && !(ours.is_none() && row.siblings.is_empty()) {
+                if let (Some(ours), true) = (&ours, row.siblings.is_empty()) {
+                    Self::lay(group, &address, ours);
+                }
+                group.rows.insert(address, (!row.siblings.is_empty()).then_some(row));
+            }
+        }
+        for (address, given, rule) in span.refused {
+            self.supersede(group, &address, &given.sibling, &given.permitted)?;
+            group.refusals.add(&rule, 1);
+        }
+        if let Some(upto) = &span.upto {
+            self.hearsay.progress.insert(span.from.clone(), (span.began.clone(), upto.clone()));
+        }
+        let life = span.began.newest(&span.from);
+        if self.hearsay.unfinished.get(&span.from) != Some(&life) {
+            self.spread_unfinished(group);
+            group.facts.push((format!("{HEARING}{}", span.from), codec::encode(&span.began)));
+            self.hearsay.unfinished.insert(span.from.clone(), life);
+        }
+        // From the first part on: what arrives by the log meanwhile may be long superseded.
+        let complete = self.hearsay.heard.get(&span.from).is_some_and(|heard| heard.upto.is_none());
+        if let (false, Some(upto)) = (complete, span.upto) {
+            let heard = Heard { vector: span.began, partial: span.partial, upto: Some(upto) };
+            self.hearsay.heard.insert(span.from, heard);
+        }
+        Ok(())
+    }
+
+    /// A peer has given all its rows as of `began`: how far this region is by that.
+    pub(crate) fn heard_all(&mut self, group: &mut Group, (from, began, partial): (RegionId, PositionVector, Logs)) {
+        group.facts.push((format!("{HEARD}{from}"), codec::encode(&began)));
+        group.facts.push((format!("{HEARING}{from}"), Vec::new()));
+        self.hearsay.unfinished.remove(&from);
+        self.hearsay.progress.remove(&from);
+        let heard = Heard { vector: began.clone(), partial, upto: None };
+        self.hearsay.heard.insert(from.clone(), heard);
+        self.hearsay.all.insert(from.clone(), began.clone());
+        if self.faults.makes(Fault::AdoptEverything) {
+            group.adopted.join(&began);
+        }
+        for (origin, incarnation, offset) in began.iter().filter(|(origin, ..)| **origin == from) {
+            group.adopted.advance(&position(origin, incarnation, offset));
+        }
+        self.adopt_lost(group);
+    }
+
+    /// A peer that began to give rows and has lost its disk before it finished may have left some here that no other
+    /// region has, and of which no log tells: they are given to all.
+    pub(crate) fn spread_unfinished(&mut self, group: &mut Group) {
+        let reached = self.acks.reached();
+        let ended = |(peer, life): (&RegionId, &Option<Incarnation>)| {
+            let now = reached.get(peer).and_then(|vector| vector.newest(peer));
+            (now > *life).then(|| peer.clone())
+        };
+        let ended: Vec<RegionId> = self.hearsay.unfinished.iter().filter_map(ended).collect();
+        for peer in ended {
+            self.acks.owe_rows_to_all();
+            self.hearsay.unfinished.remove(&peer);
+            self.hearsay.heard.retain(|from, heard| *from != peer || heard.upto.is_none());
+            group.facts.push((format!("{HEARING}{peer}"), Vec::new()));
+        }
+    }
+
+    /// Passes over what all other regions together do not hold, in logs that their origins have lost.
+    pub(crate) fn adopt_lost(&self, group: &mut Group) {
+        let mut furthest = PositionVector::new();
+        self.hearsay.all.values().for_each(|began| furthest.join(began));
+        let reached = self.acks.reached();
+        for (origin, incarnation, end) in furthest.beyond(&group.vector).iter() {
+            let here = group.vector.offset(origin, incarnation);
+            let own = *origin == self.me && incarnation < self.store.incarnation();
+            let member = own || reached.contains_key(origin);
+            // Whoever knows of the later life takes nothing more from the earlier one.
+            let knows =
+                |vector: &PositionVector| !member || vector.newest(origin).is_some_and(|life| life > incarnation);
+            let lost = own
+                || *origin != self.me
+                    && reached.get(origin).is_none_or(|v| knows(v) && v.offset(origin, incarnation) < end);
+            let spoke = |(peer, vector): (&RegionId, &PositionVector)| match self.hearsay.all.get(peer) {
+                Some(began) => knows(began),
+                None => vector.offset(origin, incarnation) <= here && knows(vector),
+            };
+            if lost && reached.iter().all(spoke) {
+                tracing::warn!(%origin, life = incarnation.0, from = here, upto = end,
+                    "its origin has lost this log; what no other region holds of it is lost");
+                group.adopted.advance(&position(origin, incarnation, end));
+            }
+        }
+    }
+
+    /// Whether an entry that arrives is known to be superseded.
+    pub(crate) fn is_gone(&self, group: &Group, entry: &Entry) -> Result<bool, DataError> {
+        if self.hearsay.heard.is_empty() {
+            return Ok(false);
+        }
+        let dot = &entry.sibling.version.dot;
+        let here = self.row(group, &entry.address)?;
+        let held = here.is_some_and(|row| row.siblings.iter().any(|sibling| sibling.version.dot == *dot));
+        Ok(!held && self.hearsay.is_gone(&entry.address, dot, &entry.permitted))
+    }
+
+    /// Forgets what peers said as far as this region has caught up with it.
+    pub(crate) fn forget_hearsay(&mut self, group: &mut Group) {
+        let vector = &group.vector;
+        let done =
+            self.hearsay.heard.iter().filter(|(_, heard)| heard.upto.is_none() && vector.includes(&heard.vector));
+        let done: Vec<RegionId> = done.map(|(peer, _)| peer.clone()).collect();
+        for peer in done {
+            group.facts.push((format!("{HEARD}{peer}"), Vec::new()));
+            self.hearsay.heard.remove(&peer);
+        }
+    }
+}
+
+fn position(origin: &RegionId, incarnation: Incarnation, offset: u64) -> model::version::LogPosition {
+    model::version::LogPosition { origin: origin.clone(), incarnation, offset }
+}

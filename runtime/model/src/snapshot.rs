@@ -1,0 +1,38 @@
+//! What a region gives to one that lacks more than the log still has.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::RegionId;
+use crate::record::{Address, Sibling};
+use crate::version::{Incarnation, PositionVector};
+
+/// A write as it is given away, with the regions that may hold it by its origin's plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// The write; a marker where the receiver may not hold it, and has written to its key before.
+    pub sibling: Sibling,
+    /// The regions of its scope.
+    pub permitted: BTreeSet<RegionId>,
+}
+
+/// The rows of a span of keys, as far as the receiver may hold them.
+///
+/// A key of the span that is not among `rows` has nothing that the receiver may hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPart {
+    /// How far the sender had taken over each log when the first part was read: how far the receiver is after the
+    /// last one, as far as the sender can speak for a log.
+    pub began: PositionVector,
+    /// The same just before this part was read.
+    pub vector: PositionVector,
+    /// Logs of which the sender has refused entries: that it does not hold one of those says nothing.
+    pub partial: BTreeSet<(RegionId, Incarnation)>,
+    /// The key after which the span begins; from the first key on where there is none.
+    pub after: Option<Address>,
+    /// The last key of the span; to the last key of all where there is none, and then it is the last part.
+    pub upto: Option<Address>,
+    /// Keys in stored order, each with at least one write.
+    pub rows: Vec<(Address, Vec<Given>)>,
+}

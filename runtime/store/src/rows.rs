@@ -1,0 +1,156 @@
+//! Where rows lie: by namespace and key, with a mark for those in which nothing is alive.
+
+use std::ops::Bound;
+
+use model::codec;
+use model::record::{Address, Row};
+use model::{Key, Namespace};
+
+use crate::engine::{Pairs, Space, Span, prefixed};
+use crate::{Store, StoreError};
+
+/// Between a namespace and its key: no namespace contains it, so prefixes do not collide.
+pub(crate) const SEPARATOR: u8 = 0;
+/// Before the names of rows in which nothing is alive, among the small facts.
+const DEAD: &[u8] = b"dead/";
+
+/// A row as it lies on disk, so that whoever commits it can hash the very bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRow {
+    /// The stored key.
+    pub key: Vec<u8>,
+    /// The envelope.
+    pub envelope: Vec<u8>,
+    /// Whether nothing but tombstones is in it: then it is listed by [`Store::dead_rows`].
+    pub dead: bool,
+}
+
+impl StoredRow {
+    /// The row of a key.
+    pub fn of(address: &Address, row: &Row) -> Self {
+        Self { key: row_key(address), envelope: codec::encode(row), dead: row.is_dead() }
+    }
+}
+
+/// The stored key of a row.
+pub fn row_key(address: &Address) -> Vec<u8> {
+    [address.namespace.as_str().as_bytes(), &[SEPARATOR], address.key.as_str().as_bytes()].concat()
+}
+
+pub(crate) fn parse_row_key(bytes: &[u8]) -> Option<Address> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (namespace, key) = text.split_once(char::from(SEPARATOR))?;
+    Some(Address { namespace: Namespace::new(namespace).ok()?, key: Key::new(key).ok()? })
+}
+
+fn decode_row(address: &Address, bytes: &[u8]) -> Result<Row, StoreError> {
+    codec::decode(bytes).map_err(|reason| StoreError::Corrupt { place: format!("row {address}"), reason })
+}
+
+pub(crate) fn dead_key(row_key: &[u8]) -> Vec<u8> {
+    [DEAD, row_key].concat()
+}
+
+/// The rows of a span of addresses: after the first, up to and including the last; without bounds where there are none.
+fn between(after: Option<&Address>, upto: Option<&Address>) -> Span {
+    (
+        after.map_or(Bound::Unbounded, |address| Bound::Excluded(row_key(address))),
+        upto.map_or(Bound::Unbounded, |address| Bound::Included(row_key(address))),
+    )
+}
+
+impl Store {
+    /// The stored row of a key.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where its bytes are damaged.
+    pub fn row(&self, address: &Address) -> Result<Option<Row>, StoreError> {
+        self.engine.get(Space::Rows, &row_key(address))?.map(|bytes| decode_row(address, &bytes)).transpose()
+    }
+
+    /// Up to `limit` rows of a namespace in key order, of keys that begin with `prefix` and come after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] at the first damaged row.
+    pub fn scan(
+        &self,
+        namespace: &Namespace,
+        prefix: &str,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Row)>, StoreError> {
+        let start = [namespace.as_str().as_bytes(), &[SEPARATOR], prefix.as_bytes()].concat();
+        let (mut from, to) = prefixed(&start);
+        if let Some(key) = after {
+            let after = row_key(&Address { namespace: namespace.clone(), key: key.clone() });
+            if after >= start {
+                from = Bound::Excluded(after);
+            }
+        }
+        if matches!((&from, &to), (Bound::Excluded(from), Bound::Excluded(to)) if from >= to) {
+            return Ok(Vec::new());
+        }
+        let rows = decoded(self.engine.range(Space::Rows, (from, to)), limit)?;
+        Ok(rows.into_iter().map(|(address, row)| (address.key, row)).collect())
+    }
+
+    /// Rows of all namespaces in stored order, from after `after` up to `upto`: the first of them up to about
+    /// `max_bytes` and at most `limit`, and whether there are more.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] at the first damaged row.
+    pub fn rows_between(
+        &self,
+        after: Option<&Address>,
+        upto: Option<&Address>,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<(Address, Row)>, bool), StoreError> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for pair in self.engine.range(Space::Rows, between(after, upto)) {
+            let (key, value) = pair?;
+            if found.len() >= limit || (bytes > 0 && bytes + value.len() > max_bytes) {
+                return Ok((found, true));
+            }
+            bytes += value.len();
+            let address = parse_row_key(&key).ok_or_else(|| StoreError::Key { place: "the rows".into() })?;
+            let row = decode_row(&address, &value)?;
+            found.push((address, row));
+        }
+        Ok((found, false))
+    }
+
+    /// Reads a key as [`Store::each_row`] shows it.
+    pub fn address_of(raw: &[u8]) -> Option<Address> {
+        parse_row_key(raw)
+    }
+
+    /// Up to `limit` of the rows in which nothing was alive when they were last listed, after `after`.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn dead_rows(&self, after: Option<&Address>, limit: usize) -> Result<Vec<Address>, StoreError> {
+        let (mut from, to) = prefixed(DEAD);
+        if let Some(address) = after {
+            from = Bound::Excluded(dead_key(&row_key(address)));
+        }
+        let mut found = Vec::new();
+        for pair in self.engine.range(Space::Meta, (from, to)).take(limit) {
+            let (key, _) = pair?;
+            let address = key.get(DEAD.len()..).and_then(parse_row_key);
+            found.push(address.ok_or_else(|| StoreError::Key { place: "the list of dead rows".into() })?);
+        }
+        Ok(found)
+    }
+}
+
+fn decoded(pairs: Pairs, limit: usize) -> Result<Vec<(Address, Row)>, StoreError> {
+    let mut found = Vec::new();
+    for pair in pairs.take(limit) {
+        let (key, value) = pair?;
+        let address = parse_row_key(&key).ok_or_else(|| StoreError::Key { place: "the rows".into() })?;
+        let row = decode_row(&address, &value)?;
+        found.push((address, row));
+    }
+    Ok(found)
+}

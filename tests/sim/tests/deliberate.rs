@@ -1,0 +1,37 @@
+//! Every mistake that the data plane can make on purpose is caught. What catches it is said, so that a checker that
+//! goes blind is noticed.
+
+use data::Fault;
+use sim::{Options, run};
+
+/// Seeds that are tried until the mistake shows.
+const SEEDS: u64 = 200;
+
+fn caught(mistake: Fault) -> String {
+    for seed in (1..=SEEDS).filter(|seed| !sim::KNOWN.contains(seed)) {
+        if let Err(failure) = run(seed, Options { mistake: Some(mistake), ..Options::default() }) {
+            println!("{mistake:?}: seed {seed}: {}", failure.what);
+            return failure.what;
+        }
+    }
+    panic!("{mistake:?} was not caught within {SEEDS} seeds");
+}
+
+#[test]
+fn every_mistake_is_caught() {
+    for mistake in Fault::ALL {
+        caught(mistake);
+    }
+}
+
+#[test]
+fn the_residency_checks_see_a_scope_that_is_ignored() {
+    let what = caught(Fault::IgnoreScope);
+    assert!(what.contains("may not be"), "{what}");
+}
+
+#[test]
+fn the_session_checks_see_a_context_that_is_ignored() {
+    let what = caught(Fault::IgnoreContext);
+    assert!(what.contains("client"), "{what}");
+}
