@@ -139,7 +139,7 @@ impl Client {
     async fn admin<T: DeserializeOwned>(&self, admin: SocketAddr, path: &str) -> anyhow::Result<T> {
         let reply = self.send(Method::GET, admin, path, &[], Bytes::new(), ADMIN).await?;
         if !reply.status.is_success() {
-            bail!("{admin}{path} answered {}: {}", reply.status, reply.excerpt());
+            bail!("{admin}{path} answered {}: {}", reply.status.as_u16(), reason(&reply));
         }
         serde_json::from_slice(&reply.body).with_context(|| format!("{admin}{path} did not answer as expected"))
     }
@@ -161,7 +161,7 @@ impl Client {
         let answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         match serde_json::from_value::<Vec<model::Finding>>(answer["findings"].clone()) {
             Ok(findings) if !findings.is_empty() => Ok(Err(findings)),
-            _ => bail!("{admin}{path} answered {}: {}", reply.status, reply.excerpt()),
+            _ => bail!("{admin}{path} answered {}: {}", reply.status.as_u16(), reason(&reply)),
         }
     }
 
@@ -199,7 +199,7 @@ impl Client {
         let path = if rows { "/evidence" } else { "/evidence?rows=no" };
         let reply = self.exchange(Method::GET, admin, path, &[], Bytes::new(), EVIDENCE_TIME, EVIDENCE).await?;
         if !reply.status.is_success() {
-            bail!("{admin}{path} answered {}: {}", reply.status, reply.excerpt());
+            bail!("{admin}{path} answered {}: {}", reply.status.as_u16(), reason(&reply));
         }
         net::evidence::read(&reply.body).map_err(|reason| anyhow::anyhow!("{admin}{path}: {reason}"))
     }
@@ -212,7 +212,7 @@ impl Client {
         if reply.status.is_success() {
             Ok(())
         } else {
-            bail!("{admin}/wan answered {}: {}", reply.status, reply.excerpt())
+            bail!("{admin}/wan answered {}: {}", reply.status.as_u16(), reason(&reply))
         }
     }
 
@@ -287,7 +287,7 @@ pub struct ScopeDigest {
 }
 
 /// The `detail` of a problem document (RFC 9457), else the first line, else the status.
-fn reason(reply: &Reply) -> String {
+pub fn reason(reply: &Reply) -> String {
     let detail = serde_json::from_slice::<serde_json::Value>(&reply.body).ok();
     let detail = detail.and_then(|problem| problem.get("detail")?.as_str().map(str::to_owned));
     let line = || reply.excerpt().lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);

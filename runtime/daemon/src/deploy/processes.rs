@@ -85,8 +85,14 @@ impl Deployment {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let deployment: Self =
-            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        let deployment: Self = serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "{} is damaged; end what runs by hand (`pgrep -af 'repomind-run start.*{}'`), delete this file and \
+                 deploy again",
+                path.display(),
+                std::path::absolute(state).unwrap_or_else(|_| state.to_owned()).display()
+            )
+        })?;
         if deployment.version != VERSION {
             bail!("{} has format {}; this program knows {VERSION}", path.display(), deployment.version);
         }
