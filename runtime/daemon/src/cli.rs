@@ -618,12 +618,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pki(step) => crate::pki::run(step),
         Command::Bench(args) => crate::report::bench::run(args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut <Cli as clap::CommandFactory>::command(),
-                "repomind-run",
-                &mut std::io::stdout(),
-            );
+            // The generator panics where it cannot write; memory always takes it.
+            let mut script = Vec::new();
+            let mut tree = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut tree, "repomind-run", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -60,6 +60,20 @@ pub struct Client {
     authorization: Option<HeaderValue>,
 }
 
+impl Default for Client {
+    /// A client without a token.
+    fn default() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_secs(2)));
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(256)
+            .retry_canceled_requests(false)
+            .build(connector);
+        Self { pool, authorization: None }
+    }
+}
+
 impl Client {
     /// A client with the development token of `state/pki/token`, if there is one.
     pub fn new(state: &Path) -> anyhow::Result<Self> {
@@ -74,14 +88,7 @@ impl Client {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(2)));
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(256)
-            .retry_canceled_requests(false)
-            .build(connector);
-        Ok(Self { pool, authorization })
+        Ok(Self { authorization, ..Self::default() })
     }
 
     /// Sends one request and reads the whole answer, within `deadline`.

@@ -331,13 +331,24 @@ fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "repomind-run".into())
 }
 
-/// Ends on Ctrl-C or SIGTERM.
+/// Ends when nobody waits for the command any more: on Ctrl-C, SIGTERM, a closed terminal or a closed pipe.
 pub async fn interrupted() {
+    tokio::select! {
+        () = signalled() => {}
+        () = crate::output::closed() => {}
+    }
+}
+
+/// Ends on Ctrl-C, SIGTERM or SIGHUP.
+pub async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 

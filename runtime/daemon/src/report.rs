@@ -109,7 +109,10 @@ impl Stage {
         let folder = tempfile::Builder::new().prefix("repomind-").tempdir()?;
         let place = Place { tree: tree.to_owned(), state: folder.path().join("state") };
         let deployment = crate::deploy::deploy(&place, wan, None, Duration::from_secs(60)).await?.deployment;
-        Ok(Self { client: Client::new(&place.state)?, place, deployment, ours: Some(folder) })
+        // From here on the value takes the deployment away with it.
+        let mut stage = Self { client: Client::default(), place, deployment, ours: Some(folder) };
+        stage.client = Client::new(&stage.place.state)?;
+        Ok(stage)
     }
 
     /// Runs `test` until it ends or is interrupted. Then takes our own deployment away, keeping its
@@ -119,15 +122,13 @@ impl Stage {
             result = test(&mut self) => result,
             () = crate::deploy::interrupted() => Err(anyhow::anyhow!("interrupted")),
         };
+        if self.ours.is_some() {
+            processes::stop(&self.deployment.started, Duration::from_secs(10)).await;
+        }
         match self.ours.take() {
-            Some(folder) => {
-                processes::stop(&self.deployment.started, Duration::from_secs(10)).await;
-                if result.is_err() {
-                    eprintln!("logs are kept in {}", folder.keep().display());
-                }
-            }
+            Some(folder) if result.is_err() => eprintln!("logs are kept in {}", folder.keep().display()),
             None if result.is_err() => self.mend().await?,
-            None => {}
+            _ => {}
         }
         result
     }
@@ -148,6 +149,17 @@ impl Stage {
             }
         }
         Ok(())
+    }
+}
+
+impl Drop for Stage {
+    /// Whatever way a report ends, a panic included: a deployment of our own ends with it.
+    fn drop(&mut self) {
+        if self.ours.is_some() {
+            for process in &self.deployment.started {
+                process.signal(rustix::process::Signal::KILL);
+            }
+        }
     }
 }
 

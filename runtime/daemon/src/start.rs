@@ -212,7 +212,9 @@ fn log(form: LogForm) {
     use tracing_subscriber::EnvFilter;
     let filter =
         EnvFilter::try_from_env("REPOMIND_LOG").unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A region outlives whoever reads its log: a line that cannot be written is not complained of on the same stream.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let begun = match form {
         LogForm::Pretty => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogForm::Json => lines.json().try_init(),
