@@ -14,7 +14,7 @@ use model::names::DnsName;
 use model::record::{Basis, DataClass, Purpose};
 use model::{Country, RegionId};
 
-use crate::deploy::BadConfiguration;
+use crate::deploy::{BadConfiguration, BadPolicies};
 
 /// A finding or a failed check.
 pub const FINDING: u8 = 1;
@@ -577,6 +577,10 @@ pub fn main() -> ExitCode {
             if let Some(bad) = error.downcast_ref::<BadConfiguration>() {
                 eprintln!("{bad}");
                 return ExitCode::from(USAGE);
+            }
+            if let Some(bad) = error.downcast_ref::<BadPolicies>() {
+                eprintln!("{bad}");
+                return ExitCode::from(FINDING);
             }
             eprintln!("error: {error:#}");
             ExitCode::from(NOT_RUN)

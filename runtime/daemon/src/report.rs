@@ -108,11 +108,17 @@ impl Stage {
     pub async fn own(tree: &std::path::Path, wan: WanProfile) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("repomind-").tempdir()?;
         let place = Place { tree: tree.to_owned(), state: folder.path().join("state") };
-        let deployment = crate::deploy::deploy(&place, wan, None, Duration::from_secs(60)).await?.deployment;
+        let deployed = crate::deploy::deploy(&place, wan, None, Duration::from_secs(60)).await;
+        let deployment = deployed.map_err(cannot_measure)?.deployment;
         // From here on the value takes the deployment away with it.
         let mut stage = Self { client: Client::default(), place, deployment, ours: Some(folder) };
         stage.client = Client::new(&stage.place.state)?;
         Ok(stage)
+    }
+
+    /// Whether the deployment was there before, and stays.
+    pub const fn is_borrowed(&self) -> bool {
+        self.ours.is_none()
     }
 
     /// Runs `test` until it ends or is interrupted. Then takes our own deployment away, keeping its
@@ -149,6 +155,14 @@ impl Stage {
             }
         }
         Ok(())
+    }
+}
+
+/// Policies that are refused are no finding of a report: it could not be run.
+fn cannot_measure(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<crate::deploy::BadPolicies>() {
+        Ok(bad) => anyhow::anyhow!("a deployment of its own could not be started\n{bad}"),
+        Err(other) => other,
     }
 }
 

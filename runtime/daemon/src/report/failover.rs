@@ -109,6 +109,11 @@ async fn drill(stage: &mut Stage, args: &FailoverArgs) -> anyhow::Result<(Measur
     if survivors.len() < 2 {
         bail!("the drill needs three regions: with two, no write can reach two regions while one is dead");
     }
+    // A `deploy` meanwhile would start what is killed here.
+    let _lock = match stage.is_borrowed() {
+        true => Some(crate::deploy::state::Lock::take(&stage.place.state, "drill failover")?),
+        false => None,
+    };
     let mut measured = Measured { killed: victim.to_string(), ..Measured::default() };
     let mut notes = Vec::new();
     let writers = writers(stage)?;
