@@ -181,6 +181,20 @@ impl Client {
         }
     }
 
+    /// Whether the region at `admin` is of another deployment: it answers, and the token that was made with our keys is
+    /// not valid there. Nothing where that cannot be told: without an answer, or without a token to show.
+    pub async fn is_stranger(&self, admin: SocketAddr) -> Option<bool> {
+        self.authorization.as_ref()?;
+        let reply = self.send(Method::GET, admin, "/ledger", &[], Bytes::new(), ADMIN).await.ok()?;
+        // A token of ours that has expired is refused as well, and says so.
+        Some(reply.status == StatusCode::UNAUTHORIZED && !reason(&reply).contains("expired"))
+    }
+
+    /// Whether there is a token to show.
+    pub const fn has_token(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     /// `/status`.
     pub async fn status(&self, admin: SocketAddr) -> anyhow::Result<RegionStatus> {
         self.admin(admin, "/status").await

@@ -65,6 +65,7 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("{}", crate::status::table(&status));
+    crate::status::notes(&status).iter().for_each(|note| println!("{note}"));
     match outcome.fresh.len() {
         0 => println!("everything was running already: nothing was changed"),
         count => println!("{count} processes started in {:.1} s", began.elapsed().as_secs_f64()),

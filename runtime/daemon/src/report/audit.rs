@@ -12,7 +12,7 @@ mod sample;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use compliance::audit::{Check, Inputs, Report, audit, render};
 use model::RegionId;
 use serde::Serialize;
@@ -69,7 +69,7 @@ async fn running(place: &Place) -> anyhow::Result<Option<Deployment>> {
     if !place.state.join("pki").join("token").exists() {
         return Ok(None);
     }
-    let (deployment, client) = (crate::status::at(place)?, Client::new(&place.state)?);
+    let (deployment, client) = (crate::status::look(place)?.0, Client::new(&place.state)?);
     for addresses in deployment.regions.values() {
         if client.ledger(addresses.admin).await.is_ok() {
             return Ok(Some(deployment));
@@ -159,6 +159,11 @@ impl LedgerReport {
 pub async fn verify_ledger(args: VerifyLedgerArgs) -> anyhow::Result<ExitCode> {
     let deployment = crate::status::at(&args.place)?;
     let client = Client::new(&args.place.state)?;
+    let admins = deployment.regions.iter().map(|(region, addresses)| (region, addresses.admin));
+    let strangers = crate::status::strangers(&client, admins).await;
+    if !strangers.is_empty() {
+        bail!("{}", crate::status::other_deployment(&strangers, &args.place));
+    }
     // No rows are judged, so it does not matter by which rulings.
     let gathered = gather::gather(&client, &deployment, &args.place.state, false).await?;
     let plan = model::residency::ResidencyPlan::default();
