@@ -82,7 +82,7 @@ async fn of_our_own(place: &Place) -> anyhow::Result<Report> {
     eprintln!("no running deployment: starting one of its own, with a made-up data set");
     let stage = Stage::own(&place.tree, WanProfile::Realistic).await?;
     stage
-        .run(async move |stage| {
+        .run(&mut Vec::new(), async move |stage| {
             let sample::Stored { stored, refused } = sample::write(stage).await?;
             eprintln!("{stored} made-up records stored, {refused} refused everywhere by the policies");
             sample::settled(stage).await?;
