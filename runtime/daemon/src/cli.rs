@@ -484,6 +484,10 @@ pub struct AuditArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
+    /// Audit a deployment of its own with made-up data, although there is data of another one that does not run. Done
+    /// without being asked where there is neither a deployment nor data of one.
+    #[arg(long)]
+    pub synthetic: bool,
     /// How the report is written.
     #[arg(long, value_enum, default_value = "text")]
     pub format: ReportForm,

@@ -102,6 +102,11 @@ impl Deployment {
         Ok(Some(deployment))
     }
 
+    /// Whether there is a record in `state`, readable or not.
+    pub fn recorded(state: &Path) -> bool {
+        state.join(FILE).exists()
+    }
+
     /// Writes the record: a new file that then takes the old one's place.
     pub fn write(&self, state: &Path) -> anyhow::Result<()> {
         let path = state.join(FILE);
