@@ -40,45 +40,45 @@ help: ## Show the targets.
 build: ## Compile the binary.
 ifeq ($(origin REPOMIND),file)
 ifeq ($(PROFILE),dev)
-	$(CARGO) build --quiet --locked --workspace --all-targets --target-dir $(CARGO_TARGET_DIR)
+	@$(CARGO) build --quiet --locked --workspace --all-targets --target-dir $(CARGO_TARGET_DIR)
 else
-	$(CARGO) build --quiet --locked --profile $(PROFILE) -p repomind-run --target-dir $(CARGO_TARGET_DIR)
+	@$(CARGO) build --quiet --locked --profile $(PROFILE) -p repomind-run --target-dir $(CARGO_TARGET_DIR)
 endif
 endif
 
 deploy-multi-region: build ## Start every region on this machine and wait until all serve.
-	$(REPOMIND) deploy $(PLACE) --wan $(WAN) $(FLAGS)
+	@$(REPOMIND) deploy $(PLACE) --wan $(WAN) $(FLAGS)
 
 destroy: build ## Stop what deploy-multi-region started (FLAGS=--purge deletes its data too).
-	$(REPOMIND) destroy $(PLACE) $(FLAGS)
+	@$(REPOMIND) destroy $(PLACE) $(FLAGS)
 
 status: build ## Show health, round trips, lag and policy generation of every region.
-	$(REPOMIND) status $(PLACE) $(FLAGS)
+	@$(REPOMIND) status $(PLACE) $(FLAGS)
 
 check: build ## Check regions and policies of the tree, their own tests included, and start nothing.
-	$(REPOMIND) check --tree $(TREE) $(FLAGS)
+	@$(REPOMIND) check --tree $(TREE) $(FLAGS)
 
 test-failover: build ## Kill the primary region under load; measure detection, rerouting, recovery, loss.
-	$(REPOMIND) drill failover $(PLACE) $(FLAGS)
+	@$(REPOMIND) drill failover $(PLACE) $(FLAGS)
 
 verify-replication: build ## Write everywhere, with conflicts and a cut link; show that the regions agree.
-	$(REPOMIND) verify replication $(PLACE) $(FLAGS)
+	@$(REPOMIND) verify replication $(PLACE) $(FLAGS)
 
 audit-compliance: build ## Read what each region stores and judge where it lies.
-	$(REPOMIND) audit $(PLACE) $(FLAGS)
+	@$(REPOMIND) audit $(PLACE) $(FLAGS)
 
 load-test: build ## Send RATE requests a second for SECONDS seconds.
-	$(REPOMIND) load-test $(PLACE) --rate $(RATE) --seconds $(SECONDS) $(FLAGS)
+	@$(REPOMIND) load-test $(PLACE) --rate $(RATE) --seconds $(SECONDS) $(FLAGS)
 
 bench: ## Measure throughput, latency, lag and saves, optimised, beside floors from the same run.
-	$(MAKE) --no-print-directory PROFILE=release build
-	$(CARGO_TARGET_DIR)/release/repomind-run bench --tree $(TREE) $(FLAGS)
+	@$(MAKE) --no-print-directory PROFILE=release build
+	@$(CARGO_TARGET_DIR)/release/repomind-run bench --tree $(TREE) $(FLAGS)
 
 sim: ## Run SEEDS simulations of replication under faults, optimised; a failing seed is printed with its replay.
 	$(CARGO) run --quiet --locked --release -p sim --target-dir $(CARGO_TARGET_DIR) -- --seeds $(SEEDS) $(FLAGS)
 
 repl: build ## Ask a running region Scheme questions (FLAGS="--region eu-west").
-	$(REPOMIND) repl $(PLACE) $(FLAGS)
+	@$(REPOMIND) repl $(PLACE) $(FLAGS)
 
 lint: ## Formatting and clippy, warnings refused.
 	$(CARGO) fmt --all --check

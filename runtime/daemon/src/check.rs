@@ -1,7 +1,10 @@
 //! `repomind-run check`: everything that could be wrong in a tree, without starting it.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use model::question::Declarations;
+use model::region::Regions;
 use model::{ByteCount, Finding, Millis};
 use policy::{HostLimits, PolicyHost};
 
@@ -14,21 +17,14 @@ use crate::cli::{CheckArgs, FINDING, USAGE};
 pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut findings = Vec::new();
     let regions = config::load(&args.tree).map_err(|found| findings.extend(found)).ok();
-    let tree = crate::start::watch::read_tree(&args.tree).map_err(|found| findings.extend(found)).ok();
     let (mut tests, mut warnings) = (0, Vec::new());
-    if let (Some(regions), Some(tree)) = (&regions, tree) {
-        let host = PolicyHost::start(
-            &std::env::current_exe()?,
-            crate::embedded::library(),
-            HostLimits { load: Millis(10_000), question: Millis(2_000), memory: ByteCount(512 << 20) },
-        )?;
-        let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
-        let facts = routing::facts(regions, &regions.primary, &tracker, &routing::classes());
-        match host.load(tree, facts).await {
-            Ok((_, declarations)) => (tests, warnings) = (declarations.tests_passed, declarations.warnings),
+    match &regions {
+        Some(regions) => match policies(&args.tree, regions).await? {
+            Ok(declarations) => (tests, warnings) = (declarations.tests_passed, declarations.warnings),
             Err(found) => findings.extend(found),
-        }
-        host.shutdown();
+        },
+        // The policies cannot be loaded without regions, but a file that is not there can be named.
+        None => findings.extend(crate::start::watch::read_tree(&args.tree).err().unwrap_or_default()),
     }
     let regions = regions.map_or(0, |regions| regions.by_id.len());
     if args.json {
@@ -46,6 +42,27 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         (false, 0) => ExitCode::from(USAGE),
         (false, _) => ExitCode::from(FINDING),
     })
+}
+
+/// Loads the policies of a tree, their own tests included: what they declare, or all that is wrong with them.
+///
+/// # Errors
+/// Where the policy host cannot be started.
+pub async fn policies(tree: &Path, regions: &Regions) -> anyhow::Result<Result<Declarations, Vec<Finding>>> {
+    let tree = match crate::start::watch::read_tree(tree) {
+        Ok(tree) => tree,
+        Err(findings) => return Ok(Err(findings)),
+    };
+    let host = PolicyHost::start(
+        &std::env::current_exe()?,
+        crate::embedded::library(),
+        HostLimits { load: Millis(10_000), question: Millis(2_000), memory: ByteCount(512 << 20) },
+    )?;
+    let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
+    let facts = routing::facts(regions, &regions.primary, &tracker, &routing::classes());
+    let loaded = host.load(tree, facts).await.map(|(_, declarations)| declarations);
+    host.shutdown();
+    Ok(loaded)
 }
 
 fn say(findings: &[Finding], warnings: &[Finding], regions: usize, tests: u32) {

@@ -14,7 +14,7 @@ use model::names::DnsName;
 use model::record::{Basis, DataClass, Purpose};
 use model::{Country, RegionId};
 
-use crate::deploy::BadConfiguration;
+use crate::deploy::{BadConfiguration, BadPolicies};
 
 /// A finding or a failed check.
 pub const FINDING: u8 = 1;
@@ -484,6 +484,10 @@ pub struct AuditArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
+    /// Audit a deployment of its own with made-up data, although there is data of another one that does not run. Done
+    /// without being asked where there is neither a deployment nor data of one.
+    #[arg(long)]
+    pub synthetic: bool,
     /// How the report is written.
     #[arg(long, value_enum, default_value = "text")]
     pub format: ReportForm,
@@ -578,6 +582,10 @@ pub fn main() -> ExitCode {
                 eprintln!("{bad}");
                 return ExitCode::from(USAGE);
             }
+            if let Some(bad) = error.downcast_ref::<BadPolicies>() {
+                eprintln!("{bad}");
+                return ExitCode::from(FINDING);
+            }
             eprintln!("error: {error:#}");
             ExitCode::from(NOT_RUN)
         }
@@ -618,12 +626,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pki(step) => crate::pki::run(step),
         Command::Bench(args) => crate::report::bench::run(args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut <Cli as clap::CommandFactory>::command(),
-                "repomind-run",
-                &mut std::io::stdout(),
-            );
+            // The generator panics where it cannot write; memory always takes it.
+            let mut script = Vec::new();
+            let mut tree = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(shell, &mut tree, "repomind-run", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -60,6 +60,20 @@ pub struct Client {
     authorization: Option<HeaderValue>,
 }
 
+impl Default for Client {
+    /// A client without a token.
+    fn default() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_secs(2)));
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_max_idle_per_host(256)
+            .retry_canceled_requests(false)
+            .build(connector);
+        Self { pool, authorization: None }
+    }
+}
+
 impl Client {
     /// A client with the development token of `state/pki/token`, if there is one.
     pub fn new(state: &Path) -> anyhow::Result<Self> {
@@ -74,14 +88,7 @@ impl Client {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(2)));
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(256)
-            .retry_canceled_requests(false)
-            .build(connector);
-        Ok(Self { pool, authorization })
+        Ok(Self { authorization, ..Self::default() })
     }
 
     /// Sends one request and reads the whole answer, within `deadline`.
@@ -139,7 +146,7 @@ impl Client {
     async fn admin<T: DeserializeOwned>(&self, admin: SocketAddr, path: &str) -> anyhow::Result<T> {
         let reply = self.send(Method::GET, admin, path, &[], Bytes::new(), ADMIN).await?;
         if !reply.status.is_success() {
-            bail!("{admin}{path} answered {}: {}", reply.status, reply.excerpt());
+            bail!("{admin}{path} answered {}: {}", reply.status.as_u16(), reason(&reply));
         }
         serde_json::from_slice(&reply.body).with_context(|| format!("{admin}{path} did not answer as expected"))
     }
@@ -161,7 +168,7 @@ impl Client {
         let answer: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         match serde_json::from_value::<Vec<model::Finding>>(answer["findings"].clone()) {
             Ok(findings) if !findings.is_empty() => Ok(Err(findings)),
-            _ => bail!("{admin}{path} answered {}: {}", reply.status, reply.excerpt()),
+            _ => bail!("{admin}{path} answered {}: {}", reply.status.as_u16(), reason(&reply)),
         }
     }
 
@@ -172,6 +179,20 @@ impl Client {
             Ok(reply) => Err(reason(&reply)),
             Err(_) => Err("not listening yet".into()),
         }
+    }
+
+    /// Whether the region at `admin` is of another deployment: it answers, and the token that was made with our keys is
+    /// not valid there. Nothing where that cannot be told: without an answer, or without a token to show.
+    pub async fn is_stranger(&self, admin: SocketAddr) -> Option<bool> {
+        self.authorization.as_ref()?;
+        let reply = self.send(Method::GET, admin, "/ledger", &[], Bytes::new(), ADMIN).await.ok()?;
+        // A token of ours that has expired is refused as well, and says so.
+        Some(reply.status == StatusCode::UNAUTHORIZED && !reason(&reply).contains("expired"))
+    }
+
+    /// Whether there is a token to show.
+    pub const fn has_token(&self) -> bool {
+        self.authorization.is_some()
     }
 
     /// `/status`.
@@ -199,7 +220,7 @@ impl Client {
         let path = if rows { "/evidence" } else { "/evidence?rows=no" };
         let reply = self.exchange(Method::GET, admin, path, &[], Bytes::new(), EVIDENCE_TIME, EVIDENCE).await?;
         if !reply.status.is_success() {
-            bail!("{admin}{path} answered {}: {}", reply.status, reply.excerpt());
+            bail!("{admin}{path} answered {}: {}", reply.status.as_u16(), reason(&reply));
         }
         net::evidence::read(&reply.body).map_err(|reason| anyhow::anyhow!("{admin}{path}: {reason}"))
     }
@@ -212,7 +233,7 @@ impl Client {
         if reply.status.is_success() {
             Ok(())
         } else {
-            bail!("{admin}/wan answered {}: {}", reply.status, reply.excerpt())
+            bail!("{admin}/wan answered {}: {}", reply.status.as_u16(), reason(&reply))
         }
     }
 
@@ -287,7 +308,7 @@ pub struct ScopeDigest {
 }
 
 /// The `detail` of a problem document (RFC 9457), else the first line, else the status.
-fn reason(reply: &Reply) -> String {
+pub fn reason(reply: &Reply) -> String {
     let detail = serde_json::from_slice::<serde_json::Value>(&reply.body).ok();
     let detail = detail.and_then(|problem| problem.get("detail")?.as_str().map(str::to_owned));
     let line = || reply.excerpt().lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);

@@ -9,6 +9,7 @@
 pub mod identity;
 pub mod processes;
 mod progress;
+pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -36,6 +37,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[error("{}", .0.iter().map(|finding| finding.render(false)).collect::<Vec<_>>().join("\n\n"))]
 pub struct BadConfiguration(pub Vec<Finding>);
 
+/// The tree's policies were refused: what `check` calls a finding.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadPolicies(String);
+
 /// What a deployment did.
 pub struct Outcome {
     /// The deployment as it is now.
@@ -50,6 +56,7 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
         return dry_run(&args);
     }
     let began = Instant::now();
+    state::private_files();
     let outcome = deploy(&args.place, args.wan, args.first_port, Duration::from_secs(args.timeout)).await?;
     let client = Client::new(&args.place.state)?;
     let status = crate::status::gather(&client, &outcome.deployment.admins(), &outcome.deployment.primary).await;
@@ -58,6 +65,7 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     println!("{}", crate::status::table(&status));
+    crate::status::notes(&status).iter().for_each(|note| println!("{note}"));
     match outcome.fresh.len() {
         0 => println!("everything was running already: nothing was changed"),
         count => println!("{count} processes started in {:.1} s", began.elapsed().as_secs_f64()),
@@ -74,34 +82,102 @@ pub async fn deploy(
     timeout: Duration,
 ) -> anyhow::Result<Outcome> {
     let (regions, first_port) = regions(&place.tree, first_port)?;
-    std::fs::create_dir_all(&place.state).with_context(|| format!("cannot make {}", place.state.display()))?;
+    let lock = state::Lock::take(&place.state, "deploy")?;
     let place = Place { tree: absolute(&place.tree)?, state: absolute(&place.state)? };
-    let mut deployment = Deployment::new(place.tree.clone(), &regions);
+    let outcome = locked(&place, &regions, wan, first_port, timeout).await;
+    if outcome.is_err() {
+        lock.undo();
+    }
+    outcome
+}
+
+async fn locked(
+    place: &Place,
+    regions: &Regions,
+    wan: WanProfile,
+    first_port: Option<u16>,
+    timeout: Duration,
+) -> anyhow::Result<Outcome> {
+    let mut deployment = Deployment::new(place.tree.clone(), regions);
     if let Some(earlier) = Deployment::read(&place.state)? {
-        let (still, ended): (Vec<Started>, Vec<Started>) = earlier.started.into_iter().partition(Started::runs);
+        let (still, ended): (Vec<Started>, Vec<Started>) = earlier.started.iter().cloned().partition(Started::runs);
         // One that was killed a moment ago still holds its ports.
         processes::gone(&ended, PATIENCE).await;
-        if !still.is_empty() && (earlier.tree != place.tree || earlier.regions != deployment.regions) {
-            bail!(
-                "{} holds a running deployment of other regions or another tree ({}); run `repomind-run destroy` first",
-                place.state.display(),
-                earlier.tree.display()
-            );
+        if !still.is_empty() {
+            same(&earlier, &deployment, &place.state)?;
         }
         deployment.started = still;
     }
-    let wanted: Vec<(Role, &Region, Vec<String>)> = plan(&place, &regions, wan, first_port)?
+    let wanted: Vec<(Role, &Region, Vec<String>)> = plan(place, regions, wan, first_port)?
         .into_iter()
         .filter(|(role, region, _)| deployment.running(*role, &region.id).is_none())
         .collect();
-    ports_free(&regions, &wanted)?;
-    if identity::ensure(&place.state, &regions)? {
+    if !wanted.is_empty() {
+        policies_good(place, regions).await?;
+    }
+    ports_free(regions, &wanted)?;
+    if identity::ensure(&place.state, regions)? {
         eprintln!(
             "made a certificate authority, certificates and a development token in {}",
             place.state.join("pki").display()
         );
     }
+    start(place, deployment, wanted, timeout).await
+}
 
+/// Refuses to add to a deployment that runs something else, and says what is different.
+fn same(earlier: &Deployment, wanted: &Deployment, state: &Path) -> anyhow::Result<()> {
+    let first_port = |deployment: &Deployment| {
+        let daemon = deployment.started.iter().find(|process| process.role == Role::Daemon)?;
+        let at = daemon.command.iter().position(|word| word == "--first-port")?;
+        daemon.command.get(at + 1).cloned()
+    };
+    let names = |deployment: &Deployment| deployment.regions.keys().cloned().collect::<BTreeSet<_>>();
+    let difference = if earlier.tree != wanted.tree {
+        format!("of another tree, {}", earlier.tree.display())
+    } else if names(earlier) != names(wanted) {
+        let all: Vec<String> = names(earlier).iter().map(ToString::to_string).collect();
+        format!("of other regions: {}", all.join(", "))
+    } else if earlier.regions == wanted.regions {
+        return Ok(());
+    } else if let Some(port) = first_port(earlier) {
+        format!("at other ports: it was started with `--first-port {port}`")
+    } else {
+        let moved = earlier.regions.iter().filter(|(id, at)| wanted.regions.get(*id) != Some(*at));
+        let moved: Vec<String> =
+            moved.map(|(id, at)| format!("{id} runs at {}, not {}", at.gateway, wanted.regions[id].gateway)).collect();
+        format!("at other addresses: {}", moved.join(", "))
+    };
+    bail!(
+        "{} holds a running deployment {difference}; deploy it as it was started, or run `repomind-run destroy` first",
+        state.display()
+    )
+}
+
+/// Checks the policies as `check` does, before anything starts. Where a generation is kept from before, regions come up
+/// with it whatever the files say, so that bad files are then no more than worth a word.
+async fn policies_good(place: &Place, regions: &Regions) -> anyhow::Result<()> {
+    let findings = crate::check::policies(&place.tree, regions).await?.err().unwrap_or_default();
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let all: Vec<String> = findings.iter().map(|finding| finding.render(colour)).collect();
+    let (all, count) = (all.join("\n\n"), findings.len());
+    if crate::start::history(&place.state, &regions.primary).newest().is_none() {
+        return Err(BadPolicies(format!("{all}\n\n{count} finding(s) in the policies: nothing was started")).into());
+    }
+    eprintln!("{all}\n\n{count} finding(s) in the policies: the last good generation stays in force");
+    Ok(())
+}
+
+/// Starts `wanted` and waits until all regions serve; stops what it started when that fails.
+async fn start(
+    place: &Place,
+    mut deployment: Deployment,
+    wanted: Vec<(Role, &Region, Vec<String>)>,
+    timeout: Duration,
+) -> anyhow::Result<Outcome> {
     let mut fresh = Vec::new();
     let work = async {
         for (role, region, command) in wanted {
@@ -149,7 +225,11 @@ pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -
                 bail!("{region} ended while starting; {} says:\n{}", dead.log.display(), dead.last_words(15));
             }
             match not_serving(&client, addresses.admin, deployment).await {
-                Some(reason) => {
+                Some(Waits { refused: Some(errors), .. }) if *region == deployment.primary => {
+                    progress.finish();
+                    return Err(BadPolicies(format!("{region} refuses the policies of its tree:\n  {errors}")).into());
+                }
+                Some(Waits { reason, .. }) => {
                     progress.step(region, &reason);
                     waiting.insert(region);
                     why.insert(region, reason);
@@ -175,13 +255,29 @@ pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -
     }
 }
 
-async fn not_serving(client: &Client, admin: SocketAddr, deployment: &Deployment) -> Option<String> {
-    if let Err(reason) = client.ready(admin).await {
-        return Some(reason);
-    }
-    let status = match client.status(admin).await {
-        Ok(status) => status,
-        Err(error) => return Some(format!("{error:#}")),
+/// Why a region is waited for.
+struct Waits {
+    reason: String,
+    /// The files on disk were judged and refused, and none are in force: waiting changes nothing.
+    refused: Option<String>,
+}
+
+async fn not_serving(client: &Client, admin: SocketAddr, deployment: &Deployment) -> Option<Waits> {
+    let because = |reason: String| Some(Waits { reason, refused: None });
+    let unready = client.ready(admin).await.err();
+    let status = match (client.status(admin).await, unready) {
+        (Ok(status), None) => status,
+        (Ok(status), Some(reason)) => {
+            // Those that name no policy file are about a machine with too much to do; they are tried again.
+            let of_files = |error: &&String| error.split(':').next().is_some_and(|file| file.ends_with(".scm"));
+            let refused: Vec<&str> = status.policy_errors.iter().filter(of_files).map(String::as_str).collect();
+            return Some(Waits {
+                reason: status.policy_errors.first().map_or(reason.clone(), |error| format!("{reason} ({error})")),
+                refused: (status.generation == 0 && !refused.is_empty()).then(|| refused.join("\n  ")),
+            });
+        }
+        (Err(_), Some(reason)) => return because(reason),
+        (Err(error), None) => return because(format!("{error:#}")),
     };
     let others = deployment.regions.keys().filter(|id| **id != status.id);
     let unseen: Vec<String> = others
@@ -189,7 +285,7 @@ async fn not_serving(client: &Client, admin: SocketAddr, deployment: &Deployment
         .filter(|(_, state)| *state != RegionState::Ready)
         .map(|(id, state)| format!("{id} ({})", state.name()))
         .collect();
-    if unseen.is_empty() { None } else { Some(format!("waits for {}", unseen.join(", "))) }
+    if unseen.is_empty() { None } else { because(format!("waits for {}", unseen.join(", "))) }
 }
 
 /// Every process that a deployment consists of, services first.
@@ -331,13 +427,24 @@ fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "repomind-run".into())
 }
 
-/// Ends on Ctrl-C or SIGTERM.
+/// Ends when nobody waits for the command any more: on Ctrl-C, SIGTERM, a closed terminal or a closed pipe.
 pub async fn interrupted() {
+    tokio::select! {
+        () = signalled() => {}
+        () = crate::output::closed() => {}
+    }
+}
+
+/// Ends on Ctrl-C, SIGTERM or SIGHUP.
+pub async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let (Ok(mut terminate), Ok(mut hangup)) = (signal(SignalKind::terminate()), signal(SignalKind::hangup())) else {
+        return std::future::pending().await;
+    };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 

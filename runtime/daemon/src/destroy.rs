@@ -7,13 +7,13 @@ use anyhow::{Context, bail};
 
 use crate::cli::DestroyArgs;
 use crate::deploy::processes::{self, Deployment, Started};
-
-/// What marks a directory as one of ours, so that `--purge` never deletes another.
-const MARKS: &[&str] = &["deploy.json", "pki"];
+use crate::deploy::state::{self, Lock, MARKS};
 
 /// `repomind-run destroy`.
 pub async fn run(args: DestroyArgs) -> anyhow::Result<ExitCode> {
     let state = &args.place.state;
+    // Nothing is made where nothing is: there is nothing to destroy either.
+    let _lock = state::is_ours(state).then(|| Lock::take(state, "destroy")).transpose()?;
     let recorded = Deployment::read(state)?.map(|deployment| deployment.started).unwrap_or_default();
     let (running, ended): (Vec<Started>, Vec<Started>) = recorded.into_iter().partition(Started::runs);
     for process in &ended {
@@ -29,8 +29,9 @@ pub async fn run(args: DestroyArgs) -> anyhow::Result<ExitCode> {
         (count, killed) => println!("{count} processes stopped, {killed} of them killed after {} s", args.timeout),
     }
     if args.purge {
-        if !MARKS.iter().any(|mark| state.join(mark).exists()) {
-            if state.exists() {
+        if !state::is_ours(state) {
+            // An empty directory is taken too: it can hold nothing of anybody's.
+            if state.exists() && std::fs::remove_dir(state).is_err() {
                 bail!(
                     "{} does not look like a state directory: neither {} is in it",
                     state.display(),

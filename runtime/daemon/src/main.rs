@@ -6,6 +6,9 @@
 
 #![allow(unreachable_pub)]
 
+#[macro_use]
+mod output;
+
 mod api;
 mod check;
 mod cli;
@@ -34,5 +37,5 @@ fn main() -> ExitCode {
         // Before any thread exists: the child puts itself into its cage.
         ::policy::child_main(&arguments.collect::<Vec<_>>());
     }
-    cli::main()
+    output::exit_code(cli::main())
 }

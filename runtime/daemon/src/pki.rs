@@ -149,6 +149,12 @@ fn bundle(files: &[PathBuf], to: &Path) -> anyhow::Result<()> {
 
 fn status(dir: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let now = SystemTime::now();
+    if !dir.is_dir() {
+        bail!(
+            "there is no {}; make keys with `repomind-run pki init`, or name their directory with --dir",
+            dir.display()
+        );
+    }
     let all: Vec<(String, u64)> = net::pki::expiries(dir)?
         .into_iter()
         .map(|expiry| {

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
+use anyhow::bail;
 use clap::Subcommand;
 use comfy_table::{Cell, Table, presets};
 use model::Finding;
@@ -70,7 +71,7 @@ pub enum Policy {
         /// The generation to bring back.
         generation: u64,
         /// Why; kept with the generation.
-        #[arg(long)]
+        #[arg(long, value_parser = why)]
         reason: String,
         /// Also where that changes more than the bounds of a change allow.
         #[arg(long)]
@@ -84,7 +85,7 @@ pub enum Policy {
         /// The tree with the policies.
         dir: PathBuf,
         /// Why; kept with the generation.
-        #[arg(long)]
+        #[arg(long, value_parser = why)]
         reason: String,
         /// Also where that changes more than the bounds of a change allow.
         #[arg(long)]
@@ -139,6 +140,11 @@ impl Primary {
     }
 
     async fn tree(&self, generation: u64) -> anyhow::Result<PolicyTree> {
+        let kept: Vec<u64> = self.history().await?.iter().map(|info| info.generation).collect();
+        if !kept.contains(&generation) {
+            let all: Vec<String> = kept.iter().map(ToString::to_string).collect();
+            bail!("generation {generation} is not kept; there are {} (`repomind-run policy history`)", all.join(", "));
+        }
         self.client.get_admin(self.admin, &format!("/policy/tree?generation={generation}")).await
     }
 
@@ -216,6 +222,14 @@ impl Primary {
         body: &impl Serialize,
     ) -> anyhow::Result<Result<T, Vec<Finding>>> {
         self.client.post(self.admin, path, body, PATIENCE).await
+    }
+}
+
+/// A reason that says something.
+fn why(text: &str) -> Result<String, &'static str> {
+    match text.trim() {
+        "" => Err("say why: the reason is kept with the generation, and the next person reads it"),
+        text => Ok(text.to_owned()),
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! Forms run in a scratch child on a snapshot of the region's facts: nothing
 //! typed here can stop or slow it. A form may span lines; it is sent when its
-//! brackets close.
+//! brackets close. What was defined stays defined for the session, and ctrl-C
+//! gives up an evaluation that takes too long.
 
+mod definitions;
 mod typing;
 
 use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use definitions::Definitions;
 use policy::reference::{self, Entry};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
@@ -25,27 +28,64 @@ use crate::start::repl::{Ask, Reply};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Session {
-    lines: BufReader<UnixStream>,
-    /// Definitions that later forms may use.
+    socket: PathBuf,
+    stream: UnixStream,
+    /// What was defined at earlier prompts. Each input is evaluated in a child of its own, which is told of them.
+    defined: Definitions,
+    /// A file of definitions that later forms may use.
     loaded: Option<String>,
 }
 
 impl Session {
     fn open(socket: &Path) -> anyhow::Result<Self> {
-        let stream = UnixStream::connect(socket)
-            .with_context(|| format!("no region listens on {}; is it deployed?", socket.display()))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self { lines: BufReader::new(stream), loaded: None })
+        Ok(Self { socket: socket.to_owned(), stream: connect(socket)?, defined: Definitions::default(), loaded: None })
     }
 
     fn ask(&mut self, source: &str) -> anyhow::Result<Reply> {
-        let mut line = serde_json::to_vec(&Ask { source: source.to_owned(), loaded: self.loaded.clone() })?;
+        let ask = Ask { earlier: self.defined.forms(), source: source.to_owned(), loaded: self.loaded.clone() };
+        let mut line = serde_json::to_vec(&ask)?;
         line.push(b'\n');
-        self.lines.get_mut().write_all(&line)?;
-        let mut answer = String::new();
-        self.lines.read_line(&mut answer).context("the region gave no answer")?;
-        serde_json::from_str(&answer).context("the region closed the session")
+        self.stream.write_all(&line)?;
+        let Some(answer) = answer(&self.stream)? else {
+            // The region gives an evaluation up when whoever asked hangs up.
+            self.stream = connect(&self.socket)?;
+            return Ok(Reply::Errors(vec!["cancelled".to_owned()]));
+        };
+        let reply: Reply = serde_json::from_str(&answer).context("the region closed the session")?;
+        if matches!(reply, Reply::Value(_)) && !self.defined.add(source) {
+            eprintln!("more is defined than is kept for later prompts: the oldest is forgotten");
+        }
+        Ok(reply)
     }
+}
+
+fn connect(socket: &Path) -> anyhow::Result<UnixStream> {
+    let stream = UnixStream::connect(socket)
+        .with_context(|| format!("no region listens on {}; is it deployed?", socket.display()))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// The next line from the region; nothing when ctrl-C came first. A script is simply ended by it.
+fn answer(stream: &UnixStream) -> anyhow::Result<Option<String>> {
+    let mut lines = BufReader::new(stream.try_clone()?);
+    let mut read = move || {
+        let mut answer = String::new();
+        lines.read_line(&mut answer).context("the region gave no answer").map(|_| answer)
+    };
+    if !std::io::stdin().is_terminal() {
+        return read().map(Some);
+    }
+    let reading = tokio::task::spawn_blocking(read);
+    tokio::runtime::Handle::current().block_on(async {
+        tokio::select! {
+            answer = reading => answer?.map(Some),
+            _ = tokio::signal::ctrl_c() => {
+                stream.shutdown(std::net::Shutdown::Both)?;
+                Ok(None)
+            }
+        }
+    })
 }
 
 /// Evaluates `--eval` forms and stops, or reads forms until end of input.

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod bench;
 mod bench_policy;
 pub mod failover;
+mod leavings;
 pub mod load;
 pub mod replication;
 mod traffic;
@@ -86,16 +87,20 @@ pub struct Stage {
     /// A client with its token.
     pub client: Client,
     ours: Option<tempfile::TempDir>,
+    /// Where the test writes; what it wrote is taken away again where the deployment is not ours.
+    namespaces: &'static [&'static str],
 }
 
 impl Stage {
-    /// Takes the deployment of `place` if all its regions run, else deploys into a private state directory.
-    pub async fn enter(place: &Place) -> anyhow::Result<Self> {
+    /// Takes the deployment of `place` if all its regions run, else deploys into a private state directory. The test
+    /// will write into `namespaces`, under keys that begin with [`run_id`].
+    pub async fn enter(place: &Place, namespaces: &'static [&'static str]) -> anyhow::Result<Self> {
         let timeout = Duration::from_secs(60);
         match Deployment::read(&place.state)? {
             Some(deployment) if deployment.complete() => {
                 crate::deploy::serving(&place.state, &deployment, timeout).await?;
-                Ok(Self { client: Client::new(&place.state)?, place: place.clone(), deployment, ours: None })
+                let client = Client::new(&place.state)?;
+                Ok(Self { client, place: place.clone(), deployment, ours: None, namespaces })
             }
             _ => {
                 eprintln!("no running deployment: starting one of its own");
@@ -108,28 +113,63 @@ impl Stage {
     pub async fn own(tree: &std::path::Path, wan: WanProfile) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("repomind-").tempdir()?;
         let place = Place { tree: tree.to_owned(), state: folder.path().join("state") };
-        let deployment = crate::deploy::deploy(&place, wan, None, Duration::from_secs(60)).await?.deployment;
-        Ok(Self { client: Client::new(&place.state)?, place, deployment, ours: Some(folder) })
+        let deployed = crate::deploy::deploy(&place, wan, None, Duration::from_secs(60)).await;
+        let deployment = deployed.map_err(cannot_measure)?.deployment;
+        // From here on the value takes the deployment away with it.
+        let mut stage = Self { client: Client::default(), place, deployment, ours: Some(folder), namespaces: &[] };
+        stage.client = Client::new(&stage.place.state)?;
+        Ok(stage)
+    }
+
+    /// Whether the deployment was there before, and stays.
+    pub const fn is_borrowed(&self) -> bool {
+        self.ours.is_none()
     }
 
     /// Runs `test` until it ends or is interrupted. Then takes our own deployment away, keeping its
-    /// logs after a failure; a deployment that was there before is mended.
-    pub async fn run<T>(mut self, test: impl AsyncFnOnce(&mut Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    /// logs after a failure; a deployment that was there before is mended, and loses what the test
+    /// wrote: a note about that goes to the report's, or to standard error where there is no report.
+    pub async fn run<T>(
+        mut self,
+        notes: &mut Vec<String>,
+        test: impl AsyncFnOnce(&mut Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let result = tokio::select! {
             result = test(&mut self) => result,
             () = crate::deploy::interrupted() => Err(anyhow::anyhow!("interrupted")),
         };
+        if self.ours.is_some() {
+            processes::stop(&self.deployment.started, Duration::from_secs(10)).await;
+        }
         match self.ours.take() {
-            Some(folder) => {
-                processes::stop(&self.deployment.started, Duration::from_secs(10)).await;
-                if result.is_err() {
-                    eprintln!("logs are kept in {}", folder.keep().display());
+            Some(folder) if result.is_err() => eprintln!("logs are kept in {}", folder.keep().display()),
+            Some(_) => {}
+            None => {
+                if result.is_err()
+                    && let Err(error) = self.mend().await
+                {
+                    eprintln!("error: the deployment could not be mended: {error:#}; run `repomind-run deploy`");
+                }
+                if let Some(note) = self.clear().await {
+                    if result.is_err() { eprintln!("{note}") } else { notes.push(note) }
                 }
             }
-            None if result.is_err() => self.mend().await?,
-            None => {}
         }
         result
+    }
+
+    /// Deletes what the test wrote, until it is gone or somebody interrupts that too.
+    async fn clear(&self) -> Option<String> {
+        if self.namespaces.is_empty() {
+            return None;
+        }
+        tokio::select! {
+            cleared = leavings::clear(self, self.namespaces) => Some(cleared.note()),
+            () = crate::deploy::signalled() => {
+                let spaces = self.namespaces.join(", ");
+                Some(format!("interrupted: keys that begin with {} are left in {spaces}", run_id()))
+            }
+        }
     }
 
     /// Starts what a broken-off test left dead, and restores every link that it may have cut.
@@ -148,6 +188,25 @@ impl Stage {
             }
         }
         Ok(())
+    }
+}
+
+/// Policies that are refused are no finding of a report: it could not be run.
+fn cannot_measure(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<crate::deploy::BadPolicies>() {
+        Ok(bad) => anyhow::anyhow!("a deployment of its own could not be started\n{bad}"),
+        Err(other) => other,
+    }
+}
+
+impl Drop for Stage {
+    /// Whatever way a report ends, a panic included: a deployment of our own ends with it.
+    fn drop(&mut self) {
+        if self.ours.is_some() {
+            for process in &self.deployment.started {
+                process.signal(rustix::process::Signal::KILL);
+            }
+        }
     }
 }
 

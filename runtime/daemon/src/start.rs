@@ -21,6 +21,7 @@ pub mod traffic;
 pub mod watch;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -91,6 +92,7 @@ impl Resolver for PolicyResolver {
 /// configuration is printed and gives exit code 64 instead.
 pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
+    crate::deploy::state::private_files();
     log(args.log);
     let regions = match config::load(&args.tree) {
         Ok(regions) => regions,
@@ -126,9 +128,9 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     }
     let plans = Arc::new(ArcSwap::from_pointee(Plans::deny_all()));
     let resolver = Arc::new(PolicyResolver::default());
-    let region_dir = args.state.join(me.id.as_str());
     // Relative ones lie in the state directory, absolute ones where they say.
     let data_dir = args.state.join(&me.data_dir).join("data");
+    crate::deploy::state::make(&args.state)?;
     std::fs::create_dir_all(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
     let mut opening =
         Opening::new(me.id.clone(), me.peers.clone(), plans.clone(), resolver.clone(), secrets.digest_key);
@@ -136,7 +138,9 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         age: Millis::from_secs(args.keep_log_seconds),
         bytes: ByteCount(args.keep_log_mib.saturating_mul(1 << 20)),
     };
-    let data = DataPlane::start(Store::open(&data_dir, opening.clock.wall())?, opening)?;
+    let failed = |error: data::DataError| cannot_open(error, &me.id, &data_dir);
+    let store = Store::open(&data_dir, opening.clock.wall()).map_err(|error| failed(error.into()))?;
+    let data = DataPlane::start(store, opening).map_err(failed)?;
     let dns = Arc::new(DnsAnswers::new(regions.clone()));
     let cookies = routing::dns::CookieKey::derived_from(&secrets.digest_key);
     let generations = Generations::new(
@@ -144,7 +148,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         regions.clone(),
         host.clone(),
         (secrets.bundle_signer, secrets.bundle_verifier),
-        history::History::new(region_dir.join("policy")),
+        history(&args.state, &me.id),
         (plans.clone(), dns.clone()),
         data.clone(),
     );
@@ -207,12 +211,57 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The generations that a region keeps.
+pub fn history(state: &Path, region: &RegionId) -> history::History {
+    history::History::new(state.join(region.as_str()).join("policy"))
+}
+
+/// The journals of the engine: the writes that are in no other file yet.
+fn journals(dir: &Path) -> String {
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let all: Vec<String> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "jnl"))
+        .map(|p| p.display().to_string())
+        .collect();
+    all.join(" or ")
+}
+
+/// Why a region's data cannot be opened, and what to do.
+fn cannot_open(error: data::DataError, region: &RegionId, dir: &Path) -> anyhow::Error {
+    use crate::deploy::{processes, state};
+    let dir_shown = dir.display();
+    // The engine locks this file while it has the directory open.
+    if let Some(pid) = state::holder(&dir.join("lock")) {
+        let command = i32::try_from(pid).ok().and_then(processes::command_line).unwrap_or_default().join(" ");
+        return anyhow::anyhow!(
+            "{dir_shown} is in use by process {pid} ({command}): {region} runs already; end that process first, or \
+             start this region with another --state"
+        );
+    }
+    match error {
+        data::DataError::Store(error) => {
+            let error = error.to_string();
+            let file = if error.contains("Journal") { journals(dir) } else { format!("a file in {dir_shown}") };
+            anyhow::anyhow!(
+                "the data of {region} cannot be opened: {error}; {file} is damaged or cannot be read. Look at the disk \
+                 (`journalctl -k`) and at who owns it. If it is damaged for good: move {dir_shown} elsewhere, keep it, \
+                 and start the region again; it takes over from the other regions what they hold, and the audit reports \
+                 from then on that its ledger was lost. What was acknowledged with `local` and had not reached another \
+                 region is in the directory that was moved, and nowhere else"
+            )
+        }
+        other => anyhow::Error::new(other).context(format!("the data of {region} in {dir_shown}")),
+    }
+}
+
 /// Begins to log to standard error. `REPOMIND_LOG` says what, as in `info,net=debug`.
 fn log(form: LogForm) {
     use tracing_subscriber::EnvFilter;
     let filter =
         EnvFilter::try_from_env("REPOMIND_LOG").unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A region outlives whoever reads its log: a line that cannot be written is not complained of on the same stream.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     let begun = match form {
         LogForm::Pretty => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogForm::Json => lines.json().try_init(),

@@ -1,7 +1,7 @@
 //! Writes a tree to begin with: the regions, the policies and a Makefile, as
 //! they were when this binary was built.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -23,31 +23,37 @@ const EDGE: &str = include_str!("../../../edge-deployment/edge-cache.scm");
 static COMPLIANCE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../compliance");
 
 const MAKEFILE: &str = "\
-# What operators do with this tree. Override the program with REPOMIND=/path/to/repomind-run.
-REPOMIND ?= repomind-run
+# What operators do with this tree.
+
+# The program, and further flags for the command behind a target: `make status FLAGS=--json`.
+REPOMIND ?= {program}
+FLAGS    ?=
+# For load-test: requests a second, and for how long.
 RATE     ?= 200
 SECONDS  ?= 10
 
-.PHONY: deploy-multi-region destroy status check repl test-failover verify-replication audit-compliance load-test
+.PHONY: deploy-multi-region destroy status check test repl test-failover verify-replication audit-compliance load-test
 
 deploy-multi-region:
-\t$(REPOMIND) deploy
+\t@$(REPOMIND) deploy $(FLAGS)
 destroy:
-\t$(REPOMIND) destroy
+\t@$(REPOMIND) destroy $(FLAGS)
 status:
-\t$(REPOMIND) status
+\t@$(REPOMIND) status $(FLAGS)
 check:
-\t$(REPOMIND) check
+\t@$(REPOMIND) check $(FLAGS)
+test:
+\t@$(REPOMIND) test $(FLAGS)
 repl:
-\t$(REPOMIND) repl
+\t@$(REPOMIND) repl $(FLAGS)
 test-failover:
-\t$(REPOMIND) drill failover
+\t@$(REPOMIND) drill failover $(FLAGS)
 verify-replication:
-\t$(REPOMIND) verify replication
+\t@$(REPOMIND) verify replication $(FLAGS)
 audit-compliance:
-\t$(REPOMIND) audit
+\t@$(REPOMIND) audit $(FLAGS)
 load-test:
-\t$(REPOMIND) load-test --rate $(RATE) --seconds $(SECONDS)
+\t@$(REPOMIND) load-test --rate $(RATE) --seconds $(SECONDS) $(FLAGS)
 ";
 
 /// Region files with a word on every key. The policies come as they are, with names of ours replaced.
@@ -102,7 +108,7 @@ const README: &str = "\
 pub fn run(args: &NewArgs) -> anyhow::Result<ExitCode> {
     let files = write(&args.dir)?;
     println!("{files} files written to {}; try:", args.dir.display());
-    println!("  cd {} && repomind-run deploy", args.dir.display());
+    println!("  cd {} && {} deploy", args.dir.display(), program());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -124,11 +130,24 @@ fn write(root: &Path) -> anyhow::Result<usize> {
         let text = words.iter().fold(REGION.to_owned(), |text, (word, value)| text.replace(word, value));
         put(&root.join("region-config").join(format!("{id}.yml")), text.as_bytes())?;
     }
-    for (name, text) in [("README.md", README), ("Makefile", MAKEFILE), (".gitignore", ".repomind/\n")] {
+    let makefile = MAKEFILE.replace("{program}", &program());
+    for (name, text) in [("README.md", README), ("Makefile", &makefile), (".gitignore", ".repomind/\n")] {
         put(&root.join(name), text.as_bytes())?;
         written += 1;
     }
     Ok(written)
+}
+
+/// How this program is called: by its name where the shell finds it under that, else by its path.
+fn program() -> String {
+    let name = "repomind-run";
+    let Ok(ours) = std::env::current_exe() else { return name.to_owned() };
+    let same =
+        |folder: PathBuf| folder.join(name).canonicalize().is_ok_and(|found| Some(found) == ours.canonicalize().ok());
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(same);
+    let path = ours.display().to_string();
+    // What make or a shell would take apart is left to whoever reads the file.
+    if found || path.contains(|c: char| c.is_whitespace() || "$#'\"\\:=".contains(c)) { name.to_owned() } else { path }
 }
 
 fn extract(folder: &Dir<'_>, root: &Path) -> anyhow::Result<usize> {
@@ -164,6 +183,14 @@ mod tests {
             assert!(root.join(file).is_file(), "{file}");
         }
         assert!(write(&root).is_err());
+        let makefile = std::fs::read_to_string(root.join("Makefile")).unwrap();
+        let recipes: Vec<&str> = makefile.lines().filter(|line| line.starts_with('\t')).collect();
+        assert!(
+            recipes.iter().all(|line| line.starts_with("\t@$(REPOMIND) ") && line.ends_with(" $(FLAGS)")),
+            "{makefile}"
+        );
+        let named = makefile.lines().find_map(|line| line.strip_prefix("REPOMIND ?= ")).unwrap();
+        assert!(recipes.len() > 9 && Path::new(named).exists(), "{makefile}");
         let regions = config::load(&root).expect("the starter's regions are good");
         let ids: Vec<_> = STARTERS.iter().map(|[id, ..]| *id).collect();
         assert!(ids.iter().all(|id| regions.by_id.contains_key(*id)) && regions.by_id.len() == ids.len());

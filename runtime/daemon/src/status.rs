@@ -1,16 +1,18 @@
 //! Shows every region as it sees itself and the others.
 //!
 //! Exit code 0 when all regions answer and serve, 1 when one does not, 2 when
-//! none answers.
+//! none answers. Where `deploy` recorded nothing, as on machines of their own,
+//! the addresses of the tree are asked. Whoever answers must take the token of
+//! this state directory: else it is another deployment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use comfy_table::{Attribute, Cell, Color, Table, presets};
 use model::RegionId;
-use model::status::{ClusterStatus, RegionStatus};
+use model::status::{ClusterStatus, Cut, RegionStatus};
 
 use crate::cli::{FINDING, NOT_RUN, Place, StatusArgs};
 use crate::client::Client;
@@ -19,13 +21,23 @@ use crate::deploy::processes::Deployment;
 
 /// `repomind-run status`.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let deployment = at(&args.place)?;
+    let (deployment, recorded) = look(&args.place)?;
     let client = Client::new(&args.place.state)?;
-    let status = gather(&client, &deployment.admins(), &deployment.primary).await;
+    let mut status = gather(&client, &deployment.admins(), &deployment.primary).await;
+    if !recorded {
+        say_unrecorded(&args.place);
+        if !client.has_token() && !status.regions.is_empty() {
+            eprintln!("there are no keys here to compare with: what answers may be of another deployment");
+        }
+    }
+    // Also where something is recorded: after a crash of all of it, another deployment may have taken the addresses.
+    status.strangers = strangers(&client, status.regions.iter().map(|region| (&region.id, region.admin))).await;
+    status.regions.retain(|region| !status.strangers.contains(&region.id));
     if args.json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
         println!("{}", table(&status));
+        notes(&status).iter().for_each(|note| println!("{note}"));
         for region in &status.regions {
             for error in &region.policy_errors {
                 println!("{}: policies on disk are not in force: {error}", region.id);
@@ -38,13 +50,18 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
             println!("\nA change goes beyond the bounds of a change and waits for a word:");
             crate::policy::account(waiting).iter().for_each(|line| println!("{line}"));
         }
-        if status.regions.is_empty() {
-            println!("no region answers; start them with `repomind-run deploy`");
+        match (status.regions.is_empty(), status.strangers.is_empty()) {
+            (true, true) => println!("no region answers; start them with `repomind-run deploy`"),
+            (true, false) => println!("{}", other_deployment(&status.strangers, &args.place)),
+            _ => {}
         }
     }
     let code = if status.regions.is_empty() {
         ExitCode::from(NOT_RUN)
-    } else if !status.unreachable.is_empty() || status.regions.iter().any(|region| !region.state.serves()) {
+    } else if !status.unreachable.is_empty()
+        || !status.strangers.is_empty()
+        || status.regions.iter().any(|region| !region.state.serves())
+    {
         ExitCode::from(FINDING)
     } else {
         ExitCode::SUCCESS
@@ -52,12 +69,94 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// The recorded deployment, else the addresses that the tree gives.
+/// The recorded deployment, else the addresses that the tree gives; says which on standard error.
 pub fn at(place: &Place) -> anyhow::Result<Deployment> {
-    match Deployment::read(&place.state)? {
-        Some(deployment) => Ok(deployment),
-        None => Ok(Deployment::new(place.tree.clone(), &config::load(&place.tree).map_err(BadConfiguration)?)),
+    let (deployment, recorded) = look(place)?;
+    if !recorded {
+        say_unrecorded(place);
     }
+    Ok(deployment)
+}
+
+/// The recorded deployment and true, else the addresses that the tree gives and false.
+pub fn look(place: &Place) -> anyhow::Result<(Deployment, bool)> {
+    match Deployment::read(&place.state)? {
+        Some(deployment) => Ok((deployment, true)),
+        None => Ok((Deployment::new(place.tree.clone(), &config::load(&place.tree).map_err(BadConfiguration)?), false)),
+    }
+}
+
+fn say_unrecorded(place: &Place) {
+    eprintln!(
+        "no deployment is recorded in {}: asking the addresses of {}",
+        place.state.display(),
+        place.tree.join("region-config").display()
+    );
+}
+
+/// The regions at whose addresses another deployment answers.
+pub async fn strangers(client: &Client, admins: impl Iterator<Item = (&RegionId, SocketAddr)>) -> Vec<RegionId> {
+    let mut found = Vec::new();
+    for (region, admin) in admins {
+        if client.is_stranger(admin).await == Some(true) {
+            found.push(region.clone());
+        }
+    }
+    found
+}
+
+/// What to say of another deployment at the addresses that were asked.
+pub fn other_deployment(strangers: &[RegionId], place: &Place) -> String {
+    let all: Vec<String> = strangers.iter().map(ToString::to_string).collect();
+    format!(
+        "what answers at the addresses of {} is another deployment: it does not take the token in {}",
+        all.join(", "),
+        place.state.join("pki").display()
+    )
+}
+
+/// What a table has no room for: regions that another one does not see well, drains, and everything made up.
+pub fn notes(status: &ClusterStatus) -> Vec<String> {
+    let mut notes = Vec::new();
+    for region in &status.regions {
+        let id = &region.id;
+        let unwell = region.sees.iter().filter(|(_, state)| !state.serves());
+        notes.extend(unwell.map(|(other, state)| format!("{id} sees {other} as {}", state.name())));
+        if let Some(plan) = region.plan.as_ref().filter(|plan| !plan.drain.is_empty()) {
+            let drain: Vec<String> = plan.drain.iter().map(ToString::to_string).collect();
+            notes.push(format!("{id}: failover-plan drains {}", drain.join(", ")));
+        }
+        for (peer, cut) in &region.emulated.cut {
+            let what = match cut {
+                Cut::None => continue,
+                Cut::Out => "nothing that it sends arrives",
+                Cut::In => "nothing arrives from there",
+                Cut::Both => "nothing passes",
+            };
+            notes.push(format!("{id} to {peer}: the link is cut (emulated): {what}"));
+        }
+        notes.extend(delays(region));
+    }
+    notes
+}
+
+/// The delay, variation and loss that a region makes up, in one line.
+fn delays(region: &RegionStatus) -> Option<String> {
+    let emulated = &region.emulated;
+    let peers: BTreeSet<&RegionId> = [emulated.delay_ms.keys(), emulated.jitter_ms.keys()]
+        .into_iter()
+        .flatten()
+        .chain(emulated.loss.keys())
+        .collect();
+    let one = |peer: &RegionId| {
+        let mut words = vec![peer.to_string()];
+        words.extend(emulated.delay_ms.get(peer).map(|ms| format!("{ms:.1} ms one way")));
+        words.extend(emulated.jitter_ms.get(peer).map(|ms| format!("± {ms:.1} ms")));
+        words.extend(emulated.loss.get(peer).map(|share| format!("{:.1} % lost", share * 100.0)));
+        words.join(" ")
+    };
+    let all: Vec<String> = peers.into_iter().map(one).collect();
+    (!all.is_empty()).then(|| format!("{}: emulated delay to {}", region.id, all.join(", ")))
 }
 
 /// Asks all regions at the same time.
@@ -82,6 +181,7 @@ pub async fn gather(client: &Client, admins: &BTreeMap<RegionId, SocketAddr>, pr
         primary,
         regions,
         unreachable,
+        strangers: Vec::new(),
     }
 }
 
@@ -123,8 +223,10 @@ pub fn table(status: &ClusterStatus) -> Table {
             Cell::new(format!("{} ({}){mark}", region.generation, region.policy_hash)),
         ]);
     }
-    for id in &status.unreachable {
-        let gone = Cell::new("no answer");
+    let others = status.strangers.iter().map(|id| (id, "another deployment"));
+    let gone = status.unreachable.iter().filter(|id| !status.strangers.contains(id)).map(|id| (id, "no answer"));
+    for (id, what) in others.chain(gone) {
+        let gone = Cell::new(what);
         let gone = if colour { gone.fg(Color::Red).add_attribute(Attribute::Bold) } else { gone };
         table.add_row([Cell::new(id), gone, Cell::new(""), Cell::new(""), Cell::new(""), Cell::new(""), Cell::new("")]);
     }
@@ -138,8 +240,43 @@ mod tests {
     #[test]
     fn a_region_that_does_not_answer_is_shown_as_such() {
         let missing = RegionId::new("eu-west").unwrap();
-        let status = ClusterStatus { generation: 0, primary: None, regions: vec![], unreachable: vec![missing] };
+        let status = ClusterStatus {
+            generation: 0,
+            primary: None,
+            regions: vec![],
+            unreachable: vec![missing],
+            strangers: vec![],
+        };
         let drawn = table(&status).to_string();
         assert!(drawn.contains("eu-west") && drawn.contains("no answer"), "{drawn}");
+    }
+
+    #[test]
+    fn a_cut_link_a_drain_and_every_made_up_delay_are_said_under_the_table() {
+        let region: RegionStatus = serde_json::from_value(serde_json::json!({
+            "id": "us-east", "name": "us-east-1", "state": "ready", "gateway": "127.0.1.1:8080",
+            "admin": "127.0.1.1:9090", "dns": "127.0.1.1:5300", "generation": 1, "policy_hash": "abc",
+            "policy_errors": [], "primary": "us-east", "sees": {"eu-west": "down", "ap-southeast": "ready"},
+            "rtt_ms": {}, "replication": [], "plan": {"drain": ["ap-southeast"], "shift": 100, "promote": null},
+            "emulated_delay_ms": {"eu-west": 34.0}, "emulated_loss": {"eu-west": 0.05},
+            "emulated_cut": {"eu-west": "both"},
+        }))
+        .unwrap();
+        let status = ClusterStatus {
+            generation: 1,
+            primary: None,
+            regions: vec![region],
+            unreachable: vec![],
+            strangers: vec![RegionId::new("eu-west").unwrap()],
+        };
+        let expected = [
+            "us-east sees eu-west as down",
+            "us-east: failover-plan drains ap-southeast",
+            "us-east to eu-west: the link is cut (emulated): nothing passes",
+            "us-east: emulated delay to eu-west 34.0 ms one way 5.0 % lost",
+        ];
+        assert_eq!(notes(&status), expected);
+        let drawn = table(&status).to_string();
+        assert!(drawn.contains("another deployment"), "{drawn}");
     }
 }

@@ -106,6 +106,8 @@ pub enum Question {
     },
     /// Evaluate forms from the REPL in a scratch child that dies afterwards.
     Eval {
+        /// Definitions that were typed before, a form each.
+        earlier: Vec<String>,
         /// Scheme source.
         source: String,
     },

@@ -147,4 +147,7 @@ pub struct ClusterStatus {
     pub regions: Vec<RegionStatus>,
     /// The regions that did not.
     pub unreachable: Vec<RegionId>,
+    /// Regions at whose addresses another deployment answers: it takes no token made with the keys of this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strangers: Vec<RegionId>,
 }

@@ -40,7 +40,7 @@ async fn measure() {
     for _ in 0..7 {
         let began = Instant::now();
         let host = PolicyHost::start(&executable, support::library(), LIMITS).expect("a host");
-        host.scratch_eval(Default::default(), support::facts(), "1".to_owned()).await.expect("1");
+        host.scratch_eval(Default::default(), support::facts(), (Vec::new(), "1".to_owned())).await.expect("1");
         starts.push(began.elapsed());
         host.shutdown();
     }

@@ -108,9 +108,9 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
             interpreter.prove(invariant, from, budget, &facts).map(|step| Answer::Proof(Box::new(step)))
         }
         Question::Test { tree, facts } => Ok(Answer::Tested(Box::new(interpreter.test(tree, &facts)))),
-        Question::Eval { source } => {
+        Question::Eval { earlier, source } => {
             cage::drain(printed);
-            interpreter.evaluate(&source).map(|value| {
+            interpreter.evaluate(&earlier, &source, || drop(cage::drain(printed))).map(|value| {
                 let output = cage::drain(printed);
                 Answer::Value(if value.is_empty() { output } else { format!("{output}{value}") })
             })

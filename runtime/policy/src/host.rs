@@ -139,17 +139,23 @@ impl PolicyHost {
 
     /// Evaluates `source` beside `tree` in a child that dies afterwards: what it
     /// prints, then its last value. An empty tree is not loaded: then only the library is there.
+    /// `earlier` are definitions that it may use.
     ///
     /// # Errors
     /// What is wrong with the tree or the source.
-    pub async fn scratch_eval(&self, tree: PolicyTree, facts: Facts, source: String) -> Result<String, Vec<Finding>> {
+    pub async fn scratch_eval(
+        &self,
+        tree: PolicyTree,
+        facts: Facts,
+        (earlier, source): (Vec<String>, String),
+    ) -> Result<String, Vec<Finding>> {
         let mut process = if tree.0.is_empty() {
             let _next = NextSpare(self);
             self.take().await.map_err(|error| vec![error.finding()])?
         } else {
             self.load_process(&tree, &facts).await?.0
         };
-        match process.ask(Question::Eval { source }, self.inner.limits.load).await {
+        match process.ask(Question::Eval { earlier, source }, self.inner.limits.load).await {
             Ok(Answer::Value(value)) => Ok(value),
             Ok(Answer::Refused(findings)) => Err(findings),
             Ok(_) => Err(vec![unasked().finding()]),

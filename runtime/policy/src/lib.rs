@@ -34,6 +34,10 @@ pub mod testing {
     pub use crate::child::{cage, child_main_unscanned};
 }
 
+/// The path of the module that the runtime writes for the REPL, beside the policies: an operator cannot edit it, so that
+/// what goes wrong in it is shown where it was called.
+pub const FACTS_MODULE: &str = "snapshot/facts.scm";
+
 pub use child::cage::cage_report;
 pub use child::child_main;
 pub use generation::Generation;

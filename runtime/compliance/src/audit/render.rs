@@ -84,8 +84,16 @@ fn by_what(report: &Report) -> String {
     format!("encoded rules, revision {} (tree {}), date {}", revision.generation, revision.tree, date_time(report.at))
 }
 
-/// The outcome in one sentence.
+/// The outcome in one sentence, and a second one where the data was made up.
 fn verdict(report: &Report) -> String {
+    let mut verdict = outcome(report);
+    if report.synthetic {
+        verdict.push_str(" The data was made up for this audit: nothing that anybody stores was looked at.");
+    }
+    verdict
+}
+
+fn outcome(report: &Report) -> String {
     let by = by_what(report);
     let count = report.findings.len() as u64 + report.findings_left_out;
     match report.outcome {

@@ -127,6 +127,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// When, by the auditor's clock.
     pub at: UnixMillis,
+    /// Whether the data was made up for the audit: then it says nothing of what anybody stores.
+    pub synthetic: bool,
     /// The policies that it judged by.
     pub revision: Revision,
     /// What was read, by region.
@@ -173,6 +175,7 @@ impl Tally {
             schema: "repomind-audit/1",
             outcome: Outcome::Incomplete,
             at: inputs.now,
+            synthetic: false,
             revision: inputs.revision.clone(),
             regions: inputs.regions.iter().map(|evidence| summary(&evidence.region)).collect(),
             checks: Vec::new(),

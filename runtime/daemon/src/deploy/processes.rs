@@ -48,6 +48,9 @@ pub struct Started {
     pub command: Vec<String>,
     /// Where its output goes.
     pub log: PathBuf,
+    /// How long that file was when it started, in bytes: what comes later is its own.
+    #[serde(default)]
+    pub log_from: u64,
 }
 
 /// `deploy.json`.
@@ -85,12 +88,23 @@ impl Deployment {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let deployment: Self =
-            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        let deployment: Self = serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "{} is damaged; end what runs by hand (`pgrep -af 'repomind-run start.*{}'`), delete this file and \
+                 deploy again",
+                path.display(),
+                std::path::absolute(state).unwrap_or_else(|_| state.to_owned()).display()
+            )
+        })?;
         if deployment.version != VERSION {
             bail!("{} has format {}; this program knows {VERSION}", path.display(), deployment.version);
         }
         Ok(Some(deployment))
+    }
+
+    /// Whether there is a record in `state`, readable or not.
+    pub fn recorded(state: &Path) -> bool {
+        state.join(FILE).exists()
     }
 
     /// Writes the record: a new file that then takes the old one's place.
@@ -143,6 +157,7 @@ impl Started {
         }
         let output = std::fs::OpenOptions::new().create(true).append(true).open(log);
         let output = output.with_context(|| format!("cannot write {}", log.display()))?;
+        let log_from = output.metadata().map_or(0, |file| file.len());
         let (program, arguments) = command.split_first().context("a command without a program")?;
         let mut child = Command::new(program);
         child.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
@@ -150,7 +165,7 @@ impl Started {
         let child = child.spawn().with_context(|| format!("cannot start {program}"))?;
         let pid = i32::try_from(child.id())?;
         let (start_time, _) = stat(pid).with_context(|| format!("{program} ended at once; see {}", log.display()))?;
-        Ok(Self { role, region: region.clone(), pid, start_time, command, log: log.to_owned() })
+        Ok(Self { role, region: region.clone(), pid, start_time, command, log: log.to_owned(), log_from })
     }
 
     /// Whether this very process runs: same start time, same command line, not a zombie.
@@ -180,10 +195,11 @@ impl Started {
         self.runs() && Pid::from_raw(self.pid).is_some_and(|pid| rustix::process::kill_process(pid, signal).is_ok())
     }
 
-    /// The last lines of its log.
+    /// The last lines of its log, since it started.
     pub fn last_words(&self, lines: usize) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(16 << 10)..]).into_owned();
+        let own = usize::try_from(self.log_from).ok().and_then(|from| bytes.get(from..)).unwrap_or(&bytes);
+        let text = String::from_utf8_lossy(&own[own.len().saturating_sub(16 << 10)..]).into_owned();
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
@@ -227,7 +243,8 @@ fn parse_stat(text: &str) -> Option<(u64, char)> {
     Some((fields.nth(18)?.parse().ok()?, state))
 }
 
-fn command_line(pid: i32) -> Option<Vec<String>> {
+/// The program and arguments of a process that runs.
+pub fn command_line(pid: i32) -> Option<Vec<String>> {
     let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let bytes = bytes.strip_suffix(b"\0")?;
     Some(bytes.split(|&byte| byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())

@@ -2,8 +2,9 @@
 //!
 //! The judging is [`compliance::audit`]; here the evidence is gathered, the
 //! rulings to judge by are compiled from the signed policies, and the report is
-//! printed. Without a running deployment one is started for the audit, with a
-//! made-up data set; a deployment that runs is only read.
+//! printed. Where there is neither a deployment nor data of one, one is started
+//! for the audit with a made-up data set, and every form of the report says so; a
+//! deployment that runs is only read, and one that does not run is not passed over.
 
 mod gather;
 mod remembered;
@@ -12,7 +13,7 @@ mod sample;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use compliance::audit::{Check, Inputs, Report, audit, render};
 use model::RegionId;
 use serde::Serialize;
@@ -28,10 +29,16 @@ use crate::deploy::processes::{Deployment, Role};
 /// Where the audit could not be run at all.
 pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
     let report = match running(&args.place).await? {
+        _ if args.synthetic => of_our_own(&args.place).await?,
         Some(deployment) => {
             let client = Client::new(&args.place.state)?;
             judged(&client, &deployment, &args.place.state, true).await?
         }
+        None if holds_data(&args.place.state) => bail!(
+            "{} holds the data of a deployment that does not run; start it with `repomind-run deploy` and audit again, or \
+             audit a deployment of its own with made-up data: `repomind-run audit --synthetic`",
+            args.place.state.display()
+        ),
         None => of_our_own(&args.place).await?,
     };
     let form = if args.json { ReportForm::Json } else { args.format };
@@ -69,7 +76,7 @@ async fn running(place: &Place) -> anyhow::Result<Option<Deployment>> {
     if !place.state.join("pki").join("token").exists() {
         return Ok(None);
     }
-    let (deployment, client) = (crate::status::at(place)?, Client::new(&place.state)?);
+    let (deployment, client) = (crate::status::look(place)?.0, Client::new(&place.state)?);
     for addresses in deployment.regions.values() {
         if client.ledger(addresses.admin).await.is_ok() {
             return Ok(Some(deployment));
@@ -78,15 +85,22 @@ async fn running(place: &Place) -> anyhow::Result<Option<Deployment>> {
     Ok(None)
 }
 
+/// Whether some region has stored something under the state directory, or `deploy` has a record of what ran.
+fn holds_data(state: &Path) -> bool {
+    let regions = std::fs::read_dir(state).into_iter().flatten().flatten();
+    Deployment::recorded(state) || regions.into_iter().any(|region| region.path().join("data").is_dir())
+}
+
 async fn of_our_own(place: &Place) -> anyhow::Result<Report> {
     eprintln!("no running deployment: starting one of its own, with a made-up data set");
     let stage = Stage::own(&place.tree, WanProfile::Realistic).await?;
     stage
-        .run(async move |stage| {
+        .run(&mut Vec::new(), async move |stage| {
             let sample::Stored { stored, refused } = sample::write(stage).await?;
             eprintln!("{stored} made-up records stored, {refused} refused everywhere by the policies");
             sample::settled(stage).await?;
-            judged(&stage.client, &stage.deployment, &stage.place.state, true).await
+            let report = judged(&stage.client, &stage.deployment, &stage.place.state, true).await?;
+            Ok(Report { synthetic: true, ..report })
         })
         .await
 }
@@ -159,6 +173,11 @@ impl LedgerReport {
 pub async fn verify_ledger(args: VerifyLedgerArgs) -> anyhow::Result<ExitCode> {
     let deployment = crate::status::at(&args.place)?;
     let client = Client::new(&args.place.state)?;
+    let admins = deployment.regions.iter().map(|(region, addresses)| (region, addresses.admin));
+    let strangers = crate::status::strangers(&client, admins).await;
+    if !strangers.is_empty() {
+        bail!("{}", crate::status::other_deployment(&strangers, &args.place));
+    }
     // No rows are judged, so it does not matter by which rulings.
     let gathered = gather::gather(&client, &deployment, &args.place.state, false).await?;
     let plan = model::residency::ResidencyPlan::default();

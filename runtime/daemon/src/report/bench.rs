@@ -62,7 +62,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         let stage = Stage::own(&tree, wan).await?;
         let tree = tree.clone();
         let more = stage
-            .run(async move |stage| {
+            .run(&mut Vec::new(), async move |stage| {
                 let mut figures = Vec::new();
                 if measured {
                     figures.extend(gateway(stage, span).await?);

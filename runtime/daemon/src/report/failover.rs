@@ -64,10 +64,11 @@ struct Measured {
 
 /// `repomind-run drill failover`.
 pub async fn run(args: FailoverArgs) -> anyhow::Result<ExitCode> {
-    let stage = Stage::enter(&args.place).await?;
+    let stage = Stage::enter(&args.place, &["drill"]).await?;
     let json = args.json;
     let within = args.within * 1000;
-    let (measured, notes) = stage.run(async move |stage| drill(stage, &args).await).await?;
+    let mut cleared = Vec::new();
+    let (measured, notes) = stage.run(&mut cleared, async move |stage| drill(stage, &args).await).await?;
     let specified = SPECIFIED.as_millis() as u64;
     let gone = &measured.killed;
     let mut checks = vec![
@@ -97,6 +98,7 @@ pub async fn run(args: FailoverArgs) -> anyhow::Result<ExitCode> {
         measured.writes_not_acknowledged
     ));
     notes.extend(measured.failures.iter().take(10).chain(measured.lost.iter().take(10)).cloned());
+    notes.extend(cleared);
     super::conclude(json, &measured, &checks, &notes)
 }
 
@@ -109,6 +111,11 @@ async fn drill(stage: &mut Stage, args: &FailoverArgs) -> anyhow::Result<(Measur
     if survivors.len() < 2 {
         bail!("the drill needs three regions: with two, no write can reach two regions while one is dead");
     }
+    // A `deploy` meanwhile would start what is killed here.
+    let _lock = match stage.is_borrowed() {
+        true => Some(crate::deploy::state::Lock::take(&stage.place.state, "drill failover")?),
+        false => None,
+    };
     let mut measured = Measured { killed: victim.to_string(), ..Measured::default() };
     let mut notes = Vec::new();
     let writers = writers(stage)?;

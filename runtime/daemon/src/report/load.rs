@@ -69,9 +69,10 @@ impl Latency {
 
 /// `repomind-run load-test`.
 pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
-    let stage = Stage::enter(&args.place).await?;
+    let stage = Stage::enter(&args.place, &["load"]).await?;
     let json = args.json;
-    let measured = stage.run(async move |stage| load(stage, &args).await).await?;
+    let mut cleared = Vec::new();
+    let measured = stage.run(&mut cleared, async move |stage| load(stage, &args).await).await?;
     let errors: usize = measured.errors.values().sum();
     let wanted = f64::from(measured.asked_rate) * REACHED;
     let checks = [
@@ -101,6 +102,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         late => format!("saturated: {late} of {} requests were sent more than 10 ms late", measured.requests),
     });
     notes.extend(measured.errors.iter().map(|(what, count)| format!("{count} × {what}")));
+    notes.extend(cleared);
     super::conclude(json, &measured, &checks, &notes)
 }
 

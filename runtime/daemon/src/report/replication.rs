@@ -59,9 +59,10 @@ struct Lag {
 
 /// `repomind-run verify replication`.
 pub async fn run(args: ReplicationArgs) -> anyhow::Result<ExitCode> {
-    let stage = Stage::enter(&args.place).await?;
+    let stage = Stage::enter(&args.place, NAMESPACES).await?;
     let (json, within, target) = (args.json, args.within * 1000, args.lag_target);
-    let measured = stage.run(async move |stage| verify(stage, &args).await).await?;
+    let mut cleared = Vec::new();
+    let measured = stage.run(&mut cleared, async move |stage| verify(stage, &args).await).await?;
     let worst = measured.lag_ms.values().map(|lag| lag.p99).max();
     let checks = [
         Check {
@@ -97,6 +98,7 @@ pub async fn run(args: ReplicationArgs) -> anyhow::Result<ExitCode> {
     }
     notes.extend(measured.failures.iter().cloned());
     notes.extend(measured.contended_keys_that_differ.iter().take(5).cloned());
+    notes.extend(cleared);
     super::conclude(json, &measured, &checks, &notes)
 }
 

@@ -41,9 +41,9 @@ pub struct Worker {
 
 impl Worker {
     /// Ends it and gives all that happened.
-    pub async fn finish(self) -> anyhow::Result<Vec<Event>> {
+    pub async fn finish(mut self) -> anyhow::Result<Vec<Event>> {
         self.stop.store(true, Ordering::Relaxed);
-        Ok(self.task.await?)
+        Ok((&mut self.task).await?)
     }
 
     fn spawn<F>(region: RegionId, every: Duration, one: impl Fn(u64) -> F + Send + 'static) -> Self
@@ -65,6 +65,13 @@ impl Worker {
             events
         });
         Self { region, stop, task }
+    }
+}
+
+impl Drop for Worker {
+    /// Nothing goes on writing or asking once a report was broken off.
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

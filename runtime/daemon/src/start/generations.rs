@@ -204,7 +204,7 @@ impl Generations {
     /// The findings, placed in the source.
     pub async fn evaluate(
         &self,
-        source: String,
+        source: (Vec<String>, String),
         beside: Vec<(&str, String)>,
         facts: Facts,
     ) -> Result<String, Vec<Finding>> {

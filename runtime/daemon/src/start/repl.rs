@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ask {
+    /// Definitions of earlier inputs that the forms may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<String>,
     /// Scheme forms.
     pub source: String,
     /// Definitions that the forms may use: a file of the operator's.
@@ -83,7 +87,9 @@ async fn converse(region: &RunningRegion, stream: UnixStream) -> std::io::Result
             Ok(ask) => {
                 let mut beside = vec![(super::snapshot::FILE, super::snapshot::module(region, &ask.source))];
                 beside.extend(ask.loaded.map(|text| (super::snapshot::LOADED, super::snapshot::loaded(&text))));
-                match region.generations.evaluate(ask.source, beside, region.facts()).await {
+                let evaluation = region.generations.evaluate((ask.earlier, ask.source), beside, region.facts());
+                let Some(result) = unless_gone(evaluation, &mut lines).await else { return Ok(()) };
+                match result {
                     Ok(value) => Reply::Value(value),
                     Err(findings) => Reply::Errors(findings.iter().map(|finding| finding.render(false)).collect()),
                 }
@@ -95,5 +101,18 @@ async fn converse(region: &RunningRegion, stream: UnixStream) -> std::io::Result
         let mut answer = serde_json::to_vec(&reply)?;
         answer.push(b'\n');
         write.write_all(&answer).await?;
+    }
+}
+
+/// What `work` comes to; nothing, and `work` is dropped, once whoever asked has hung up.
+async fn unless_gone<T>(work: impl Future<Output = T>, lines: &mut BufReader<OwnedReadHalf>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        result = &mut work => Some(result),
+        more = lines.fill_buf() => match more {
+            // The next question can wait.
+            Ok(bytes) if !bytes.is_empty() => Some(work.await),
+            _ => None,
+        }
     }
 }

@@ -25,7 +25,7 @@ use net::Region;
 use super::running::RunningRegion;
 
 /// The module's path: beside the policies, where no file of a tree can be.
-pub const FILE: &str = "snapshot/facts.scm";
+pub const FILE: &str = policy::FACTS_MODULE;
 /// The path of the module that an operator had loaded.
 pub const LOADED: &str = "snapshot/loaded.scm";
 /// The most addresses that one input may ask about.
@@ -132,7 +132,7 @@ fn routes(region: &RunningRegion, input: &str) -> String {
         "(define places '({}))\n\
          (define (route address)\n\
            (cond [(assoc address places) (cdr (assoc address places))]\n\
-                 [else (error \"write the address out, as in (route \\\"203.0.113.9\\\"); this is none:\" address)]))\n",
+                 [else (error \"no IP address that is written out in the input:\" address)]))\n",
         rows.join("\n  ")
     )
 }

@@ -89,6 +89,12 @@ fn a_clean_deployment_passes_and_one_that_lacks_a_region_is_incomplete() {
     assert_eq!(found(&report), [""; 0]);
     let verified = cluster.run(&["ledger", "verify", "--region", "ap-southeast"]);
     assert_eq!(verified.status.code(), Some(2), "{}", text(&verified));
+
+    // With the others stopped as well, their data is there and is not judged: nothing made up takes its place.
+    cluster.run(&["destroy"]);
+    let output = cluster.run(&["audit", "--json"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(output.stdout.is_empty() && text(&output).contains("--synthetic"), "{}", text(&output));
 }
 
 #[test]
@@ -98,7 +104,7 @@ fn an_audit_without_a_deployment_starts_one_with_made_up_data_and_passes() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let said = text(&output);
     assert!(said.contains("PASS: Verified against encoded rules, revision 1"), "{said}");
-    assert!(said.contains("made-up records stored"), "{said}");
+    assert!(said.contains("made-up records stored") && said.contains("The data was made up for this audit"), "{said}");
     assert!(!cluster.state("deploy.json").exists(), "the audit's own deployment was left behind");
 }
 

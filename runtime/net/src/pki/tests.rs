@@ -203,6 +203,8 @@ fn a_certificate_never_outlives_its_authority_and_a_token_never_lives_for_ever()
     assert!(refused(token("x", "admin", TOKEN_LONGEST + Duration::from_secs(1))));
     assert!(refused(token("x", "admin", Duration::ZERO)));
     assert!(refused(token(" ", "admin", DAY)) && refused(token("x", "", DAY)));
+    assert!(refused(token("x", "admin bogus", DAY)) && refused(token("x", "Admin", DAY)));
+    assert!(token("x", "data:read  admin", DAY).is_ok());
 }
 
 #[test]

@@ -130,6 +130,27 @@ fn place(engine: &Engine, files: &BTreeMap<String, String>, span: Span) -> Optio
     Some(Place { file: file.to_owned(), at, width: u32::try_from(width).ok()?.max(1) })
 }
 
+/// Where in `source`, which was typed and is no file, an error came from: the innermost call that stands there, else the
+/// text that the message names, else its beginning. With the width of what stands there, in characters.
+pub fn in_typed(engine: &Engine, source: &str, error: &SteelErr, message: &str) -> Option<((u32, u32), u32)> {
+    let trace = error.stack_trace().as_ref().map_or(&[][..], |trace| trace.trace());
+    let calls = trace.iter().rev().filter_map(|call| *call.span());
+    let here = |span: &Span| {
+        let id = span.source_id?;
+        let typed = engine.get_path_for_source_id(&id).is_none() && **engine.get_source(&id)? == *source;
+        typed.then_some((span.start as usize, span.end as usize))
+    };
+    let called = error.span().into_iter().chain(calls).find_map(|span| here(&span));
+    let named = || {
+        let text = message.rsplit(": ").next()?.trim_matches(['"', ' ']);
+        let at = source.find(text).filter(|_| !text.is_empty())?;
+        Some((at, at + text.len()))
+    };
+    let (start, end) = called.or_else(named).unwrap_or((0, source.trim_end().len()));
+    let line = source.get(start..end)?.lines().next().unwrap_or("");
+    Some((position(source, start)?, u32::try_from(line.chars().count()).ok()?.max(1)))
+}
+
 /// Line and column, from 1, of a byte offset.
 pub fn position(text: &str, offset: usize) -> Option<(u32, u32)> {
     let before = text.get(..offset)?;

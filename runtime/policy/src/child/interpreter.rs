@@ -19,7 +19,7 @@ use steel::steel_vm::engine::Engine;
 use steel::{RootedSteelVal, SteelErr};
 
 use super::declare::{Ledger, is_function, lock, takes_other_than};
-use super::values::{RegionObject, Scheme, shown, wrap};
+use super::values::{RegionObject, Scheme, answered, shown, wrap};
 use super::{Library, cage, faults, natives};
 use crate::reference::{self, ASKED, Asked};
 use crate::scan;
@@ -449,11 +449,17 @@ impl Interpreter {
         faults::finding(&self.engine, &self.files, &self.names, file, error)
     }
 
-    /// Evaluates forms typed by an operator: the value of the last, as Scheme writes it.
+    /// Evaluates forms typed by an operator: the value of the last, as Scheme writes it. Definitions that were typed
+    /// `earlier` are there again; what they print is not shown again.
     ///
     /// # Errors
     /// What is wrong with the forms.
-    pub fn evaluate(&mut self, source: &str) -> Result<String, Vec<Finding>> {
+    pub fn evaluate(
+        &mut self,
+        earlier: &[String],
+        source: &str,
+        drop_printed: impl FnOnce(),
+    ) -> Result<String, Vec<Finding>> {
         let names: Vec<&str> = self.library.iter().map(String::as_str).collect();
         let known = |module: &str| self.library.contains(module) || self.files.contains_key(module);
         let scan = scan::scan(TYPED, source, known, &names);
@@ -464,6 +470,11 @@ impl Interpreter {
             // One that does not load was found when the tree was loaded.
             let _ = self.engine.compile_and_run_raw_program(format!("(require {module:?})"));
         }
+        for definition in earlier {
+            // It was good when it was typed; where the policies have changed since, its use says what is wrong.
+            let _ = self.engine.compile_and_run_raw_program(definition.clone());
+        }
+        drop_printed();
         match self.engine.compile_and_run_raw_program(source.to_owned()) {
             Ok(_) if lock(&self.ledger).failed > 0 => {
                 let typed = BTreeMap::from([(lock(&self.ledger).file.clone(), source.to_owned())]);
@@ -472,19 +483,24 @@ impl Interpreter {
                 Err(failures.map(|(test, failure)| faults::failed_test(&typed, test, failure)).collect())
             }
             Ok(values) => {
-                Ok(values.last().filter(|value| !matches!(value, SteelVal::Void)).map_or_else(String::new, shown))
+                Ok(values.last().filter(|value| !matches!(value, SteelVal::Void)).map_or_else(String::new, answered))
             }
-            Err(error) => {
-                let typed = BTreeMap::from([(TYPED.to_owned(), source.to_owned())]);
-                let mut finding = faults::finding(&self.engine, &self.files, &self.names, TYPED, &error);
-                if let (0, Some(span)) = (finding.line, error.span())
-                    && let Some(at) = faults::position(&typed[TYPED], span.start as usize)
-                {
-                    finding = Finding::error(TYPED, source, at, finding.message, finding.help)
-                        .spanning(span.end.saturating_sub(span.start));
-                }
-                Err(vec![finding])
-            }
+            Err(error) => Err(vec![self.typed_fault(source, &error)]),
+        }
+    }
+
+    /// The finding for an error in what an operator typed, or in what that called.
+    fn typed_fault(&self, source: &str, error: &SteelErr) -> Finding {
+        // The module of facts was written by the runtime: what goes wrong in it came from what was typed.
+        let mut files = self.files.clone();
+        files.remove(crate::FACTS_MODULE);
+        let finding = faults::finding(&self.engine, &files, &self.names, TYPED, error);
+        if finding.line > 0 {
+            return finding;
+        }
+        match faults::in_typed(&self.engine, source, error, &finding.message) {
+            Some((at, width)) => Finding::error(TYPED, source, at, finding.message, finding.help).spanning(width),
+            None => finding,
         }
     }
 }

@@ -150,17 +150,25 @@ pub fn list(items: impl IntoIterator<Item = SteelVal>) -> SteelVal {
     SteelVal::ListV(items.into_iter().collect())
 }
 
-/// The value as Scheme writes it, shortened.
+/// The value as Scheme writes it, shortened to fit into a message.
 pub fn shown(value: &SteelVal) -> String {
-    const LONGEST: usize = 200;
+    shown_within(value, 200)
+}
+
+/// The value as Scheme writes it, as an answer of its own: up to 65536 characters.
+pub fn answered(value: &SteelVal) -> String {
+    shown_within(value, 64 << 10)
+}
+
+fn shown_within(value: &SteelVal, longest: usize) -> String {
     if depth_exceeds(value, DEEPEST) {
         return "a deeply nested value".to_owned();
     }
     let whole = value.to_string();
-    if whole.chars().count() <= LONGEST {
+    if whole.chars().count() <= longest {
         return whole;
     }
-    whole.chars().take(LONGEST).chain(['…']).collect()
+    whole.chars().take(longest).chain(['…']).collect()
 }
 
 /// Whether printing or comparing the value could exhaust the stack.

@@ -132,7 +132,9 @@ fn a_zygote_that_is_killed_costs_no_load() {
         // The zygote is there before the host is, and the spare after it.
         let born = |id: &u32| !before.contains_key(id);
         let zygote = descendants().into_keys().find(born).expect("a zygote");
-        host.scratch_eval(Default::default(), support::facts(), "1".to_owned()).await.expect("the first spare");
+        host.scratch_eval(Default::default(), support::facts(), (Vec::new(), "1".to_owned()))
+            .await
+            .expect("the first spare");
         let zygote = rustix::process::Pid::from_raw(zygote.cast_signed()).expect("an id");
         rustix::process::kill_process(zygote, rustix::process::Signal::KILL).expect("it lives");
         for _ in 0..2 {

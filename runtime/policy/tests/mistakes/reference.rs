@@ -16,7 +16,7 @@ fn every_name_that_a_module_provides_has_words_and_an_example() {
 fn every_example_of_the_reference_gives_what_it_says() {
     let evaluate = |source: String| {
         RUNTIME
-            .block_on(HOST.scratch_eval(PolicyTree::default(), support::facts(), source))
+            .block_on(HOST.scratch_eval(PolicyTree::default(), support::facts(), (Vec::new(), source)))
             .map_err(|findings| findings.iter().map(|finding| finding.message.clone()).collect::<Vec<_>>().join("; "))
     };
     assert!(

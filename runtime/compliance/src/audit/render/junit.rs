@@ -20,6 +20,8 @@ pub fn junit(report: &Report) -> String {
     // The schema wants local time without a zone.
     let _ =
         writeln!(out, "  <testsuite name=\"audit\" {counts} timestamp=\"{}\" time=\"0\">", at.trim_end_matches('Z'));
+    let synthetic = report.synthetic;
+    let _ = writeln!(out, "    <properties><property name=\"synthetic\" value=\"{synthetic}\"/></properties>");
     cases.iter().for_each(|case| out.push_str(case));
     for check in &report.not_performed {
         let name = escaped(&format!("{}: {}", check.check, check.title));

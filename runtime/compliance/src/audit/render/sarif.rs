@@ -35,6 +35,7 @@ pub fn sarif(report: &Report) -> String {
             "properties": {
                 "outcome": report.outcome,
                 "verdict": verdict(report),
+                "synthetic": report.synthetic,
                 "revision": report.revision,
                 "regions": report.regions,
                 "findingsLeftOut": report.findings_left_out,

@@ -38,6 +38,22 @@ fn no_form_claims_that_a_law_is_complied_with_or_hides_what_was_not_checked() {
 }
 
 #[test]
+fn every_form_says_that_data_was_made_up_and_none_says_so_of_real_data() {
+    let (real, made_up) = (honest(), Report { synthetic: true, ..honest() });
+    let forms = |report: &Report| [text(report), html(report), junit(report), sarif(report), json(report)];
+    for (form, real) in forms(&made_up).into_iter().zip(forms(&real)) {
+        let says = |form: &str| {
+            form.contains("made up")
+                || form.contains("\"synthetic\":true")
+                || form.contains("name=\"synthetic\" value=\"true\"")
+        };
+        assert!(says(&form), "{form}");
+        assert!(!says(&real), "{real}");
+    }
+    assert_eq!(serde_json::from_str::<Value>(&json(&made_up)).unwrap()["synthetic"], true);
+}
+
+#[test]
 fn json_is_the_same_bytes_for_the_same_report_and_sorted() {
     let form = json(&broken());
     assert_eq!(form, json(&broken()));
