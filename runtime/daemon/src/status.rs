@@ -39,6 +39,9 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         println!("{}", table(&status));
         notes(&status).iter().for_each(|note| println!("{note}"));
         for region in &status.regions {
+            if let Some(reason) = &region.not_ready {
+                println!("{}: not ready: {reason}", region.id);
+            }
             for error in &region.policy_errors {
                 println!("{}: policies on disk are not in force: {error}", region.id);
             }

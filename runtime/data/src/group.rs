@@ -151,11 +151,12 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    pub(crate) fn refuse(self) {
-        self.written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(DataError::Closed))));
-        self.received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(DataError::Closed))));
-        self.done.into_iter().for_each(|answer| drop(answer.send(Err(DataError::Closed))));
-        self.buried.into_iter().for_each(|(answer, _)| drop(answer.send(Err(DataError::Closed))));
+    pub(crate) fn refuse(self, reason: &str) {
+        let failed = || DataError::Failed { reason: reason.to_owned() };
+        self.written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(failed()))));
+        self.received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(failed()))));
+        self.done.into_iter().for_each(|answer| drop(answer.send(Err(failed()))));
+        self.buried.into_iter().for_each(|(answer, _)| drop(answer.send(Err(failed()))));
     }
 
     pub(crate) fn give(self, vector: &PositionVector) {

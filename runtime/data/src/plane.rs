@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub(crate) const RESOLVER_WAIT: Duration = Duration::from_millis(50);
 /// What all handles share.
 pub(crate) struct Shared {
     pub(crate) me: RegionId,
+    /// Why the store takes no writes any more.
+    failed: Arc<OnceLock<String>>,
     pub(crate) store: Store,
     pub(crate) plans: Arc<ArcSwap<Plans>>,
     pub(crate) resolver: Arc<dyn Resolver>,
@@ -175,6 +177,7 @@ impl DataPlane {
         let partial = Arc::new(RwLock::new(crate::hearing::partial_logs(&store)?));
         let buried = Arc::new(ArcSwap::from_pointee(crate::graves::read_buried(&store)?));
         let learning = Arc::new(AtomicBool::new(false));
+        let failed = Arc::new(OnceLock::new());
         let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
         let parts = crate::writer::Parts {
             me: region.clone(),
@@ -187,6 +190,7 @@ impl DataPlane {
             faults,
             buried: buried.clone(),
             learning: learning.clone(),
+            failed: failed.clone(),
         };
         let writer = Writer::new(parts, book)?;
         let (queue, thread) = match inline {
@@ -202,6 +206,7 @@ impl DataPlane {
         };
         let shared = Shared {
             me: region,
+            failed,
             store,
             plans,
             resolver,
@@ -370,6 +375,11 @@ impl DataPlane {
             }
         }
         vector
+    }
+
+    /// Why nothing can be written here until the data is opened again, such as a disk that was full.
+    pub fn failed(&self) -> Option<&str> {
+        self.shared.failed.get().map(String::as_str)
     }
 
     /// Whether this region is being given rows, or behind what it was told with them: it may know of a key that what it

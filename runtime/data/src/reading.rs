@@ -6,7 +6,7 @@ use bytes::Bytes;
 use model::question::Resolution;
 use model::record::{Address, Payload, Row, Sibling};
 use model::replication::Strategy;
-use model::residency::ScopeId;
+use model::residency::{Barred, ScopeId};
 use model::version::CausalContext;
 use model::{Key, Namespace};
 use replication::{Fold, ScopeDigest, ScopeDigests};
@@ -14,6 +14,7 @@ use store::{Store, StoreError};
 
 use crate::faults::Fault;
 use crate::plane::{ASKED, DataPlane, RESOLVER_WAIT, SETTLED};
+use crate::plans::Plans;
 use crate::types::{DataError, ETag, ScopeSummary, View};
 
 /// Which sibling of a row is shown, why, and the value that a resolver put in its place.
@@ -37,8 +38,8 @@ impl DataPlane {
     /// What a reader is shown of a key; `None` where there is no live record.
     ///
     /// # Errors
-    /// [`DataError::Elsewhere`] where the record has left this region, [`DataError::Store`] where
-    /// its bytes are damaged.
+    /// [`DataError::Elsewhere`] where the record has left this region, [`DataError::Barred`] where it is still here and
+    /// policies do not permit that any more, [`DataError::Store`] where its bytes are damaged.
     pub async fn read(&self, address: &Address) -> Result<Option<View>, DataError> {
         let Some(row) = self.shared.store.row(address)? else { return Ok(None) };
         let plans = self.shared.plans.load();
@@ -52,8 +53,20 @@ impl DataPlane {
         let shown = self.shown(address, &row, (&fold, strategy), plans.generation);
         match row.siblings.get(shown.at) {
             Some(winner) if winner.is_marker() => Err(self.elsewhere(winner)),
-            _ => Ok(shown.view(&row)),
+            _ => {
+                let view = shown.view(&row);
+                if let Some(view) = &view {
+                    self.lawful(view, &plans)?;
+                }
+                Ok(view)
+            }
         }
+    }
+
+    /// Whether what is stored may be shown here by the policies in force, which may be stricter than those by which it
+    /// came here.
+    fn lawful(&self, view: &View, plans: &Plans) -> Result<(), Barred> {
+        plans.residency.permit_in(&view.record.labels, &self.shared.me, self.shared.clock.wall())
     }
 
     /// Everything that is stored of a key.
@@ -133,7 +146,7 @@ impl DataPlane {
         }
     }
 
-    /// Live records of a namespace in key order; those that live elsewhere are left out.
+    /// Live records of a namespace in key order; those that live elsewhere, or may not be here any more, are left out.
     /// Resolvers are not asked: what they settled before is shown.
     ///
     /// # Errors
@@ -157,6 +170,7 @@ impl DataPlane {
                 let address = Address { namespace: namespace.clone(), key };
                 let fold = replication::fold(&row, strategy);
                 let view = self.shown(&address, &row, (&fold, strategy), plans.generation).view(&row);
+                let view = view.filter(|view| self.lawful(view, &plans).is_ok());
                 found.extend(view.map(|view| (address.key, view)));
             }
             if last_page {

@@ -305,6 +305,12 @@ pub enum DataError {
     /// The ledger is not the one that this region has signed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The store took no commit, and takes none until it is opened again.
+    #[error("this region's store takes no writes any more: {reason}")]
+    Failed {
+        /// What it said.
+        reason: String,
+    },
     /// The region is shutting down.
     #[error("this region is shutting down")]
     Closed,

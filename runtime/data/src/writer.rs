@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,8 @@ const CLOCK: &str = "hlc";
 /// The thread's state.
 pub(crate) struct Writer {
     pub(crate) me: RegionId,
+    /// Why the store took a commit no more.
+    pub(crate) failed: Arc<OnceLock<String>>,
     pub(crate) store: Store,
     pub(crate) acks: Arc<Acks>,
     pub(crate) scopes: Arc<Scopes>,
@@ -66,11 +68,12 @@ pub(crate) struct Parts {
     pub(crate) faults: Faults,
     pub(crate) buried: Arc<ArcSwap<PositionVector>>,
     pub(crate) learning: Arc<AtomicBool>,
+    pub(crate) failed: Arc<OnceLock<String>>,
 }
 
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
-        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, buried, learning } = parts;
+        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, buried, learning, failed } = parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
@@ -78,6 +81,7 @@ impl Writer {
         learning.store(hearsay.is_open(), Ordering::Release);
         Ok(Self {
             me,
+            failed,
             store,
             acks,
             scopes,
@@ -217,7 +221,8 @@ impl Writer {
                 tracing::error!(%error, "a group of writes could not be made durable; none of it is acknowledged");
                 // The engine takes no commit after one that failed; the next start begins a new incarnation,
                 // so the counters of the failed group are never used again.
-                return answers.refuse();
+                let reason = self.failed.get_or_init(|| error.to_string());
+                return answers.refuse(reason);
             }
             self.book.turn(page);
             self.scopes.learned(scopes);

@@ -83,6 +83,21 @@ pub struct Because {
     pub reason: String,
 }
 
+impl Because {
+    /// Files were saved in the tree that `region` watches.
+    pub fn saved(region: &RegionId) -> Self {
+        Self { author: format!("{SAVED_BY}{region}"), reason: "saved files".to_owned() }
+    }
+
+    /// Whether the files came from a tree that is watched, and not from somebody who published them.
+    pub fn is_saved(&self) -> bool {
+        self.author.starts_with(SAVED_BY)
+    }
+}
+
+/// How the author of a generation that came from a watched tree begins.
+const SAVED_BY: &str = "the tree of ";
+
 /// One generation in a list of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationInfo {

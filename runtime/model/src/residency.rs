@@ -387,6 +387,23 @@ impl ResidencyPlan {
         Ok(PermittedRegions { regions, obligations: holding.obligations, scope, rules: holding.rules })
     }
 
+    /// Whether `region` may hold a record with these labels now, wherever it was written.
+    ///
+    /// # Errors
+    /// [`Barred`], naming the rule that stops it and the regions that may.
+    pub fn permit_in(&self, labels: &Labels, region: &RegionId, now: UnixMillis) -> Result<(), Barred> {
+        let ruled = self
+            .regions
+            .get(region)
+            .map(|policy| self.rule_on(region, policy, labels, &Self::cases_of(labels), now).map(|_| ()));
+        let rule = match ruled {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(rule)) => rule,
+            None => fixed_rule("unknown-region"),
+        };
+        Err(Barred { region: region.clone(), rule, elsewhere: self.holding(labels, now).regions })
+    }
+
     /// Whether a request or record with these labels may pass from `from` to `to`,
     /// where `to` may hold it. Used to forward without storing.
     ///

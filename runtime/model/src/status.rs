@@ -29,6 +29,9 @@ pub struct RegionStatus {
     pub generation: u64,
     /// The hash of that generation's files.
     pub policy_hash: String,
+    /// Why `/readyz` says no; absent where it says yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
     /// Why the files on disk are not in force, one line a finding; empty when they are.
     pub policy_errors: Vec<String>,
     /// What is being proved of files that were saved, and how far that is.

@@ -79,6 +79,7 @@ impl net::Region for Fixture {
             dns: anywhere(),
             generation: 7,
             policy_hash: String::new(),
+            not_ready: None,
             policy_errors: Vec::new(),
             policy_proving: None,
             policy_waiting: None,

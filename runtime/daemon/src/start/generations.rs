@@ -215,6 +215,35 @@ impl Generations {
         self.host.scratch_eval(tree, facts, source).await
     }
 
+    /// Says so where `tree`, as it stands on disk, was in force already and somebody has published another since: a
+    /// restart, or a change to some other file, must not undo what that person did. A tree that was edited since is new.
+    pub fn superseded(&self, tree: &PolicyTree) -> Option<Finding> {
+        let live = self.live.load_full().filter(|live| !live.bundle.because.is_saved())?;
+        let (hash, mine) = (tree.hash(), self.history.generations());
+        if hash == live.hash {
+            return None;
+        }
+        let kept = |generation: &u64| self.verify(&self.history.load(*generation).ok()?).ok();
+        let saved = mine.iter().rev().filter_map(kept).find(|bundle| bundle.because.is_saved())?;
+        (saved.tree.hash() == hash).then(|| {
+            let Because { author, reason } = &live.bundle.because;
+            let message = format!(
+                "the files on disk are those of generation {}; generation {}, which {author} published ({reason}), is in force",
+                saved.generation, live.bundle.generation
+            );
+            let help = "edit and save them, or publish them, to put them in force again";
+            Finding::error("", "", (0, 0), message, help).warning()
+        })
+    }
+
+    /// Shows a finding that refuses nothing.
+    pub fn note(&self, finding: Finding) {
+        if self.findings.load().as_slice() != [finding.clone()] {
+            tracing::warn!(help = %finding.help, "{}", finding.message);
+            self.findings.store(Arc::new(vec![finding]));
+        }
+    }
+
     /// Takes up the newest generation kept from before a restart that still loads.
     pub async fn resume(&self, facts: Facts) -> Option<u64> {
         let _one = self.changing.lock().await;

@@ -118,6 +118,10 @@ impl RunningRegion {
     pub fn own_state(&self) -> RegionState {
         if self.plans.load().generation == 0 {
             RegionState::Joining
+        } else if self.data.failed().is_some() {
+            RegionState::Down
+        } else if self.data.is_learning() {
+            RegionState::CatchingUp
         } else if self.api_ok.load(Ordering::Relaxed) {
             RegionState::Ready
         } else {
@@ -171,6 +175,7 @@ impl net::Region for RunningRegion {
             policy_hash: self.generations.hash(),
             policy_proving: self.generations.proving(),
             policy_waiting: self.generations.waiting(),
+            not_ready: net::Region::ready(self).err(),
             policy_errors: self.generations.findings().iter().map(ToString::to_string).collect(),
             primary: self.regions.primary.clone(),
             sees: states.iter().filter(|(id, _)| **id != self.me).map(|(id, state)| (id.clone(), *state)).collect(),
@@ -273,6 +278,12 @@ impl net::Region for RunningRegion {
     fn ready(&self) -> Result<(), String> {
         if self.generations.number() == 0 {
             return Err(format!("waiting for a policy generation from {}", self.regions.primary));
+        }
+        if let Some(reason) = self.data.failed() {
+            return Err(format!("the store takes no writes any more ({reason}): make room, then restart this region"));
+        }
+        if self.data.is_learning() {
+            return Err("other regions are still giving this one its records".into());
         }
         if self.data.lag_action() == LagAction::Unready {
             return Err("replication lag has passed the bound that replication-lag.scm calls unready".into());

@@ -119,7 +119,11 @@ async fn propose(region: &RunningRegion, root: &Path) -> Judged {
             return Judged::Yes;
         }
     };
-    let because = Because { author: format!("the tree of {}", region.me), reason: "saved files".to_owned() };
+    if let Some(finding) = region.generations.superseded(&tree) {
+        region.generations.note(finding);
+        return Judged::Yes;
+    }
+    let because = Because::saved(&region.me);
     match region.generations.propose(tree, because, &region.moment()).await {
         Ok(Proposed::Unchanged) => Judged::Yes,
         Ok(Proposed::InForce(generation)) => {

@@ -151,6 +151,7 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
         DataError::OwnLog { .. } => Problem::new(StatusCode::CONFLICT, "own-log", detail),
         DataError::EndedLife { .. } => Problem::new(StatusCode::CONFLICT, "ended-life", detail),
         DataError::BadPart { .. } => Problem::new(StatusCode::BAD_REQUEST, "rows", detail),
+        DataError::Failed { .. } => Problem::unavailable("storage", detail).retry_after(Duration::from_secs(5)),
         DataError::Closed => Problem::unavailable("closing", detail).retry_after(Duration::from_secs(5)),
         _ => {
             tracing::error!(%error, "the data plane failed");
