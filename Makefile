@@ -75,7 +75,7 @@ bench: ## Measure throughput, latency, lag and saves, optimised, beside floors f
 	@$(CARGO_TARGET_DIR)/release/repomind-run bench --tree $(TREE) $(FLAGS)
 
 sim: ## Run SEEDS simulations of replication under faults, optimised; a failing seed is printed with its replay.
-	$(CARGO) run --quiet --locked --release -p sim --target-dir $(CARGO_TARGET_DIR) -- --seeds $(SEEDS) $(FLAGS)
+	@$(CARGO) run --quiet --locked --release -p sim --target-dir $(CARGO_TARGET_DIR) -- --seeds $(SEEDS) $(FLAGS)
 
 repl: build ## Ask a running region Scheme questions (FLAGS="--region eu-west").
 	@$(REPOMIND) repl $(PLACE) $(FLAGS)
