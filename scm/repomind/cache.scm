@@ -39,9 +39,21 @@
 ;; From the host:
 
 ;;@doc (define-cache-rule 'name alist)
-;; Declares what may be cached: `path` (a prefix), `edge-ttl` and `browser-ttl` in seconds, 0 for never. The
-;; first rule that matches decides. Gives nothing.
+;; Declares what may be cached, by path, method, header, cookie, status and type, and for how long in seconds, 0 for
+;; never. The first rule that matches decides; the keys stand at the top of this file. Gives nothing.
 ;; > (define-cache-rule 'docs '((path . "/docs/") (edge-ttl . 3600) (browser-ttl . 60)))
+
+;;@doc (define-rate-limit 'name alist)
+;; Declares how many requests `key` may make: `rate` of them in `per` seconds, at most `burst` at once. Gives nothing.
+;; > (define-rate-limit 'api '((path . "/v1/") (key . client) (rate . 600) (per . 60)))
+
+;;@doc (define-edge-auth 'name alist)
+;; Declares a guard: what is below `path` needs a token of one of the `issuers`, for one of the `audiences`. Gives nothing.
+;; > (define-edge-auth 'staff '((path . "/staff/") (issuers . ("https://id.example.net/")) (audiences . ("staff")) (algorithms . (ES256)) (jwks . "https://id.example.net/jwks.json")))
+
+;;@doc (define-edge-route 'name alist)
+;; Declares where requests below `path` are sent, and how often they are tried. Gives nothing.
+;; > (define-edge-route 'slow '((path . "/slow/") (attempts . 1) (timeout . 20000)))
 
 ;;@doc
 ;; Seconds in n minutes.

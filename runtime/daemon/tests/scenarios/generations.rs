@@ -38,6 +38,13 @@ fn a_generation_is_brought_back_and_outlives_a_lost_disk_of_the_primary() {
     let history = text(&cluster.run(&["policy", "history"]));
     assert!(history.contains("3 (in force)") && history.contains("the second was a mistake"), "{history}");
 
+    // Another file changes: the tree on disk is still that of the second generation, which was undone.
+    std::fs::write(cluster.file("traffic-routing/notes.txt"), "not a policy").unwrap();
+    until("status tells of the files on disk", SOON, || {
+        text(&cluster.run(&["status"])).contains("the files on disk are those of generation 2").then_some(())
+    });
+    assert_eq!(generation(&cluster, "us-east"), Some(3), "a rollback was undone by a file that is no policy");
+
     // The primary loses its disk; the others still know generation 3, and a new save must come after it.
     cluster.kill("us-east");
     std::fs::remove_dir_all(cluster.state("us-east")).unwrap();

@@ -245,3 +245,18 @@ async fn a_write_does_not_claim_to_have_seen_what_its_region_has_not() {
     let siblings = |key| row(&eu.data, key).unwrap().siblings.len();
     assert_eq!((siblings("code"), siblings("late")), (2, 1));
 }
+
+#[tokio::test]
+async fn a_record_that_a_stricter_policy_bars_is_not_shown_while_it_waits_to_be_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let us = open_among(US, &[US, EU], dir.path());
+    us.write(write("k", "kept where it may be no more", DataClass::Public)).await.unwrap();
+    us.close().await;
+
+    let us =
+        open_with(US, &[US, EU], dir.path(), data::plans::Plans { generation: 2, ..data::plans::Plans::deny_all() });
+    let barred = us.read(&address("k")).await;
+    assert!(matches!(barred, Err(DataError::Barred(_))), "{barred:?}");
+    assert_eq!(us.list(&address("k").namespace, "", None, 10).unwrap().len(), 0);
+    assert!(us.row(&address("k")).unwrap().is_some(), "the audit must still find it");
+}
