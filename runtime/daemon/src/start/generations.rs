@@ -215,25 +215,29 @@ impl Generations {
         self.host.scratch_eval(tree, facts, source).await
     }
 
-    /// Says so where `tree`, as it stands on disk, was in force already and somebody has published another since: a
-    /// restart, or a change to some other file, must not undo what that person did. A tree that was edited since is new.
+    /// Says so where `tree`, as it stands on disk, is what somebody has published another in place of: a restart, or a
+    /// change to some other file, must not undo what that person did. A tree that was edited since is new.
     pub fn superseded(&self, tree: &PolicyTree) -> Option<Finding> {
-        let live = self.live.load_full().filter(|live| !live.bundle.because.is_saved())?;
-        let (hash, mine) = (tree.hash(), self.history.generations());
-        if hash == live.hash {
-            return None;
+        let live = self.live.load_full()?;
+        let kept = |generation: u64| self.verify(&self.history.load(generation).ok()?).ok();
+        let (hash, mut published) = (tree.hash(), live.bundle.clone());
+        // Several may have been published one after the other.
+        while !published.because.is_saved() {
+            let parent = published.parent?;
+            if parent == hash {
+                let Because { author, reason } = &live.bundle.because;
+                let message = format!(
+                    "the files on disk are those of generation {}; generation {}, which {author} published \
+                     ({reason}), is in force",
+                    published.generation - 1,
+                    live.bundle.generation
+                );
+                let help = "edit and save them, or publish them, to put them in force again";
+                return Some(Finding::error("", "", (0, 0), message, help).warning());
+            }
+            published = kept(published.generation - 1)?;
         }
-        let kept = |generation: &u64| self.verify(&self.history.load(*generation).ok()?).ok();
-        let saved = mine.iter().rev().filter_map(kept).find(|bundle| bundle.because.is_saved())?;
-        (saved.tree.hash() == hash).then(|| {
-            let Because { author, reason } = &live.bundle.because;
-            let message = format!(
-                "the files on disk are those of generation {}; generation {}, which {author} published ({reason}), is in force",
-                saved.generation, live.bundle.generation
-            );
-            let help = "edit and save them, or publish them, to put them in force again";
-            Finding::error("", "", (0, 0), message, help).warning()
-        })
+        None
     }
 
     /// Shows a finding that refuses nothing.

@@ -252,6 +252,7 @@ async fn a_record_that_a_stricter_policy_bars_is_not_shown_while_it_waits_to_be_
     let us = open_among(US, &[US, EU], dir.path());
     us.write(write("k", "kept where it may be no more", DataClass::Public)).await.unwrap();
     us.close().await;
+    drop(us);
 
     let us =
         open_with(US, &[US, EU], dir.path(), data::plans::Plans { generation: 2, ..data::plans::Plans::deny_all() });
