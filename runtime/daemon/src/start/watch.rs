@@ -15,6 +15,9 @@ use super::running::RunningRegion;
 
 /// Editors save in several steps (write, rename, chmod); the tree is read once they are quiet this long.
 const QUIET: Duration = Duration::from_millis(40);
+/// How often the files are read for a change that no event told of: a symbolic link leads out of the tree, a network
+/// file system tells of nothing.
+const LOOK: Duration = Duration::from_secs(1);
 /// A tree that could not be judged, because a child failed or the machine had too much to do, is proposed again after
 /// this long, then twice as long, up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -84,7 +87,8 @@ pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: Cancellation
     }
     let mut wait = FIRST_WAIT;
     loop {
-        let again = match propose(&region, &root).await {
+        let read = read_tree(&root);
+        let again = match propose(&region, &read).await {
             Judged::Yes => {
                 wait = FIRST_WAIT;
                 Duration::MAX
@@ -99,6 +103,7 @@ pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: Cancellation
             () = stop.cancelled() => return Ok(()),
             () = region.adopted.notified() => {}
             () = tokio::time::sleep(again) => {}
+            () = another(&root, &read) => {}
             event = saves.recv() => if event.is_none() { return Ok(()) },
         }
         while tokio::time::timeout(QUIET, saves.recv()).await.is_ok_and(|event| event.is_some()) {}
@@ -111,11 +116,21 @@ enum Judged {
     No,
 }
 
-async fn propose(region: &RunningRegion, root: &Path) -> Judged {
-    let tree = match read_tree(root) {
-        Ok(tree) => tree,
+/// Returns once the files are others than those that were `read`.
+async fn another(root: &Path, read: &Result<PolicyTree, Vec<Finding>>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        if read_tree(root) != *read {
+            return;
+        }
+    }
+}
+
+async fn propose(region: &RunningRegion, read: &Result<PolicyTree, Vec<Finding>>) -> Judged {
+    let tree = match read {
+        Ok(tree) => tree.clone(),
         Err(findings) => {
-            region.generations.report(&findings);
+            region.generations.report(findings);
             return Judged::Yes;
         }
     };

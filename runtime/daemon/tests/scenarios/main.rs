@@ -78,7 +78,9 @@ fn a_saved_policy_takes_effect_everywhere_and_a_bad_one_nowhere() {
             let errors = status["policy_errors"].as_array()?.clone();
             (!errors.is_empty()).then_some(errors)
         });
-        assert!(errors[0].as_str().unwrap().contains("failover.scm"), "{name}: {errors:?}");
+        let placed = errors[0].as_str().unwrap().split_once("failover.scm:").map(|(_, place)| place.to_owned());
+        let line = placed.and_then(|place| place.split_once(':')?.0.parse::<u32>().ok());
+        assert!(line.is_some_and(|line| line > 0), "{name} has no line: {errors:?}");
         assert!(REGIONS.iter().all(|region| generation(region) == Some(before)), "{name} changed the generation");
         let served = cluster.ask("eu-west", "GET", "/hello", &[], "").unwrap();
         assert_eq!(served.status, 200, "{name} was felt by a request");
@@ -92,6 +94,15 @@ fn a_saved_policy_takes_effect_everywhere_and_a_bad_one_nowhere() {
     for region in REGIONS {
         until(&format!("the new generation in {region}"), SOON, || (generation(region)? > before).then_some(()));
     }
+
+    // A tree may be made of links into another; no event tells of a change there.
+    let elsewhere = cluster.file("../linked.scm");
+    std::fs::write(&elsewhere, &good).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+    let linked = until("the link in force", SOON, || generation("us-east").filter(|now| *now > before + 1));
+    std::fs::write(&elsewhere, format!("{good}\n;; Saved where no event comes from.\n")).unwrap();
+    until("what the link leads to in force", SOON, || (generation("us-east")? > linked).then_some(()));
 }
 
 #[test]
