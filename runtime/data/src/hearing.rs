@@ -19,7 +19,7 @@ use crate::faults::Fault;
 use crate::group::{Change, Group};
 use crate::plane::DataPlane;
 use crate::types::{DataError, Received};
-use crate::writer::Writer;
+use crate::writer::{Writer, merge_into};
 
 /// Before the names of the facts that say how far peers were whose rows were all heard.
 const HEARD: &str = "heard/";
@@ -281,6 +281,8 @@ impl Writer {
                 if let (Some(ours), true) = (&ours, row.siblings.is_empty()) {
                     Self::lay(group, &address, ours);
                 }
+                let before = self.row(group, &address)?;
+                self.close_grave(group, &address, before.as_ref(), &row)?;
                 group.rows.insert(address, (!row.siblings.is_empty()).then_some(row));
             }
         }
@@ -366,6 +368,23 @@ impl Writer {
                 group.adopted.advance(&position(origin, incarnation, end));
             }
         }
+    }
+
+    /// The value of a refused record stays out, and its key too where it is not known;
+    /// that it supersedes what is here holds all the same.
+    pub(crate) fn supersede(
+        &mut self,
+        group: &mut Group,
+        address: &Address,
+        refused: &Sibling,
+        permitted: &BTreeSet<RegionId>,
+    ) -> Result<(), DataError> {
+        if let Some(row) = self.row(group, address)? {
+            self.learn(group, refused.scope, permitted);
+            let merged = merge_into(group, address, Some(row.clone()), refused.marker());
+            self.close_grave(group, address, Some(&row), &merged)?;
+        }
+        Ok(())
     }
 
     /// Whether an entry that arrives is known to be superseded.
