@@ -99,9 +99,9 @@ impl Hearsay {
         !(self.heard.is_empty() && self.unfinished.is_empty())
     }
 
-    /// Whether a peer that would hold the write has said that it is superseded.
-    fn is_gone(&self, address: &Address, dot: &Dot, regions: &BTreeSet<RegionId>) -> bool {
-        self.heard.iter().any(|(peer, heard)| {
+    /// Whether a peer that would hold the write, other than `but`, has said that it is superseded.
+    fn is_gone(&self, address: &Address, dot: &Dot, regions: &BTreeSet<RegionId>, but: Option<&RegionId>) -> bool {
+        self.heard.iter().filter(|(peer, _)| Some(*peer) != but).any(|(peer, heard)| {
             heard.vector.covers_dot(dot)
                 && regions.contains(peer)
                 && !heard.partial.contains(&(dot.actor.region.clone(), dot.actor.incarnation))
@@ -265,7 +265,9 @@ impl Writer {
             let gone = |given: &&Given| {
                 let dot = &given.sibling.version.dot;
                 let unknown = given.sibling.is_marker() && ours.is_none();
-                unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted)
+                // A marker may have been passed over before, when nothing was here that it concerns.
+                let but = given.sibling.is_marker().then_some(&span.from);
+                unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted, but)
             };
             let siblings: Vec<Sibling> =
                 given.iter().filter(|given| !gone(given)).map(|given| given.sibling.clone()).collect();
@@ -395,7 +397,7 @@ impl Writer {
         let dot = &entry.sibling.version.dot;
         let here = self.row(group, &entry.address)?;
         let held = here.is_some_and(|row| row.siblings.iter().any(|sibling| sibling.version.dot == *dot));
-        Ok(!held && self.hearsay.is_gone(&entry.address, dot, &entry.permitted))
+        Ok(!held && self.hearsay.is_gone(&entry.address, dot, &entry.permitted, None))
     }
 
     /// Forgets what peers said as far as this region has caught up with it.

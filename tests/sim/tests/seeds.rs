@@ -45,7 +45,7 @@ fn a_delete_beside_a_write_is_known_to_regions_that_may_not_hold_the_write() {
 
 #[test]
 fn a_record_that_moved_away_is_not_shown_by_a_region_that_was_given_rows() {
-    passes(&[260, 1139]);
+    passes(&[260, 1139, 3770]);
 }
 
 #[test]
