@@ -18,6 +18,7 @@ use model::{Millis, RegionId, UnixMillis};
 use store::{Store, StoreError};
 use tokio::sync::watch;
 
+use crate::graves::Burials;
 use crate::types::Received;
 
 /// Before the names of the facts that keep the peers' vectors.
@@ -53,8 +54,8 @@ struct Peer {
     owed_rows: bool,
     /// How far it is by the rows that it was given in its present life.
     given: Option<PositionVector>,
-    /// Up to where it has buried, as it last said.
-    buried: PositionVector,
+    /// How far it is with its tombstones, as it last said.
+    burials: Burials,
 }
 
 /// What a vector says of the life in which its region is.
@@ -82,7 +83,7 @@ impl Peer {
         self.owed_rows |= !vector.includes(if self.met { &self.reached } else { ours });
         self.met = true;
         self.given = None;
-        self.buried = PositionVector::new();
+        self.burials = Burials::default();
         self.reached = vector.clone();
         self.changed = true;
     }
@@ -161,18 +162,18 @@ impl Acks {
         self.state().peers.values().map(|known| known.kept.clone()).collect()
     }
 
-    /// `peer` has buried everything that could be up to here.
-    pub(crate) fn has_buried(&self, peer: &RegionId, vector: &PositionVector, buried: &PositionVector) {
+    /// `peer` has said how far it is with its tombstones.
+    pub(crate) fn has_buried(&self, peer: &RegionId, vector: &PositionVector, burials: &Burials) {
         if let Some(known) = self.state().peers.get_mut(peer)
             && known.reached.newest(peer) == vector.newest(peer)
         {
-            known.buried = buried.clone();
+            known.burials = burials.clone();
         }
     }
 
-    /// Up to where each peer has buried.
-    pub(crate) fn buried(&self) -> Vec<PositionVector> {
-        self.state().peers.values().map(|known| known.buried.clone()).collect()
+    /// How far each peer is with its tombstones.
+    pub(crate) fn burials(&self) -> Vec<Burials> {
+        self.state().peers.values().map(|known| known.burials.clone()).collect()
     }
 
     /// The latest life of a peer that is known.

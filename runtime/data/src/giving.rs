@@ -11,8 +11,10 @@ use model::record::{Address, Row, Shipment};
 use model::snapshot::{Given, SnapshotPart};
 use model::version::PositionVector;
 use model::{RegionId, version::Incarnation};
+use replication::merge;
 
 use crate::faults::Fault;
+use crate::graves::only_markers;
 use crate::plane::DataPlane;
 use crate::types::{DataError, Received};
 
@@ -102,10 +104,16 @@ impl DataPlane {
             let before = part.after.as_ref().is_some_and(|after| address <= *after);
             let beyond = part.upto.as_ref().is_some_and(|upto| address > *upto);
             if !before && !beyond {
-                rows.entry(address).or_insert(row);
+                let here = rows.remove(&address);
+                let lies = here.as_ref().is_none_or(only_markers);
+                let row =
+                    if lies { row.siblings.into_iter().fold(here, |row, dead| Some(merge(row, dead))) } else { here };
+                rows.extend(row.map(|row| (address, row)));
             }
         }
+        let moved = self.moved()?;
         for (address, row) in rows {
+            let left = moved.get(&address).is_some_and(|moved| moved.regions.contains(&giving.peer));
             let given: Vec<Given> = row
                 .siblings
                 .into_iter()
@@ -115,9 +123,10 @@ impl DataPlane {
                     if permitted.contains(&giving.peer) {
                         return Some(Given { sibling, permitted });
                     }
-                    // It knows the key, since it has written to it: then it has to know that the record has moved.
+                    // It knows the key, since it has written to it or has held what this replaced: then it has to know
+                    // that the record has moved.
                     let wrote = sibling.version.context.iter().any(|(actor, _)| actor.region == giving.peer);
-                    wrote.then(|| Given { sibling: sibling.marker(), permitted })
+                    (wrote || left).then(|| Given { sibling: sibling.marker(), permitted })
                 })
                 .collect();
             if !given.is_empty() {

@@ -3,36 +3,65 @@
 //! Regions bury at different times. One that has forgotten a tombstone altogether would write a record anew without a
 //! word of it; where the tombstone still lies, the two would stand beside each other for ever. So a buried row is kept
 //! out of sight, and a write to its key says that it has seen what was in it, until no region has it among its rows.
+//!
+//! A grave goes in three steps, because regions do not take them at the same moment:
+//!
+//! 1. While some region may have the tombstone among its rows, a write that arrives and knows nothing of it brings it
+//!    back here, since it stands beside that write there. A tombstone beside something alive is not buried, and its
+//!    region says so, see [`Writer::has_buried`].
+//! 2. Once every region has buried it, it is *quiet*: it is not brought back and not given away. What is written here
+//!    still names it.
+//! 3. Once it is quiet in every region, nobody would bring it back, and it is forgotten.
+//!
+//! Without the second step, the first region to forget it would write to the key without a word of it, and the others
+//! would bring it back beside that write.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::codec;
-use model::record::{Address, Content, Row, Sibling};
-use model::version::{CausalContext, PositionVector};
+use model::record::{Address, Row, Sibling};
+use model::version::{CausalContext, Dot, Incarnation, PositionVector};
+use model::{RegionId, codec};
 use store::{Store, StoreError};
+use tokio::sync::oneshot;
 
-use crate::group::Group;
+use crate::group::{Change, Group};
 use crate::plane::DataPlane;
 use crate::types::DataError;
 use crate::writer::Writer;
 
 /// Before the names of the facts that keep buried rows; a zero byte parts namespace and key.
 pub(crate) const GRAVE: &str = "grave/";
-/// The fact that says up to where everything was buried that could be.
+/// The fact that says up to where everything was buried.
 const BURIED: &str = "buried";
+/// The fact that says up to where every region has buried.
+const QUIET: &str = "quiet";
+
+/// How far a region is with its tombstones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Burials {
+    /// Up to here no tombstone is among its rows.
+    pub buried: PositionVector,
+    /// Up to here it knows that of every region, and brings none back.
+    pub quiet: PositionVector,
+}
+
+/// The first tombstone of each log that could not be buried.
+pub(crate) type Standing = BTreeMap<(RegionId, Incarnation), u64>;
 
 fn name(address: &Address) -> String {
     format!("{GRAVE}{}\0{}", address.namespace, address.key)
 }
 
-/// Reads up to where this region has buried.
-pub(crate) fn read_buried(store: &Store) -> Result<PositionVector, StoreError> {
-    match store.meta(BURIED)? {
+/// Reads how far this region is with its tombstones.
+pub(crate) fn read_burials(store: &Store) -> Result<Burials, StoreError> {
+    let read = |name: &str| match store.meta(name)? {
         Some(bytes) => {
-            codec::decode(&bytes).map_err(|reason| StoreError::Corrupt { place: format!("fact {BURIED}"), reason })
+            codec::decode(&bytes).map_err(|reason| StoreError::Corrupt { place: format!("fact {name}"), reason })
         }
         None => Ok(PositionVector::new()),
-    }
+    };
+    Ok(Burials { buried: read(BURIED)?, quiet: read(QUIET)? })
 }
 
 /// What is buried under the name of a fact.
@@ -41,16 +70,54 @@ pub(crate) fn read_grave(name: &str, bytes: &[u8]) -> Result<Row, StoreError> {
 }
 
 impl DataPlane {
-    /// All buried rows, a few at any time.
+    /// Forgets what is quiet in every region, and notes what every region has buried.
+    pub(crate) async fn forget_graves(&self) -> Result<(), DataError> {
+        let ours = self.shared.burials.load_full();
+        let peers = self.shared.acks.burials();
+        let buried = peers.iter().fold(ours.buried.clone(), |all, peer| all.meet(&peer.buried));
+        if !ours.quiet.includes(&buried) {
+            let (answer, done) = oneshot::channel();
+            self.wait_in_line(Change::Quiet(buried, answer)).await?;
+            done.await.map_err(|_| DataError::Closed)??;
+        }
+        let quiet = peers.iter().fold(ours.quiet.clone(), |all, peer| all.meet(&peer.quiet));
+        let mut names = Vec::new();
+        for (name, bytes) in self.shared.store.facts(GRAVE)? {
+            let grave = read_grave(&name, &bytes)?;
+            if grave.siblings.iter().all(|sibling| quiet.covers_dot(&sibling.version.dot)) {
+                names.push(name);
+            }
+        }
+        if !names.is_empty() {
+            let (answer, done) = oneshot::channel();
+            self.wait_in_line(Change::Forget(names, answer)).await?;
+            done.await.map_err(|_| DataError::Closed)??;
+        }
+        Ok(())
+    }
+
+    /// All buried rows that some region may still have among its rows, a few at any time.
     pub(crate) fn graves(&self) -> Result<Vec<(Address, Row)>, DataError> {
         let mut graves = Vec::new();
         for (name, bytes) in self.shared.store.facts(GRAVE)? {
             let address = name.strip_prefix(GRAVE).and_then(|key| Store::address_of(key.as_bytes()));
             let address = address.ok_or_else(|| StoreError::Key { place: "the graves".into() })?;
-            graves.push((address, read_grave(&name, &bytes)?));
+            let grave = loud(read_grave(&name, &bytes)?, &self.shared.burials.load().quiet);
+            graves.extend(grave.map(|grave| (address, grave)));
         }
         Ok(graves)
     }
+}
+
+/// Whether a grave may lie under a key that has this row: what is alive elsewhere is no part of it.
+pub(crate) fn only_markers(row: &Row) -> bool {
+    row.siblings.iter().all(Sibling::is_marker)
+}
+
+/// What of a grave is not quiet.
+fn loud(mut grave: Row, quiet: &PositionVector) -> Option<Row> {
+    grave.siblings.retain(|sibling| !quiet.covers_dot(&sibling.version.dot));
+    (!grave.siblings.is_empty()).then_some(grave)
 }
 
 impl Writer {
@@ -63,28 +130,46 @@ impl Writer {
     ) -> Result<u64, DataError> {
         let mut buried = 0;
         for address in rows {
-            match self.row(group, &address)? {
-                Some(row) if row.is_dead() => {
-                    let (dead, markers) = row.part_markers();
-                    if dead.siblings.iter().all(|sibling| stable.covers_dot(&sibling.version.dot)) {
-                        group.facts.push((name(&address), codec::encode(&dead)));
-                        group.unlisted.push(store::row_key(&address));
-                        group.rows.insert(address, (!markers.siblings.is_empty()).then_some(markers));
-                        buried += 1;
-                    }
-                }
-                _ => group.unlisted.push(store::row_key(&address)),
+            let row = self.row(group, &address)?.filter(|row| row.tombstones().next().is_some());
+            let Some(row) = row else {
+                group.unlisted.push(store::row_key(&address));
+                continue;
+            };
+            if row.is_dead() && row.tombstones().all(|sibling| stable.covers_dot(&sibling.version.dot)) {
+                let (dead, markers) = row.part_markers();
+                group.facts.push((name(&address), codec::encode(&dead)));
+                group.unlisted.push(store::row_key(&address));
+                group.rows.insert(address, (!markers.siblings.is_empty()).then_some(markers));
+                buried += 1;
+                continue;
+            }
+            for Dot { actor, counter } in row.tombstones().map(|sibling| &sibling.version.dot) {
+                let first = self.standing.entry((actor.region.clone(), actor.incarnation)).or_insert(*counter);
+                *first = (*first).min(*counter);
             }
         }
         Ok(buried)
     }
 
-    /// Everything up to `stable` is buried that could be.
+    /// Everything up to `stable` is buried, as far as nothing stood in the way since the last call: where a tombstone
+    /// stands beside something alive, other regions, which may not hold that, may have buried it, and must not forget
+    /// it. This may go back, since a tombstone may be brought back.
     pub(crate) fn has_buried(&mut self, group: &mut Group, stable: &Arc<PositionVector>) {
-        let mut buried = PositionVector::clone(&self.buried.load());
-        buried.join(stable);
-        group.facts.push((BURIED.to_owned(), codec::encode(&buried)));
-        self.buried.store(Arc::new(buried));
+        let mut burials = Burials::clone(&self.burials.load());
+        burials.buried.join(stable);
+        for ((region, life), first) in std::mem::take(&mut self.standing) {
+            burials.buried.limit(&region, life, first - 1);
+        }
+        group.facts.push((BURIED.to_owned(), codec::encode(&burials.buried)));
+        self.burials.store(Arc::new(burials));
+    }
+
+    /// Every region has buried up to here.
+    pub(crate) fn is_quiet(&mut self, group: &mut Group, everywhere: &PositionVector) {
+        let mut burials = Burials::clone(&self.burials.load());
+        burials.quiet.join(everywhere);
+        group.facts.push((QUIET.to_owned(), codec::encode(&burials.quiet)));
+        self.burials.store(Arc::new(burials));
     }
 
     /// Lays a row into its grave that nothing alive is in, and that goes because a peer has buried it.
@@ -109,10 +194,44 @@ impl Writer {
     /// A row as what arrives has to find it. A region that lost its disk may have written to the key while it knew
     /// nothing of the tombstone; it stands beside that write there, and so does it here.
     pub(crate) fn row_or_grave(&self, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
-        match self.row(group, address)? {
-            Some(row) => Ok(Some(row)),
-            None => self.grave(group, address),
+        let row = self.row(group, address)?;
+        if row.as_ref().is_some_and(|row| !only_markers(row)) {
+            return Ok(row);
         }
+        let grave = self.grave(group, address)?.and_then(|grave| loud(grave, &self.burials.load().quiet));
+        Ok(match grave {
+            Some(grave) => {
+                grave.siblings.into_iter().fold(row, |row, tombstone| Some(replication::merge(row, tombstone)))
+            }
+            None => row,
+        })
+    }
+
+    /// Takes out of a key's grave what a row that came to lie over it supersedes. It must not be brought back after
+    /// that: later writes need not name it any more.
+    pub(crate) fn close_grave(
+        &self,
+        group: &mut Group,
+        address: &Address,
+        before: Option<&Row>,
+        after: &Row,
+    ) -> Result<(), DataError> {
+        if before.is_some_and(|row| !only_markers(row)) {
+            return Ok(());
+        }
+        let Some(mut grave) = self.grave(group, address)? else { return Ok(()) };
+        let count = grave.siblings.len();
+        let superseded = |dead: &Sibling| after.siblings.iter().any(|by| by.version.supersedes(&dead.version));
+        grave.siblings.retain(|dead| !superseded(dead));
+        if grave.siblings.len() < count {
+            let name = name(address);
+            group.facts.retain(|(fact, _)| *fact != name);
+            match grave.siblings.is_empty() {
+                true => group.forgotten.push(name),
+                false => group.facts.push((name, codec::encode(&grave))),
+            }
+        }
+        Ok(())
     }
 
     /// What lies buried under a key.
@@ -120,6 +239,9 @@ impl Writer {
         let name = name(address);
         if let Some((_, bytes)) = group.facts.iter().rev().find(|(fact, _)| *fact == name) {
             return Ok(Some(read_grave(&name, bytes)?));
+        }
+        if group.forgotten.contains(&name) {
+            return Ok(None);
         }
         Ok(self.store.meta(&name)?.map(|bytes| read_grave(&name, &bytes)).transpose()?)
     }
@@ -129,7 +251,7 @@ impl Writer {
     /// without naming a write beside it stays.
     pub(crate) fn tombstones(&self, group: &Group, row: &Row, seen: &CausalContext) -> CausalContext {
         let mut tombstones = CausalContext::new();
-        for sibling in row.siblings.iter().filter(|sibling| matches!(sibling.content, Content::Tombstone { .. })) {
+        for sibling in row.tombstones() {
             // With what it replaced: some of that may still be on its way.
             let with = self.seen(group, &Row { siblings: vec![sibling.clone()] });
             let beside = row.siblings.iter().any(|other| {

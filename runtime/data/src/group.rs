@@ -54,6 +54,8 @@ pub(crate) enum Change {
     Bury(Vec<Address>, Arc<PositionVector>, oneshot::Sender<Result<u64, DataError>>),
     /// Everything up to here that could be buried has been.
     Buried(Arc<PositionVector>, DoneAnswer),
+    /// Every region has buried everything up to here.
+    Quiet(PositionVector, DoneAnswer),
     /// Graves that nobody needs any more, by the names of their facts.
     Forget(Vec<String>, DoneAnswer),
     /// Time has passed.

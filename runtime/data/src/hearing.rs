@@ -19,7 +19,7 @@ use crate::faults::Fault;
 use crate::group::{Change, Group};
 use crate::plane::DataPlane;
 use crate::types::{DataError, Received};
-use crate::writer::Writer;
+use crate::writer::{Writer, merge_into};
 
 /// Before the names of the facts that say how far peers were whose rows were all heard.
 const HEARD: &str = "heard/";
@@ -99,9 +99,9 @@ impl Hearsay {
         !(self.heard.is_empty() && self.unfinished.is_empty())
     }
 
-    /// Whether a peer that would hold the write has said that it is superseded.
-    fn is_gone(&self, address: &Address, dot: &Dot, regions: &BTreeSet<RegionId>) -> bool {
-        self.heard.iter().any(|(peer, heard)| {
+    /// Whether a peer that would hold the write, other than `but`, has said that it is superseded.
+    fn is_gone(&self, address: &Address, dot: &Dot, regions: &BTreeSet<RegionId>, but: Option<&RegionId>) -> bool {
+        self.heard.iter().filter(|(peer, _)| Some(*peer) != but).any(|(peer, heard)| {
             heard.vector.covers_dot(dot)
                 && regions.contains(peer)
                 && !heard.partial.contains(&(dot.actor.region.clone(), dot.actor.incarnation))
@@ -265,7 +265,9 @@ impl Writer {
             let gone = |given: &&Given| {
                 let dot = &given.sibling.version.dot;
                 let unknown = given.sibling.is_marker() && ours.is_none();
-                unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted)
+                // A marker may have been passed over before, when nothing was here that it concerns.
+                let but = given.sibling.is_marker().then_some(&span.from);
+                unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted, but)
             };
             let siblings: Vec<Sibling> =
                 given.iter().filter(|given| !gone(given)).map(|given| given.sibling.clone()).collect();
@@ -281,6 +283,8 @@ impl Writer {
                 if let (Some(ours), true) = (&ours, row.siblings.is_empty()) {
                     Self::lay(group, &address, ours);
                 }
+                let before = self.row(group, &address)?;
+                self.close_grave(group, &address, before.as_ref(), &row)?;
                 group.rows.insert(address, (!row.siblings.is_empty()).then_some(row));
             }
         }
@@ -368,6 +372,23 @@ impl Writer {
         }
     }
 
+    /// The value of a refused record stays out, and its key too where it is not known;
+    /// that it supersedes what is here holds all the same.
+    pub(crate) fn supersede(
+        &mut self,
+        group: &mut Group,
+        address: &Address,
+        refused: &Sibling,
+        permitted: &BTreeSet<RegionId>,
+    ) -> Result<(), DataError> {
+        if let Some(row) = self.row(group, address)? {
+            self.learn(group, refused.scope, permitted);
+            let merged = merge_into(group, address, Some(row.clone()), refused.marker());
+            self.close_grave(group, address, Some(&row), &merged)?;
+        }
+        Ok(())
+    }
+
     /// Whether an entry that arrives is known to be superseded.
     pub(crate) fn is_gone(&self, group: &Group, entry: &Entry) -> Result<bool, DataError> {
         if self.hearsay.heard.is_empty() {
@@ -376,7 +397,7 @@ impl Writer {
         let dot = &entry.sibling.version.dot;
         let here = self.row(group, &entry.address)?;
         let held = here.is_some_and(|row| row.siblings.iter().any(|sibling| sibling.version.dot == *dot));
-        Ok(!held && self.hearsay.is_gone(&entry.address, dot, &entry.permitted))
+        Ok(!held && self.hearsay.is_gone(&entry.address, dot, &entry.permitted, None))
     }
 
     /// Forgets what peers said as far as this region has caught up with it.

@@ -22,6 +22,7 @@ use crate::acks::Acks;
 use crate::clock::{Clock, SystemClock};
 use crate::context::ContextKey;
 use crate::faults::Faults;
+use crate::graves::Burials;
 use crate::group::{Change, Durable, NewContent, Permitted};
 use crate::hearing::Logs;
 use crate::ledger::{Book, Desk};
@@ -73,8 +74,7 @@ pub(crate) struct Shared {
     /// Logs of which this region has refused entries.
     pub(crate) partial: Arc<RwLock<Logs>>,
     pub(crate) tending: tokio::sync::Mutex<Tending>,
-    /// Up to where everything was buried that could be.
-    pub(crate) buried: Arc<ArcSwap<PositionVector>>,
+    pub(crate) burials: Arc<ArcSwap<Burials>>,
     learning: Arc<AtomicBool>,
     pub(crate) faults: Faults,
     context_key: ContextKey,
@@ -175,7 +175,7 @@ impl DataPlane {
         let commits = watch::Sender::new(0);
         let scopes = Arc::new(Scopes::open(&store)?);
         let partial = Arc::new(RwLock::new(crate::hearing::partial_logs(&store)?));
-        let buried = Arc::new(ArcSwap::from_pointee(crate::graves::read_buried(&store)?));
+        let burials = Arc::new(ArcSwap::from_pointee(crate::graves::read_burials(&store)?));
         let learning = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(OnceLock::new());
         let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
@@ -188,7 +188,7 @@ impl DataPlane {
             partial: partial.clone(),
             clock: clock.clone(),
             faults,
-            buried: buried.clone(),
+            burials: burials.clone(),
             learning: learning.clone(),
             failed: failed.clone(),
         };
@@ -223,7 +223,7 @@ impl DataPlane {
             keep,
             partial,
             tending: tokio::sync::Mutex::default(),
-            buried,
+            burials,
             learning,
             faults,
             context_key: ContextKey::derive(&digest_key),
@@ -388,15 +388,15 @@ impl DataPlane {
         self.shared.learning.load(Ordering::Acquire)
     }
 
-    /// Up to where this region has buried tombstones.
-    pub fn buried(&self) -> PositionVector {
-        PositionVector::clone(&self.shared.buried.load())
+    /// How far this region is with its tombstones.
+    pub fn burials(&self) -> Burials {
+        Burials::clone(&self.shared.burials.load())
     }
 
-    /// A peer says how far it is: [`DataPlane::vector`] and [`DataPlane::buried`] there.
-    pub fn heard(&self, peer: &RegionId, vector: &PositionVector, buried: &PositionVector) {
+    /// A peer says how far it is: [`DataPlane::vector`] and [`DataPlane::burials`] there.
+    pub fn heard(&self, peer: &RegionId, vector: &PositionVector, burials: &Burials) {
         self.shared.acks.acked(peer, vector);
-        self.shared.acks.has_buried(peer, vector, buried);
+        self.shared.acks.has_buried(peer, vector, burials);
     }
 
     /// What the lag asks for, by `replication-lag.scm`.

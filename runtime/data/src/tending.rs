@@ -23,7 +23,6 @@ use store::{ImagePass, StoreError};
 use tokio::sync::oneshot;
 
 use crate::faults::Fault;
-use crate::graves::{GRAVE, read_grave};
 use crate::group::Change;
 use crate::plane::DataPlane;
 use crate::types::DataError;
@@ -133,6 +132,7 @@ impl DataPlane {
             done.await.map_err(|_| DataError::Closed)??;
         }
         self.forget_graves().await?;
+        self.forget_moved().await?;
         // What a region had and has lost since with its disk will never arrive: then another round begins.
         let reached = self.shared.acks.reached();
         let there = |any: &PositionVector| {
@@ -147,26 +147,6 @@ impl DataPlane {
             tending.round = Some(Round { stable, any });
         }
         Ok(buried)
-    }
-
-    /// Forgets what every region has buried.
-    async fn forget_graves(&self) -> Result<(), DataError> {
-        let peers = self.shared.acks.buried();
-        let everywhere =
-            peers.iter().fold(PositionVector::clone(&self.shared.buried.load()), |all, peer| all.meet(peer));
-        let mut names = Vec::new();
-        for (name, bytes) in self.shared.store.facts(GRAVE)? {
-            let grave = read_grave(&name, &bytes)?;
-            if grave.siblings.iter().all(|sibling| everywhere.covers_dot(&sibling.version.dot)) {
-                names.push(name);
-            }
-        }
-        if !names.is_empty() {
-            let (answer, done) = oneshot::channel();
-            self.wait_in_line(Change::Forget(names, answer)).await?;
-            done.await.map_err(|_| DataError::Closed)??;
-        }
-        Ok(())
     }
 
     async fn bury_all(&self, stable: &Arc<PositionVector>) -> Result<u64, DataError> {

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use compliance::ledger::LedgerEvent;
 use model::record::{Address, Content, Entry, LanePriority, Record, Row, Shipment, Sibling};
 use model::residency::{PermittedRegions, ScopeId};
-use model::version::{Actor, CausalContext, Dot, LogPosition, PositionVector, Version};
+use model::version::{Actor, CausalContext, Dot, LogPosition, Version};
 use model::{Hlc, Millis, Mono, NodeId, RegionId, UnixMillis};
 use replication::HlcClock;
 use store::{Commit, Store, StoreError};
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::acks::Acks;
 use crate::clock::Clock;
 use crate::faults::{Fault, Faults};
+use crate::graves::{Burials, Standing};
 use crate::group::{Arrival, Change, Durable, Group, NewContent, Permitted, Taken, stored_rows};
 use crate::hearing::{Hearsay, Logs};
 use crate::ledger::Book;
@@ -45,8 +46,9 @@ pub(crate) struct Writer {
     pub(crate) hearsay: Hearsay,
     pub(crate) partial: Arc<RwLock<Logs>>,
     pub(crate) faults: Faults,
-    /// Up to where everything was buried that could be.
-    pub(crate) buried: Arc<ArcSwap<PositionVector>>,
+    pub(crate) burials: Arc<ArcSwap<Burials>>,
+    /// Tombstones that this round could not bury.
+    pub(crate) standing: Standing,
     /// Whether this region is behind what peers have said with their rows.
     pub(crate) learning: Arc<AtomicBool>,
     time: Arc<dyn Clock>,
@@ -66,14 +68,14 @@ pub(crate) struct Parts {
     pub(crate) partial: Arc<RwLock<Logs>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) faults: Faults,
-    pub(crate) buried: Arc<ArcSwap<PositionVector>>,
+    pub(crate) burials: Arc<ArcSwap<Burials>>,
     pub(crate) learning: Arc<AtomicBool>,
     pub(crate) failed: Arc<OnceLock<String>>,
 }
 
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
-        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, buried, learning, failed } = parts;
+        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, burials, learning, failed } = parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
@@ -89,7 +91,8 @@ impl Writer {
             hearsay,
             partial,
             faults,
-            buried,
+            burials,
+            standing: Standing::new(),
             learning,
             time,
             book,
@@ -163,6 +166,10 @@ impl Writer {
             },
             Change::Buried(stable, answer) => {
                 self.has_buried(group, &stable);
+                group.answers.done.push(answer);
+            }
+            Change::Quiet(everywhere, answer) => {
+                self.is_quiet(group, &everywhere);
                 group.answers.done.push(answer);
             }
             Change::Forget(names, answer) => {
@@ -284,6 +291,7 @@ impl Writer {
             }
             NewContent::Tombstone { labels } => Content::Tombstone { labels },
         };
+        self.note_moved(group, &write.address, &version, &evicted)?;
         let sibling = Sibling { version, scope: regions.scope(), content };
         let position = LogPosition { origin: self.me.clone(), incarnation, offset };
         group.vector.advance(&position);
@@ -297,7 +305,8 @@ impl Writer {
             priority: LanePriority::default(),
             committed_at: now,
         })));
-        let merged = replication::merge(row, sibling);
+        let merged = replication::merge(row.clone(), sibling);
+        self.close_grave(group, &write.address, row.as_ref(), &merged)?;
         let durable = Durable { position, etag: ETag::of(&merged), context: merged.context() };
         group.rows.insert(write.address, Some(merged));
         Ok(durable)
@@ -420,22 +429,6 @@ impl Writer {
         }
     }
 
-    /// The value of a refused record stays out, and its key too where it is not known;
-    /// that it supersedes what is here holds all the same.
-    pub(crate) fn supersede(
-        &mut self,
-        group: &mut Group,
-        address: &Address,
-        refused: &Sibling,
-        permitted: &BTreeSet<RegionId>,
-    ) -> Result<(), DataError> {
-        if let Some(row) = self.row(group, address)? {
-            self.learn(group, refused.scope, permitted);
-            merge_into(group, address, Some(row), refused.marker());
-        }
-        Ok(())
-    }
-
     /// Merges an entry, and gives what is to be logged. A marker is taken only where the key is known,
     /// or may still be on its way: another region's log may bring what the marker supersedes later.
     fn take(&mut self, group: &mut Group, entry: Box<Entry>) -> Result<Shipment, DataError> {
@@ -450,27 +443,30 @@ impl Writer {
             }
             return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
         }
-        let row = match row {
-            None if !entry.sibling.is_marker() => self.grave(group, &entry.address)?,
-            row => row,
+        let before = row;
+        let row = match entry.sibling.is_marker() {
+            true => before.clone(),
+            false => self.row_or_grave(group, &entry.address)?,
         };
         self.learn(group, entry.sibling.scope, &entry.permitted);
         if self.faults.makes(Fault::LastArrivalWins) {
             group.rows.insert(entry.address.clone(), Some(Row { siblings: vec![entry.sibling.clone()] }));
             return Ok(Shipment::Entry(entry));
         }
-        merge_into(group, &entry.address, row, entry.sibling.clone());
+        let merged = merge_into(group, &entry.address, row, entry.sibling.clone());
+        self.close_grave(group, &entry.address, before.as_ref(), &merged)?;
         Ok(Shipment::Entry(entry))
     }
 }
 
 /// Merges what arrived, and counts the row where a marker took a value out of it.
-fn merge_into(group: &mut Group, address: &Address, row: Option<Row>, arrived: Sibling) {
+pub(crate) fn merge_into(group: &mut Group, address: &Address, row: Option<Row>, arrived: Sibling) -> Row {
     let values = |row: &Row| row.siblings.iter().filter(|sibling| sibling.content.record().is_some()).count();
     let (marker, before) = (arrived.is_marker(), row.as_ref().map_or(0, values));
     let merged = replication::merge(row, arrived);
     group.left += u32::from(marker && values(&merged) < before);
-    group.rows.insert(address.clone(), Some(merged));
+    group.rows.insert(address.clone(), Some(merged.clone()));
+    merged
 }
 
 fn check_preconditions(write: &Write, row: Option<&Row>) -> Result<(), DataError> {

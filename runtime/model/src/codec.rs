@@ -45,6 +45,7 @@ envelope!(ScopeRegions, 0x05, 1, "scope");
 envelope!(PositionVector, 0x06, 1, "position vector");
 envelope!(crate::snapshot::SnapshotPart, 0x07, 1, "part of a snapshot");
 envelope!(std::collections::BTreeSet<(crate::RegionId, crate::version::Incarnation)>, 0x08, 1, "list of logs");
+envelope!(crate::snapshot::Moved, 0x09, 1, "note of what has moved");
 
 /// Why bytes could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

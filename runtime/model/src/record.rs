@@ -302,6 +302,11 @@ impl Row {
         self.siblings.iter().any(tombstone) && self.siblings.iter().all(|s| tombstone(s) || s.is_marker())
     }
 
+    /// The tombstones of the row, beside whatever is alive.
+    pub fn tombstones(&self) -> impl Iterator<Item = &Sibling> {
+        self.siblings.iter().filter(|sibling| matches!(sibling.content, Content::Tombstone { .. }))
+    }
+
     /// The row without its markers, and the markers.
     pub fn part_markers(self) -> (Row, Row) {
         let (markers, rest) = self.siblings.into_iter().partition(Sibling::is_marker);

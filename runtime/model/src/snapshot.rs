@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::RegionId;
 use crate::record::{Address, Sibling};
-use crate::version::{Incarnation, PositionVector};
+use crate::version::{CausalContext, Incarnation, PositionVector};
 
 /// A write as it is given away, with the regions that may hold it by its origin's plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,4 +35,13 @@ pub struct SnapshotPart {
     pub upto: Option<Address>,
     /// Keys in stored order, each with at least one write.
     pub rows: Vec<(Address, Vec<Given>)>,
+}
+
+/// What writes to a key replaced, and who had it and may not hold what replaced it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// What was replaced, and all that it had replaced.
+    pub replaced: CausalContext,
+    /// The regions that have to be told.
+    pub regions: BTreeSet<RegionId>,
 }

@@ -1,4 +1,4 @@
-//! Where rows lie: by namespace and key, with a mark for those in which nothing is alive.
+//! Where rows lie: by namespace and key, with a mark for those that have tombstones.
 
 use std::ops::Bound;
 
@@ -11,7 +11,7 @@ use crate::{Store, StoreError};
 
 /// Between a namespace and its key: no namespace contains it, so prefixes do not collide.
 pub(crate) const SEPARATOR: u8 = 0;
-/// Before the names of rows in which nothing is alive, among the small facts.
+/// Before the names of rows that have tombstones, among the small facts.
 const DEAD: &[u8] = b"dead/";
 
 /// A row as it lies on disk, so that whoever commits it can hash the very bytes.
@@ -21,14 +21,14 @@ pub struct StoredRow {
     pub key: Vec<u8>,
     /// The envelope.
     pub envelope: Vec<u8>,
-    /// Whether nothing but tombstones is in it: then it is listed by [`Store::dead_rows`].
+    /// Whether tombstones are in it: then it is listed by [`Store::dead_rows`].
     pub dead: bool,
 }
 
 impl StoredRow {
     /// The row of a key.
     pub fn of(address: &Address, row: &Row) -> Self {
-        Self { key: row_key(address), envelope: codec::encode(row), dead: row.is_dead() }
+        Self { key: row_key(address), envelope: codec::encode(row), dead: row.tombstones().next().is_some() }
     }
 }
 
@@ -125,7 +125,7 @@ impl Store {
         parse_row_key(raw)
     }
 
-    /// Up to `limit` of the rows in which nothing was alive when they were last listed, after `after`.
+    /// Up to `limit` of the rows that had tombstones when they were last listed, after `after`.
     ///
     /// # Errors
     /// Those of the disk.

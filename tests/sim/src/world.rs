@@ -372,7 +372,7 @@ impl World {
         let back = self.weather[to][from];
         let (Some(here), Some(there)) = (self.up(from), self.up(to)) else { return };
         if !weather.cut && !back.cut && weather.held_until <= self.now && back.held_until <= self.now {
-            here.heard(&self.sites[to].id, &there.vector(), &there.buried());
+            here.heard(&self.sites[to].id, &there.vector(), &there.burials());
         }
     }
 

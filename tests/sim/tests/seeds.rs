@@ -27,6 +27,27 @@ fn nothing_is_lost_and_regions_agree_under_every_fault() {
     });
 }
 
+fn passes(seeds: &[u64]) {
+    for &seed in seeds {
+        run(seed, Options::default()).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
+#[test]
+fn a_delete_that_one_region_has_forgotten_does_not_come_back_in_another() {
+    passes(&[1129]);
+}
+
+#[test]
+fn a_delete_beside_a_write_is_known_to_regions_that_may_not_hold_the_write() {
+    passes(&[673]);
+}
+
+#[test]
+fn a_record_that_moved_away_is_not_shown_by_a_region_that_was_given_rows() {
+    passes(&[260, 1139, 3770]);
+}
+
 #[test]
 fn a_seed_gives_the_same_run_again() {
     let trace = |seed| {

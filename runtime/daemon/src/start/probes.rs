@@ -112,7 +112,8 @@ fn observe(
 ) {
     if let Some((report, _)) = report {
         // Also what it has of others' logs, which no batch of ours would tell.
-        region.data.heard(peer, &report.vector, &report.buried);
+        let burials = data::Burials { buried: report.buried.clone(), quiet: report.quiet.clone() };
+        region.data.heard(peer, &report.vector, &burials);
     }
     let serving = report.filter(|(report, _)| report.state.serves() && report.api_ok);
     {

@@ -22,7 +22,7 @@ async fn forgetful(site: Site, later: u64) -> Site {
 }
 
 /// The same region with an empty disk.
-async fn without_disk(site: Site, later: u64) -> Site {
+pub async fn without_disk(site: Site, later: u64) -> Site {
     let Site { id, data, dir } = site;
     data.close().await;
     drop((data, dir));
@@ -30,18 +30,18 @@ async fn without_disk(site: Site, later: u64) -> Site {
     Site { id, data: open_forgetful(Millis::from_secs(later), id, &ALL, dir.path()), dir }
 }
 
-async fn put(site: &Site, key: &str, class: DataClass) {
+pub async fn put(site: &Site, key: &str, class: DataClass) {
     site.data.write(write(key, &format!("{key} of {}", site.id), class)).await.unwrap();
 }
 
 /// What one call finds goes at the next.
-async fn tend(site: &Site) -> Tended {
+pub async fn tend(site: &Site) -> Tended {
     let one = site.data.tend().await.unwrap();
     let two = site.data.tend().await.unwrap();
     Tended { trimmed: one.trimmed + two.trimmed, buried: one.buried + two.buried, lists: one.lists + two.lists }
 }
 
-fn agree(sites: &[&Site]) {
+pub fn agree(sites: &[&Site]) {
     for one in sites {
         for other in sites {
             let (ours, theirs) = (one.data.digests().unwrap(), other.data.digests().unwrap());

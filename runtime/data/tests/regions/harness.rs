@@ -219,8 +219,8 @@ pub async fn link(from: &Site, to: &Site) -> bool {
         let answer = to.data.receive_in_life(&here, Some(from.data.life()), batch).await.unwrap();
         from.data.shipped(&there, &sent, &answer);
     }
-    from.data.heard(&there, &to.data.vector(), &to.data.buried());
-    to.data.heard(&here, &from.data.vector(), &from.data.buried());
+    from.data.heard(&there, &to.data.vector(), &to.data.burials());
+    to.data.heard(&here, &from.data.vector(), &from.data.burials());
     rows
 }
 

@@ -3,6 +3,7 @@
 mod convergence;
 mod copies;
 mod forgetting;
+mod graves;
 mod harness;
 mod ledger;
 mod lives;

@@ -52,6 +52,8 @@ pub struct PeerReport {
     pub vector: PositionVector,
     /// Up to where it has buried tombstones.
     pub buried: PositionVector,
+    /// Up to where it knows that every region has.
+    pub quiet: PositionVector,
     /// The policy generation in force there.
     pub generation: u64,
     /// Whether it considers itself able to serve.

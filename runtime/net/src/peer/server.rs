@@ -136,9 +136,11 @@ impl Session {
     }
 
     fn probe(&self) -> Result<Response<Body>, Problem> {
+        let data::Burials { buried, quiet } = self.region.data().burials();
         let report = PeerReport {
             vector: self.region.data().vector(),
-            buried: self.region.data().buried(),
+            buried,
+            quiet,
             generation: self.region.plans().generation,
             api_ok: self.region.api_ok(),
             state: self.region.own_state(),
