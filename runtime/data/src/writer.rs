@@ -379,12 +379,11 @@ impl Writer {
             if !known && !group.vector.is_next(&position) {
                 break;
             }
-            // What is refused now may have been taken earlier, and the other way round: the log knows.
-            let refused = match &arrival {
-                _ if known => position.origin == *from && self.was_refused(group, &position)?,
-                Arrival::Refuse(..) => position.origin == *from,
-                Arrival::Take(_) => false,
-            };
+            // What is refused now may have been taken earlier, and the other way round: the log knows. It does not
+            // where the position came with rows; then what is not let in now is taken for no copy.
+            let now = matches!(arrival, Arrival::Refuse(..));
+            let refused = position.origin == *from
+                && if known { self.was_refused(group, &position)?.unwrap_or(now) } else { now };
             if refused && taken.refused.len() >= Received::MOST_REFUSED {
                 taken.untold = Some(position);
                 break;
@@ -401,10 +400,11 @@ impl Writer {
         Ok(taken)
     }
 
-    fn was_refused(&self, group: &Group, position: &LogPosition) -> Result<bool, DataError> {
+    /// Whether an entry that was taken over was refused; nothing where the log here does not have it.
+    fn was_refused(&self, group: &Group, position: &LogPosition) -> Result<Option<bool>, DataError> {
         let stored = self.store.shipment(position)?;
         let shipment = stored.as_ref().or_else(|| group.log.iter().find(|shipment| shipment.position() == position));
-        Ok(matches!(shipment, Some(Shipment::Refused { .. })))
+        Ok(shipment.map(|shipment| matches!(shipment, Shipment::Refused { .. })))
     }
 
     /// What is to be logged for an arrival that is the next of its log.
