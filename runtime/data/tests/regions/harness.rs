@@ -123,6 +123,14 @@ fn open_at(now: UnixMillis, id: &str, among: &[&str], dir: &Path, plans: Plans) 
     DataPlane::start(store, Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32])).unwrap()
 }
 
+/// Opens it on a disk in memory.
+pub fn open_in_memory(id: &str, among: &[&str], disk: &store::memory::Disk) -> DataPlane {
+    let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
+    let plans = Arc::new(ArcSwap::from_pointee(plans(among)));
+    let store = Store::open_in_memory(disk, wall_clock()).unwrap();
+    DataPlane::start(store, Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32])).unwrap()
+}
+
 /// Opens it as one that keeps of its log only what peers lack that are there.
 pub fn open_forgetful(later: Millis, id: &str, among: &[&str], dir: &Path) -> DataPlane {
     let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();

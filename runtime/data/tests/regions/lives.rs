@@ -6,7 +6,9 @@ use model::version::PositionVector;
 use model::{Hlc, Millis, RegionId, UnixMillis};
 use store::{Commit, Store};
 
-use crate::harness::{EU, US, open_among, open_later, region, row, ship, value, wall_clock, write};
+use crate::harness::{
+    EU, US, address, open_among, open_in_memory, open_later, region, row, ship, value, wall_clock, write,
+};
 use crate::two_regions::copy_files;
 
 const BOTH: [&str; 2] = [EU, US];
@@ -134,4 +136,29 @@ async fn what_peers_lack_is_known_after_a_restart() {
     assert_eq!(eu.backlog(&region(US)), 3);
     ship((&eu, EU), (&us, US)).await;
     assert_eq!((eu.backlog(&region(US)), eu.links()[0].lag_ms), (0, 0));
+}
+
+#[tokio::test]
+async fn a_region_whose_disk_is_full_says_so_loses_nothing_and_serves_again_once_reopened() {
+    let disk = store::memory::Disk::new();
+    let us = open_in_memory(US, &[US, EU], &disk);
+    us.write(write("k", "before", DataClass::Public)).await.unwrap();
+    assert_eq!(us.failed(), None);
+
+    disk.set_room(Some(0));
+    let refused = us.write(write("k", "no room", DataClass::Public)).await;
+    assert!(matches!(refused, Err(DataError::Failed { .. })), "{refused:?}");
+    assert!(us.failed().is_some(), "whoever asks whether it is ready must hear of it");
+    assert_eq!(us.read(&address("k")).await.unwrap().map(|view| view.siblings), Some(1), "reads go on");
+
+    // Room alone does not help: the engine takes no commit after one that failed.
+    disk.set_room(None);
+    assert!(us.write(write("k", "still not", DataClass::Public)).await.is_err());
+    us.close().await;
+    drop(us);
+    let us = open_in_memory(US, &[US, EU], &disk);
+    assert_eq!(us.failed(), None);
+    let view = us.read(&address("k")).await.unwrap().expect("what was acknowledged");
+    assert_eq!(view.record.payload.bytes(), &b"before"[..]);
+    us.write(write("k", "after", DataClass::Public)).await.unwrap();
 }
