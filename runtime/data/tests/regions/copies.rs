@@ -57,6 +57,27 @@ async fn a_refusal_whose_answer_was_lost_is_not_taken_for_a_copy_afterwards() {
 }
 
 #[tokio::test]
+async fn a_record_refused_among_rows_is_not_taken_for_a_copy() {
+    let (_dirs, eu, us) = eu_and_a_us_that_refuses();
+    let outcome = begin(&eu, "k", 2).await;
+    // A region that is met for the first time is given rows; its log never sees the entry.
+    let mut giving = eu.begin_giving(&region(US));
+    loop {
+        let part = eu.part(&giving, 100_000).unwrap();
+        let answer = us.take_part(&region(EU), part.clone()).await.unwrap();
+        if eu.part_taken(&mut giving, &part, &answer) {
+            break;
+        }
+    }
+    let mut sent = eu.resume(&region(US), &us.vector());
+    let answer = deliver((&eu, EU), (&us, US), &mut sent).await;
+    assert_eq!(answer.refused.len(), 1);
+    let written = outcome.await.unwrap();
+    assert_eq!((written.copies, written.reached), (1, false));
+    assert_eq!(written.refused_by, BTreeSet::from([region(US)]));
+}
+
+#[tokio::test]
 async fn a_refusal_given_to_the_region_that_passed_the_record_on_is_not_taken_for_a_copy() {
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let eu = open_among(EU, &[EU, US, AP], dirs[0].path());
