@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use model::question::Declarations;
 use model::region::Regions;
-use model::{ByteCount, Finding, Millis};
-use policy::{HostLimits, PolicyHost};
+use model::{Finding, Millis};
 
 use crate::cli::{CheckArgs, FINDING, USAGE};
 
@@ -53,13 +52,8 @@ pub async fn policies(tree: &Path, regions: &Regions) -> anyhow::Result<Result<D
         Ok(tree) => tree,
         Err(findings) => return Ok(Err(findings)),
     };
-    let host = PolicyHost::start(
-        &std::env::current_exe()?,
-        crate::embedded::library(),
-        HostLimits { load: Millis(10_000), question: Millis(2_000), memory: ByteCount(512 << 20) },
-    )?;
-    let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
-    let facts = routing::facts(regions, &regions.primary, &tracker, &routing::classes());
+    let host = crate::aside::host(crate::aside::LOAD, Millis(2_000))?;
+    let facts = crate::aside::facts(regions);
     let loaded = host.load(tree, facts).await.map(|(_, declarations)| declarations);
     host.shutdown();
     Ok(loaded)

@@ -11,8 +11,7 @@ use ::edge::backend::{nginx, varnish};
 use ::edge::{Backend, Form, Inputs};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use model::{ByteCount, Finding, Millis, RegionId, UnixMillis};
-use policy::{HostLimits, PolicyHost};
+use model::{Finding, RegionId, UnixMillis};
 
 pub use explain::{ExplainArgs, explain};
 
@@ -118,13 +117,8 @@ pub async fn compile(tree: &Path, origins: &[ApiOf]) -> anyhow::Result<Compiled>
     let regions = config::load(tree).map_err(BadConfiguration)?;
     let policies = crate::start::watch::read_tree(tree).map_err(BadConfiguration)?;
     let files = policies.0.clone();
-    let host = PolicyHost::start(
-        &std::env::current_exe()?,
-        crate::embedded::library(),
-        HostLimits { load: Millis(10_000), question: Millis(5_000), memory: ByteCount(512 << 20) },
-    )?;
-    let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
-    let facts = routing::facts(&regions, &regions.primary, &tracker, &routing::classes());
+    let host = crate::aside::host(crate::aside::LOAD, crate::aside::QUESTION)?;
+    let facts = crate::aside::facts(&regions);
     let (child, declarations) = host.load(policies, facts.clone()).await.map_err(BadConfiguration)?;
     let residency = crate::start::gate::residency(&child, &declarations, &regions).await;
     let routing = crate::start::gate::route(&child, &facts).await;

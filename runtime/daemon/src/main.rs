@@ -10,6 +10,7 @@
 mod output;
 
 mod api;
+mod aside;
 mod check;
 mod cli;
 mod client;

@@ -12,8 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use model::question::{Answer, Question, TestFailure, TestReport, TestRun};
-use model::{ByteCount, Finding, Micros, Millis};
-use policy::{HostLimits, PolicyHost};
+use model::{Finding, Micros, Millis};
 
 use crate::cli::{FINDING, TestArgs};
 use crate::deploy::BadConfiguration;
@@ -28,13 +27,8 @@ const LIMIT: Millis = Millis(60_000);
 pub async fn run(args: &TestArgs) -> anyhow::Result<ExitCode> {
     let regions = config::load(&args.tree).map_err(BadConfiguration)?;
     let tree = crate::start::watch::read_tree(&args.tree).map_err(BadConfiguration)?;
-    let host = PolicyHost::start(
-        &std::env::current_exe()?,
-        crate::embedded::library(),
-        HostLimits { load: LIMIT, question: LIMIT, memory: ByteCount(512 << 20) },
-    )?;
-    let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
-    let facts = routing::facts(&regions, &regions.primary, &tracker, &routing::classes());
+    let host = crate::aside::host(LIMIT, LIMIT)?;
+    let facts = crate::aside::facts(&regions);
     let answer = host.ask_once(Question::Test { tree, facts }, LIMIT).await;
     host.shutdown();
     let report = match answer {

@@ -8,9 +8,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use model::Finding;
 use model::question::Invariant;
-use model::{ByteCount, Finding, Millis};
-use policy::{HostLimits, PolicyHost};
 
 use crate::cli::{FINDING, ProveArgs};
 use crate::deploy::BadConfiguration;
@@ -24,10 +23,8 @@ use crate::start::proofs::{Outcome, prove_one, unfinished};
 pub async fn run(args: &ProveArgs) -> anyhow::Result<ExitCode> {
     let regions = config::load(&args.tree).map_err(BadConfiguration)?;
     let tree = crate::start::watch::read_tree(&args.tree).map_err(BadConfiguration)?;
-    let limits = HostLimits { load: Millis(10_000), question: Millis(5_000), memory: ByteCount(512 << 20) };
-    let host = PolicyHost::start(&std::env::current_exe()?, crate::embedded::library(), limits)?;
-    let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
-    let facts = routing::facts(&regions, &regions.primary, &tracker, &routing::classes());
+    let host = crate::aside::host(crate::aside::LOAD, crate::aside::QUESTION)?;
+    let facts = crate::aside::facts(&regions);
     let (child, declarations) = match host.load(tree, facts.clone()).await {
         Ok(loaded) => loaded,
         Err(findings) => return Ok(refused(&findings, args.json)),

@@ -210,6 +210,20 @@ pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// The generation in force in a region that answers.
+pub fn generation(cluster: &Cluster, region: &str) -> Option<u64> {
+    cluster.status(region)?["generation"].as_u64()
+}
+
+/// Waits until this generation is in force in every region.
+pub fn everywhere(cluster: &Cluster, number: u64) {
+    for region in crate::REGIONS {
+        until(&format!("generation {number} in {region}"), Duration::from_secs(30), || {
+            (generation(cluster, region)? == number).then_some(())
+        });
+    }
+}
+
 /// Polls until `seen` gives something, or panics with `what` after `patience`.
 pub fn until<T>(what: &str, patience: Duration, mut seen: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();

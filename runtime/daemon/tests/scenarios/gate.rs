@@ -4,27 +4,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, text, until};
+use crate::REGIONS;
+use crate::cluster::{Cluster, everywhere, generation, text, until};
 
-const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-southeast"];
 const SOON: Duration = Duration::from_secs(30);
 /// A client in Germany, as a trusted proxy would name it.
 const GERMAN: [(&str, &str); 1] = [("x-forwarded-for", "217.0.0.1")];
 /// Personal data under British law.
 const PERSONAL: [(&str, &str); 3] =
     [("repomind-class", "personal"), ("repomind-jurisdiction", "GB"), ("repomind-basis", "contract")];
-
-fn generation(cluster: &Cluster, region: &str) -> Option<u64> {
-    cluster.status(region)?["generation"].as_u64()
-}
-
-fn everywhere(cluster: &Cluster, number: u64) {
-    for region in REGIONS {
-        until(&format!("generation {number} in {region}"), SOON, || {
-            (generation(cluster, region)? == number).then_some(())
-        });
-    }
-}
 
 /// The region that answers a German client at a gateway.
 fn serving(cluster: &Cluster, gateway: &str) -> Option<String> {

@@ -2,22 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cluster::{Cluster, text, until};
+use crate::REGIONS;
+use crate::cluster::{Cluster, everywhere, generation, text, until};
 
-const REGIONS: [&str; 3] = ["us-east", "eu-west", "ap-southeast"];
 const SOON: Duration = Duration::from_secs(30);
-
-fn generation(cluster: &Cluster, region: &str) -> Option<u64> {
-    cluster.status(region)?["generation"].as_u64()
-}
-
-fn everywhere(cluster: &Cluster, number: u64) {
-    for region in REGIONS {
-        until(&format!("generation {number} in {region}"), SOON, || {
-            (generation(cluster, region)? == number).then_some(())
-        });
-    }
-}
 
 #[test]
 fn a_generation_is_brought_back_and_outlives_a_lost_disk_of_the_primary() {

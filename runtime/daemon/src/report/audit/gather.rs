@@ -12,10 +12,9 @@ use compliance::audit::{
 use model::bundle::{Bundle, PolicyTree};
 use model::region::{Addresses, Regions};
 use model::residency::ResidencyPlan;
-use model::{ByteCount, Millis, RegionId, UnixMillis};
+use model::{RegionId, UnixMillis};
 use net::evidence::Dump;
 use net::pki::PublicKeys;
-use policy::{HostLimits, PolicyHost};
 
 use super::remembered;
 use crate::client::Client;
@@ -143,13 +142,8 @@ impl Gathered {
 }
 
 async fn compile(policies: PolicyTree, regions: &Regions) -> anyhow::Result<ResidencyPlan> {
-    let host = PolicyHost::start(
-        &std::env::current_exe()?,
-        crate::embedded::library(),
-        HostLimits { load: Millis(10_000), question: Millis(5_000), memory: ByteCount(512 << 20) },
-    )?;
-    let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
-    let facts = routing::facts(regions, &regions.primary, &tracker, &routing::classes());
+    let host = crate::aside::host(crate::aside::LOAD, crate::aside::QUESTION)?;
+    let facts = crate::aside::facts(regions);
     let plan = match host.load(policies, facts).await {
         Ok((child, declarations)) => crate::start::gate::residency(&child, &declarations, regions)
             .await
