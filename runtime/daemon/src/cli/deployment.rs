@@ -1,0 +1,195 @@
+//! Flags of what starts, stops and shows regions.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use model::RegionId;
+
+/// Which delays are added between regions on one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WanProfile {
+    /// Round trips as measured between the real places.
+    Realistic,
+    /// None, but links can be cut, slowed and made lossy while they run.
+    Lan,
+    /// None; nothing can be set later.
+    None,
+}
+
+impl WanProfile {
+    /// The word on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Realistic => "realistic",
+            Self::Lan => "lan",
+            Self::None => "none",
+        }
+    }
+}
+
+/// `REGION=URL`: the service behind one region's gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiOf {
+    /// The region.
+    pub region: RegionId,
+    /// The base URL, without a final slash.
+    pub url: http::Uri,
+}
+
+impl FromStr for ApiOf {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (region, url) =
+            text.split_once('=').ok_or("write it as REGION=URL, such as us-east=http://127.0.1.1:8081")?;
+        let region = RegionId::new(region).map_err(|error| error.to_string())?;
+        let url: http::Uri = url.parse().map_err(|error| format!("{url:?} is not a URL: {error}"))?;
+        match url.scheme_str() {
+            Some("http" | "https") if url.authority().is_some() => Ok(Self { region, url }),
+            _ => Err(format!("{url} needs http:// or https:// and a host")),
+        }
+    }
+}
+
+/// Flags of `start`.
+#[derive(Clone, Debug, Args)]
+pub struct StartArgs {
+    /// The region to run: the stem of its file in region-config/.
+    #[arg(long)]
+    pub region: RegionId,
+    /// The tree with region-config/ and the policies.
+    #[arg(long, default_value = ".")]
+    pub tree: PathBuf,
+    /// Where keys, data and the last good policies are kept.
+    #[arg(long, default_value = ".repomind")]
+    pub state: PathBuf,
+    /// Overrides `services.api` of a region; may be repeated.
+    #[arg(long, value_name = "REGION=URL")]
+    pub api: Vec<ApiOf>,
+    /// Delay added to links between regions.
+    #[arg(long, value_enum, default_value = "none")]
+    pub wan: WanProfile,
+    /// Put all regions on 127.0.0.1, each in its block of ports, beginning at this one.
+    #[arg(long, value_name = "PORT")]
+    pub first_port: Option<u16>,
+    /// How the log is written.
+    #[arg(long, value_enum, default_value = "pretty")]
+    pub log: LogForm,
+    /// How long the replication log is kept for regions that are away. One that was away for longer is given this
+    /// region's rows instead when it is back.
+    #[arg(long, value_name = "SECONDS", default_value_t = 24 * 3600, env = "REPOMIND_KEEP_LOG_SECONDS")]
+    pub keep_log_seconds: u64,
+    /// The same, by size.
+    #[arg(long, value_name = "MIB", default_value_t = 1024, env = "REPOMIND_KEEP_LOG_MIB")]
+    pub keep_log_mib: u64,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogForm {
+    /// For a person.
+    Pretty,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Where a deployment is, for every command that looks at one.
+#[derive(Clone, Debug, Args)]
+pub struct Place {
+    /// The tree with region-config/ and the policies.
+    #[arg(long, default_value = ".", env = "REPOMIND_TREE")]
+    pub tree: PathBuf,
+    /// Where keys, data and records of what runs are kept.
+    #[arg(long, default_value = ".repomind", env = "REPOMIND_STATE")]
+    pub state: PathBuf,
+}
+
+/// Where `deploy` puts the regions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// Processes on this machine.
+    Local,
+}
+
+/// Flags of `deploy`.
+#[derive(Clone, Debug, Args)]
+pub struct DeployArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Where the regions run.
+    #[arg(long, value_enum, default_value = "local")]
+    pub target: Target,
+    /// Delay added to links between regions.
+    #[arg(long, value_enum, default_value = "realistic")]
+    pub wan: WanProfile,
+    /// Put all regions on 127.0.0.1, each in its block of ports, beginning at this one. Done without being asked,
+    /// from port 8080, where the system has no other loopback address.
+    #[arg(long, value_name = "PORT")]
+    pub first_port: Option<u16>,
+    /// Say what would be started, and start nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Seconds until all regions must serve.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+}
+
+/// Flags of `destroy`.
+#[derive(Clone, Debug, Args)]
+pub struct DestroyArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Also delete the state directory: data, keys, logs.
+    #[arg(long)]
+    pub purge: bool,
+    /// Seconds for a process to end by itself before it is killed.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub timeout: u64,
+}
+
+/// Flags of `status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `new`.
+#[derive(Clone, Debug, Args)]
+pub struct NewArgs {
+    /// The directory to make; it must not exist or be empty.
+    pub dir: PathBuf,
+}
+
+/// Flags of `sample-service`.
+#[derive(Clone, Debug, Args)]
+pub struct SampleServiceArgs {
+    /// Where to listen.
+    #[arg(long)]
+    pub listen: std::net::SocketAddr,
+    /// The region that it says it is in.
+    #[arg(long)]
+    pub region: RegionId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_override_without_a_scheme_is_refused() {
+        assert!("us-east=http://127.0.1.1:8081".parse::<ApiOf>().is_ok());
+        assert!("us-east=127.0.1.1:8081".parse::<ApiOf>().is_err());
+        assert!("http://127.0.1.1:8081".parse::<ApiOf>().is_err());
+    }
+}
