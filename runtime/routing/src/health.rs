@@ -2,19 +2,21 @@
 //!
 //! Probe results come in; a [`RegionState`] comes out. One lost probe means
 //! nothing, because our links lose packets daily; a run of losses does, and so
-//! does a long silence. Recovery takes longer than failure, so that traffic
-//! does not swing back and forth: a run of good answers, and word that the
-//! region has taken over what it missed.
+//! does a long silence. An answer that comes too late ends such a run: the region is
+//! slow, not gone. Where another region says that it is answered the run must be
+//! longer, because our own path is then the likelier cause. Recovery takes longer
+//! than failure, so that traffic does not swing back and forth: a run of good
+//! answers, and word that the region has taken over what it missed.
 //!
 //! ```text
 //!             good answer                 run of good answers, caught up
 //!  Joining ---------------> CatchingUp ----------------------------------> Ready
-//!     |                      |     ^                              good |  ^ |  2 losses
-//!     |  5 losses, silence   v     | good answer                answer |  | v  in a row
+//!     |                      |     ^                              good |  ^ |  4 losses
+//!     |  9 losses, silence   v     | good answer                answer |  | v  in a row
 //!     +-------------------> Down --+                                  Suspect
 //!                            ^                                           |
 //!                            +-------------------------------------------+
-//!                                      5 losses, or silence
+//!                                      9 losses (14 where another region vouches), or silence
 //!
 //!  Ready, Suspect <--- steady again --- Degraded      (laid over this by `judgement`:
 //!                 --- judged unwell -->                policy's wish, within bounds)
@@ -29,7 +31,7 @@ use model::routing::{Observation, RegionState};
 use model::{Micros, Millis, Mono, RegionId};
 
 /// How many of the last probes an [`Observation`] counts; the bits of its record.
-const WINDOW: u32 = 64;
+const WINDOW: u32 = 128;
 /// The weight of a new round trip is 1 in this many (RFC 6298, section 2.3).
 const SMOOTHING: u64 = 8;
 /// A steady round trip moves only when the smoothed one is further off than this...
@@ -51,6 +53,12 @@ pub struct Limits {
     pub suspect_after: u32,
     /// So many losses in a row take it down.
     pub down_after: u32,
+    /// So many do where another region vouches for it.
+    pub down_after_vouched: u32,
+    /// A region vouches whose own run of losses there is this short, ...
+    pub vouching_run: u32,
+    /// ... for so long after it said so.
+    pub vouching_for: Millis,
     /// So long without any answer takes it down at the next loss.
     pub silence: Millis,
     /// So many good answers in a row, once it is caught up, bring it back.
@@ -62,7 +70,16 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { suspect_after: 2, down_after: 5, silence: Millis(1500), up_after: 5, own_pause: Millis(1500) }
+        Self {
+            suspect_after: 4,
+            down_after: 9,
+            down_after_vouched: 14,
+            vouching_run: 2,
+            vouching_for: Millis(250),
+            silence: Millis(1500),
+            up_after: 10,
+            own_pause: Millis(1500),
+        }
     }
 }
 
@@ -77,7 +94,7 @@ struct Peer {
     smoothed: Option<Micros>,
     steady: Option<Micros>,
     /// The last probes, newest in the lowest bit; a set bit is a loss.
-    window: u64,
+    window: u128,
     probes: u32,
 }
 
@@ -95,7 +112,7 @@ impl Peer {
     };
 
     fn record(&mut self, lost: bool) {
-        self.window = (self.window << 1) | u64::from(lost);
+        self.window = (self.window << 1) | u128::from(lost);
         self.probes = (self.probes + 1).min(WINDOW);
     }
 
@@ -113,12 +130,13 @@ impl Peer {
         self.come_up(limits);
     }
 
-    fn lost(&mut self, now: Mono, limits: &Limits) {
+    fn lost(&mut self, vouched: bool, now: Mono, limits: &Limits) {
         self.record(true);
         self.losses_in_a_row = self.losses_in_a_row.saturating_add(1);
         self.good_in_a_row = 0;
         let silent = now - *self.heard.get_or_insert(now) >= limits.silence;
-        if silent || self.losses_in_a_row >= limits.down_after {
+        let enough = if vouched { limits.down_after_vouched } else { limits.down_after };
+        if silent || self.losses_in_a_row >= enough {
             self.state = RegionState::Down;
             // What it misses from here on has to be taken over first.
             self.caught_up = false;
@@ -153,6 +171,8 @@ impl Peer {
 pub struct HealthTracker {
     limits: Limits,
     peers: BTreeMap<RegionId, Peer>,
+    /// When an observer (the first) last said that a peer (the second) answers it. At most one a pair.
+    vouched: BTreeMap<(RegionId, RegionId), Mono>,
     last_event: Option<Mono>,
 }
 
@@ -164,7 +184,12 @@ impl HealthTracker {
 
     /// A tracker with limits of its own, for tests and drills.
     pub fn with_limits(peers: BTreeSet<RegionId>, limits: Limits) -> Self {
-        Self { limits, peers: peers.into_iter().map(|id| (id, Peer::NEW)).collect(), last_event: None }
+        Self {
+            limits,
+            peers: peers.into_iter().map(|id| (id, Peer::NEW)).collect(),
+            vouched: BTreeMap::new(),
+            last_event: None,
+        }
     }
 
     /// Takes in the outcome of one probe: its round trip, or `None` for a loss. Regions that are not tracked are
@@ -174,7 +199,36 @@ impl HealthTracker {
         let Some(peer) = self.peers.get_mut(region) else { return };
         match round_trip {
             Some(round_trip) => peer.answered(round_trip, now, &self.limits),
-            None => peer.lost(now, &self.limits),
+            None => {
+                let recent = |said: &Mono| now - *said <= self.limits.vouching_for;
+                let vouched = self.vouched.iter().any(|((_, of), said)| of == region && recent(said));
+                peer.lost(vouched, now, &self.limits);
+            }
+        }
+    }
+
+    /// Takes in what another region sees of the regions tracked here. Observers that are not tracked are passed over.
+    pub fn handle_word(&mut self, observer: &RegionId, sees: &BTreeMap<RegionId, Observation>, now: Mono) {
+        if !self.peers.contains_key(observer) {
+            return;
+        }
+        for (of, seen) in sees.iter().filter(|(of, _)| *of != observer && self.peers.contains_key(*of)) {
+            let pair = (observer.clone(), of.clone());
+            if seen.losses_in_a_row <= self.limits.vouching_run {
+                self.vouched.insert(pair, now);
+            } else {
+                self.vouched.remove(&pair);
+            }
+        }
+    }
+
+    /// Takes in that the answer to a probe came after it had counted as lost. The region lives and is slow: the run of
+    /// losses ends, and the loss stays counted in its [`Observation`].
+    pub fn handle_late(&mut self, region: &RegionId, now: Mono) {
+        self.forgive_own_pause(now);
+        if let Some(peer) = self.peers.get_mut(region).filter(|peer| peer.state != RegionState::Down) {
+            peer.losses_in_a_row = 0;
+            peer.heard = Some(now);
         }
     }
 
@@ -215,7 +269,7 @@ impl HealthTracker {
         self.peers.get(region)?.steady
     }
 
-    /// The last 64 probes of a region, for `region-verdict`.
+    /// The last 128 probes of a region, for `region-verdict`.
     pub fn observation(&self, region: &RegionId) -> Option<Observation> {
         let peer = self.peers.get(region)?;
         Some(Observation {

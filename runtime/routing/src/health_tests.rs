@@ -14,9 +14,10 @@ impl Drill {
     /// A region that is ready.
     fn ready() -> Self {
         let peer = region("eu-west");
-        let mut drill = Self { tracker: HealthTracker::new(BTreeSet::from([peer.clone()])), peer, now: 0 };
+        let mut drill =
+            Self { tracker: HealthTracker::new(BTreeSet::from([peer.clone(), region("ap-southeast")])), peer, now: 0 };
         drill.tracker.caught_up(&drill.peer, true);
-        (0..5).for_each(|_| drill.answer(70));
+        (0..10).for_each(|_| drill.answer(70));
         assert_eq!(drill.state(), RegionState::Ready);
         drill
     }
@@ -25,10 +26,17 @@ impl Drill {
         self.tracker.handle_probe(&self.peer, round_trip, Mono(self.now));
     }
     fn answer(&mut self, millis: u64) {
-        self.probe(100, Some(Micros::from_millis(millis)));
+        self.probe(50, Some(Micros::from_millis(millis)));
     }
     fn lose(&mut self, losses: u32) {
-        (0..losses).for_each(|_| self.probe(100, None));
+        (0..losses).for_each(|_| self.probe(50, None));
+    }
+    fn late(&mut self) {
+        self.tracker.handle_late(&self.peer, Mono(self.now));
+    }
+    fn hear(&mut self, observer: &str, losses_in_a_row: u32) {
+        let seen = Observation { probes: 128, losses: losses_in_a_row, losses_in_a_row };
+        self.tracker.handle_word(&region(observer), &BTreeMap::from([(self.peer.clone(), seen)]), Mono(self.now));
     }
     fn state(&self) -> RegionState {
         self.tracker.state(&self.peer)
@@ -36,18 +44,65 @@ impl Drill {
 }
 
 #[test]
-fn four_losses_never_take_a_region_down_and_the_fifth_does() {
+fn eight_losses_never_take_a_region_down_and_the_ninth_does() {
     let mut drill = Drill::ready();
-    drill.lose(1);
+    drill.lose(3);
     assert_eq!(drill.state(), RegionState::Ready);
     drill.lose(1);
     assert_eq!(drill.state(), RegionState::Suspect);
-    drill.lose(2);
+    drill.lose(4);
     assert!(drill.state().serves());
     drill.lose(1);
     assert_eq!(drill.state(), RegionState::Down);
     let seen = drill.tracker.observation(&drill.peer).unwrap();
-    assert_eq!(seen, Observation { probes: 10, losses: 5, losses_in_a_row: 5 });
+    assert_eq!(seen, Observation { probes: 19, losses: 9, losses_in_a_row: 9 });
+}
+
+#[test]
+fn a_slow_answer_shows_that_a_region_lives_and_brings_back_none_that_is_down() {
+    let mut drill = Drill::ready();
+    drill.lose(8);
+    drill.late();
+    drill.lose(8);
+    assert_eq!(drill.state(), RegionState::Suspect);
+    assert_eq!(drill.tracker.observation(&drill.peer).unwrap().losses, 16, "what was late still counts as lost");
+    drill.lose(1);
+    assert_eq!(drill.state(), RegionState::Down);
+    (0..20).for_each(|_| drill.late());
+    assert_eq!(drill.state(), RegionState::Down);
+}
+
+#[test]
+fn a_region_that_another_one_reaches_goes_down_later_and_goes_down() {
+    let mut drill = Drill::ready();
+    for losses in 1..=13 {
+        drill.hear("ap-southeast", 2);
+        drill.lose(1);
+        assert!(drill.state().serves(), "down after {losses} losses");
+    }
+    drill.hear("ap-southeast", 2);
+    drill.lose(1);
+    assert_eq!(drill.state(), RegionState::Down);
+}
+
+#[test]
+fn a_word_that_is_old_bad_or_from_a_stranger_holds_nothing_up() {
+    let mut drill = Drill::ready();
+    drill.hear("ap-southeast", 0);
+    drill.lose(9);
+    assert_eq!(drill.state(), RegionState::Down, "it was said 450 ms ago");
+    let mut drill = Drill::ready();
+    drill.lose(8);
+    drill.hear("ap-southeast", 0);
+    drill.hear("ap-southeast", 3);
+    drill.lose(1);
+    assert_eq!(drill.state(), RegionState::Down, "it loses probes, too");
+    let mut drill = Drill::ready();
+    drill.lose(8);
+    drill.hear("sa-east", 0);
+    drill.hear("eu-west", 0);
+    drill.lose(1);
+    assert_eq!(drill.state(), RegionState::Down, "no region of this deployment, and the region itself");
 }
 
 #[test]
@@ -77,18 +132,18 @@ fn our_own_pause_is_held_against_nobody() {
     let mut drill = Drill::ready();
     drill.probe(30_000, None);
     assert_eq!(drill.state(), RegionState::Ready);
-    drill.lose(1);
+    drill.lose(3);
     assert_eq!(drill.state(), RegionState::Suspect);
 }
 
 #[test]
-fn no_traffic_returns_to_a_region_before_five_good_answers_in_a_row() {
+fn no_traffic_returns_to_a_region_before_ten_good_answers_in_a_row() {
     let mut drill = Drill::ready();
-    drill.lose(5);
-    (0..4).for_each(|_| drill.answer(70));
+    drill.lose(9);
+    (0..9).for_each(|_| drill.answer(70));
     drill.tracker.caught_up(&drill.peer.clone(), true);
     drill.lose(1);
-    (0..4).for_each(|_| drill.answer(70));
+    (0..9).for_each(|_| drill.answer(70));
     assert_eq!(drill.state(), RegionState::CatchingUp);
     drill.answer(70);
     assert_eq!(drill.state(), RegionState::Ready);
@@ -97,7 +152,7 @@ fn no_traffic_returns_to_a_region_before_five_good_answers_in_a_row() {
 #[test]
 fn no_traffic_returns_to_a_region_that_is_still_behind() {
     let mut drill = Drill::ready();
-    drill.lose(5);
+    drill.lose(9);
     (0..100).for_each(|_| drill.answer(70));
     assert_eq!(drill.state(), RegionState::CatchingUp, "what it knew before it went down does not count");
     drill.tracker.caught_up(&drill.peer.clone(), true);
@@ -111,7 +166,7 @@ fn a_region_that_was_never_there_goes_from_joining_to_down() {
     let peer = region("ap-southeast");
     let mut tracker = HealthTracker::new(BTreeSet::from([peer.clone()]));
     assert_eq!(tracker.state(&peer), RegionState::Joining);
-    (1..=5).for_each(|at| tracker.handle_probe(&peer, None, Mono(at)));
+    (1..=9).for_each(|at| tracker.handle_probe(&peer, None, Mono(at)));
     assert_eq!(tracker.state(&peer), RegionState::Down);
 }
 

@@ -12,7 +12,7 @@ use model::routing::Observation;
 use model::{Millis, Mono, RegionId};
 
 /// So many losses in a row are more than weather to an observer that looks at itself.
-const DOUBT_RUN: u32 = 3;
+const DOUBT_RUN: u32 = 6;
 /// So is a loss in this many probes.
 const DOUBT_SHARE: u32 = 5;
 

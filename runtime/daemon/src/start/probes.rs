@@ -1,7 +1,7 @@
 //! Watches the other regions and the service behind this gateway, and brings
 //! the routing table up to date when what is seen changes.
 //!
-//! Every [`EVERY`] each peer is probed over a connection of its own, whether or
+//! Every [`EVERY`] each peer is probed over connections of their own, whether or
 //! not earlier probes were answered: a region that swallows packets is noticed
 //! as fast as one that is gone. The answer says how far that peer has taken over
 //! data, which generation it runs, and whether its service answers; a peer that
@@ -22,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 use super::running::RunningRegion;
 use crate::client::ServiceProbe;
 
-/// How often a peer, and the own service, is probed.
-const EVERY: Duration = Duration::from_millis(100);
+/// How often a peer is probed.
+const EVERY: Duration = Duration::from_millis(50);
+/// How often the own service is.
+const SERVICE_EVERY: Duration = Duration::from_millis(100);
 /// A probe of the own service that takes longer is lost; a service that needs so long serves nobody.
 const PATIENCE: Duration = Duration::from_millis(1000);
 /// Probes under way to one peer; one more counts as lost without being sent.
@@ -33,8 +35,22 @@ const ADOPT_AGAIN: Duration = Duration::from_secs(5);
 /// How often measured round trips may bring a new routing table.
 const REROUTE_EVERY: Duration = Duration::from_secs(2);
 
-/// What came of one probe; nothing where it was lost.
-type Outcome = Option<(net::PeerReport, Micros)>;
+/// What came of one probe.
+enum Outcome {
+    Answered(Box<net::PeerReport>, Micros),
+    Lost,
+    /// It had counted as lost when the answer came.
+    Late(Box<net::PeerReport>),
+}
+
+impl Outcome {
+    fn report(&self) -> Option<&net::PeerReport> {
+        match self {
+            Self::Answered(report, _) | Self::Late(report) => Some(report),
+            Self::Lost => None,
+        }
+    }
+}
 
 /// Probes `peer` until `stop`.
 pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<PeerClient>, stop: CancellationToken) {
@@ -51,12 +67,12 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
                 if under_way.len() < UNDER_WAY {
                     under_way.spawn(probe(client.clone(), patience(&region, &peer), outcomes.clone()));
                 } else {
-                    observe(&region, &peer, None, &mut goal);
+                    observe(&region, &peer, &Outcome::Lost, &mut goal);
                 }
             }
             Some(outcome) = seen.recv() => {
-                observe(&region, &peer, outcome.as_ref(), &mut goal);
-                let (ours, theirs) = (region.generations.number(), outcome.map(|(report, _)| report.generation));
+                observe(&region, &peer, &outcome, &mut goal);
+                let (ours, theirs) = (region.generations.number(), outcome.report().map(|report| report.generation));
                 if theirs.is_some_and(|theirs| theirs < ours) && offer.is_empty() {
                     offer_generation(&region, &client, &mut offer);
                 }
@@ -91,47 +107,65 @@ fn patience(region: &RunningRegion, peer: &RegionId) -> Duration {
 async fn probe(client: Arc<PeerClient>, patience: Duration, outcomes: mpsc::Sender<Outcome>) {
     let mut answer = std::pin::pin!(client.probe());
     match tokio::time::timeout(patience, &mut answer).await {
-        Ok(answer) => {
-            let _ = outcomes.send(answer.ok()).await;
+        Ok(Ok((report, round_trip))) => {
+            let _ = outcomes.send(Outcome::Answered(Box::new(report), round_trip)).await;
+        }
+        Ok(Err(_)) => {
+            let _ = outcomes.send(Outcome::Lost).await;
         }
         Err(_) => {
-            let _ = outcomes.send(None).await;
-            // It is lost, but the connection that it may be making is for those that follow.
-            let _ = answer.await;
+            let _ = outcomes.send(Outcome::Lost).await;
+            // Waited for all the same: the connection that it may be making is for those that follow, and an answer
+            // that comes late says that the region lives.
+            if let Ok((report, _)) = answer.await {
+                let _ = outcomes.send(Outcome::Late(Box::new(report))).await;
+            }
         }
     }
 }
 
 /// Takes in one probe. A region that comes back is caught up once it has all that this one had when it was first
 /// heard of again (`goal`): what is written meanwhile is ordinary lag, and under load there is always some.
-fn observe(
-    region: &RunningRegion,
-    peer: &RegionId,
-    report: Option<&(net::PeerReport, Micros)>,
-    goal: &mut Option<PositionVector>,
-) {
-    if let Some((report, _)) = report {
+fn observe(region: &RunningRegion, peer: &RegionId, outcome: &Outcome, goal: &mut Option<PositionVector>) {
+    let report = outcome.report();
+    if let Some(report) = report {
         // Also what it has of others' logs, which no batch of ours would tell.
         let burials = data::Burials { buried: report.buried.clone(), quiet: report.quiet.clone() };
         region.data.heard(peer, &report.vector, &burials);
     }
-    let serving = report.filter(|(report, _)| report.state.serves() && report.api_ok);
     {
-        let mut health = region.health.lock().expect("no probe panics while it holds the lock");
-        health.handle_probe(peer, serving.map(|(_, round_trip)| *round_trip), region.now());
-        match (serving, health.state(peer)) {
-            (Some((report, _)), RegionState::CatchingUp) => {
-                let goal = goal.get_or_insert_with(|| region.data.vector());
-                health.caught_up(peer, report.vector.includes(goal));
-            }
-            (Some(_), _) => *goal = None,
-            (None, RegionState::Down) => *goal = None,
-            (None, _) => {}
+        let (mut health, now) = (region.health.lock().expect("no probe panics while it holds the lock"), region.now());
+        if let Some(report) = report {
+            health.handle_word(peer, &report.sees, now);
         }
-        let heard = report.map(|(report, _)| (peer, &report.sees));
-        region.judging.told(&region.me, &health.observations(), heard, region.now());
+        match outcome {
+            Outcome::Answered(report, round_trip) if serving(report) => {
+                health.handle_probe(peer, Some(*round_trip), now);
+                if health.state(peer) == RegionState::CatchingUp {
+                    let goal = goal.get_or_insert_with(|| region.data.vector());
+                    health.caught_up(peer, report.vector.includes(goal));
+                } else {
+                    *goal = None;
+                }
+            }
+            Outcome::Late(report) if serving(report) => health.handle_late(peer, now),
+            // It has counted as lost.
+            Outcome::Late(_) => {}
+            Outcome::Answered(..) | Outcome::Lost => {
+                health.handle_probe(peer, None, now);
+                if health.state(peer) == RegionState::Down {
+                    *goal = None;
+                }
+            }
+        }
+        let heard = report.map(|report| (peer, &report.sees));
+        region.judging.told(&region.me, &health.observations(), heard, now);
     }
     publish(region);
+}
+
+fn serving(report: &net::PeerReport) -> bool {
+    report.state.serves() && report.api_ok
 }
 
 /// What the native rule says now, of this region too.
@@ -207,7 +241,7 @@ async fn adopt(region: Arc<RunningRegion>, peer: RegionId, client: Arc<PeerClien
 /// Checks the service behind this gateway until `stop`.
 pub async fn probe_service(region: Arc<RunningRegion>, stop: CancellationToken) {
     let Some(probe) = region.apis.get(&region.me).and_then(|uri| ServiceProbe::new(uri).ok()) else { return };
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(SERVICE_EVERY);
     let mut lost = 0_u32;
     loop {
         tokio::select! {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -91,6 +92,10 @@ pub enum PeerError {
     },
 }
 
+/// Connections that carry probes in turn. A lost packet holds up what its connection carries behind it: on one alone,
+/// each such stall would look like a region that is gone.
+const PROBE_LANES: usize = 3;
+
 /// Speaks with one peer. Share it in an [`Arc`].
 pub struct PeerClient {
     peer: RegionId,
@@ -98,7 +103,10 @@ pub struct PeerClient {
     name: ServerName<'static>,
     tls: TlsConnector,
     wan: Wan,
-    probing: Lane,
+    probing: [Lane; PROBE_LANES],
+    probes: AtomicUsize,
+    /// For policies and checkpoints, so that a probe never waits behind a bundle.
+    control: Lane,
     shipping: Lane,
 }
 
@@ -129,7 +137,9 @@ impl PeerClient {
             peer,
             address,
             wan,
-            probing: Lane::default(),
+            probing: Default::default(),
+            probes: AtomicUsize::new(0),
+            control: Lane::default(),
             shipping: Lane::default(),
         })
     }
@@ -139,13 +149,13 @@ impl PeerClient {
         &self.peer
     }
 
-    /// Asks how the peer is, over the probing connection, within [`limits::PROBE_TIME`], and measures the round
+    /// Asks how the peer is, over the next probing connection, within [`limits::PROBE_TIME`], and measures the round
     /// trip from when the connection stood.
     ///
     /// # Errors
     /// [`PeerError`]; each is a lost probe.
     pub async fn probe(&self) -> Result<(PeerReport, Micros), PeerError> {
-        self.report(&self.probing).await
+        self.report(&self.probing[self.probes.fetch_add(1, Ordering::Relaxed) % PROBE_LANES]).await
     }
 
     /// The same question over the shipping connection, which it opens where needed, and what is cancelled when that
@@ -207,7 +217,7 @@ impl PeerClient {
     /// [`PeerError::Refused`] with the peer's reason when it does not take the bundle.
     pub async fn send_bundle(&self, bundle: &SignedBundle) -> Result<u64, PeerError> {
         let body = pack(bundle).map_err(|error| self.answer(error.to_string()))?;
-        let answer = self.send(&self.probing, Method::POST, BUNDLE, body.into(), limits::SHIP_TIME).await?;
+        let answer = self.send(&self.control, Method::POST, BUNDLE, body.into(), limits::SHIP_TIME).await?;
         self.read(&answer.await?)
     }
 
@@ -216,7 +226,7 @@ impl PeerClient {
     /// # Errors
     /// [`PeerError`].
     pub async fn fetch_bundle(&self) -> Result<Option<SignedBundle>, PeerError> {
-        let answer = self.send(&self.probing, Method::GET, BUNDLE, Bytes::new(), limits::SHIP_TIME).await?;
+        let answer = self.send(&self.control, Method::GET, BUNDLE, Bytes::new(), limits::SHIP_TIME).await?;
         match answer.await {
             Ok(bytes) => unpack(&bytes, limits::BUNDLE_BYTES).map(Some).map_err(|reason| self.answer(reason)),
             Err(PeerError::Refused { status: 404, .. }) => Ok(None),
@@ -230,7 +240,7 @@ impl PeerClient {
     /// [`PeerError`].
     pub async fn traffic(&self) -> Result<BTreeMap<ClientClass, f64>, PeerError> {
         let limit = limits::PROBE_TIME;
-        let work = async { self.send(&self.probing, Method::GET, TRAFFIC, Bytes::new(), limit).await?.await };
+        let work = async { self.send(&self.control, Method::GET, TRAFFIC, Bytes::new(), limit).await?.await };
         self.read(&timeout(limit, work).await.map_err(|_| self.slow(limit))??)
     }
 
@@ -240,7 +250,7 @@ impl PeerClient {
     /// [`PeerError`]; [`PeerError::Refused`] with status 422 means that the peer has seen another history.
     pub async fn cosign(&self, request: &CosignRequest) -> Result<CosignAnswer, PeerError> {
         let body = request.to_text().into();
-        let answer = self.send(&self.probing, Method::POST, COSIGN, body, limits::COSIGN_TIME).await?;
+        let answer = self.send(&self.control, Method::POST, COSIGN, body, limits::COSIGN_TIME).await?;
         match answer.await {
             Ok(line) => String::from_utf8(line.to_vec())
                 .map(CosignAnswer::Line)

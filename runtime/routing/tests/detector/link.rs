@@ -1,21 +1,29 @@
 //! A link between two regions that both live, seen by the detector alone: probes, losses, jitter and pauses in
 //! virtual time. Every time that the detector calls the other region down, it is wrong.
 //!
+//! A third region sees the same region over a link of its own, and says so with its answers to our probes.
+//!
 //! The same seed gives the same run. Two kinds of links are known. On one of *datagrams* each probe is lost by
 //! itself. On one of a *stream* a loss holds up whatever was sent behind it until it is repeated, first after a
-//! retransmission timeout and then after twice that, as the emulated links of the daemon have it: probes travel on one
-//! connection. TCP repairs most losses sooner than that, so the truth about a real path lies between the two.
+//! retransmission timeout and then after twice that, as the emulated links of the daemon have it: probes travel on
+//! [`LANES`] connections in turn. TCP repairs most losses sooner than that, so the truth about a real path lies between the two.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use model::routing::RegionState;
+use model::routing::{Observation, RegionState};
 use model::{Micros, Mono, RegionId};
 use routing::HealthTracker;
 
 /// Between two probes (`EVERY` of the daemon's `probes.rs`).
-const EVERY: u64 = 100_000;
+const EVERY: u64 = 50_000;
+/// Connections that carry probes in turn (`PROBE_LANES` of `net`).
+const LANES: usize = 3;
 /// The least that a retransmission takes longer than a round trip (Linux: `TCP_RTO_MIN`).
 const RETRANSMISSION: u64 = 200_000;
+/// The round trip between the third region and the one that is watched, ...
+const WITNESS_TRIP: u64 = 181_000;
+/// ... and how long its word takes to us.
+const WITNESS_WORD: u64 = 106_000;
 
 /// How losses show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,19 +73,85 @@ impl Random {
     }
 }
 
-/// The simulated link and the detector at its end.
+/// What the prober learns of one probe.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    Answer(u64),
+    Loss,
+    Late,
+    Word(u32),
+}
+
+/// One observer of the region: the probes that it has under way, and what it makes of them.
+struct Sight {
+    tracker: HealthTracker,
+    round_trip: u64,
+    /// When the last bytes of each direction arrived, for each stream.
+    arrived: [[u64; 2]; LANES],
+    /// How many probes were sent.
+    sent: usize,
+    /// What comes of probes, by time.
+    outcomes: VecDeque<(u64, Seen)>,
+}
+
+impl Sight {
+    fn new(peer: &RegionId, round_trip: u64) -> Self {
+        Self {
+            tracker: HealthTracker::new(BTreeSet::from([peer.clone()])),
+            round_trip,
+            arrived: [[0; 2]; LANES],
+            sent: 0,
+            outcomes: VecDeque::new(),
+        }
+    }
+
+    fn learn(&mut self, due: u64, seen: Seen) {
+        let at = self.outcomes.iter().rposition(|(other, _)| *other <= due).map_or(0, |at| at + 1);
+        self.outcomes.insert(at, (due, seen));
+    }
+
+    /// Takes in what has come until `now`. Gives when the region was called down, if it was.
+    fn catch_up(&mut self, peer: &RegionId, now: u64) -> Option<u64> {
+        let mut down = None;
+        while let Some((due, outcome)) = self.outcomes.front().copied().filter(|(due, _)| *due <= now) {
+            self.outcomes.pop_front();
+            let was = self.tracker.state(peer);
+            let at = Mono(due / 1000);
+            match outcome {
+                Seen::Answer(trip) => self.tracker.handle_probe(peer, Some(Micros(trip)), at),
+                Seen::Loss => self.tracker.handle_probe(peer, None, at),
+                Seen::Late => self.tracker.handle_late(peer, at),
+                Seen::Word(losses) => {
+                    let seen = Observation { probes: 64, losses, losses_in_a_row: losses };
+                    self.tracker.handle_word(&witness(), &BTreeMap::from([(peer.clone(), seen)]), at);
+                }
+            }
+            let is = self.tracker.state(peer);
+            if was != RegionState::Down && is == RegionState::Down {
+                down = Some(due);
+            }
+            if is == RegionState::CatchingUp {
+                self.tracker.caught_up(peer, true);
+            }
+        }
+        down
+    }
+}
+
+fn witness() -> RegionId {
+    RegionId::new("ap-southeast").expect("a name")
+}
+
+/// The simulated link, the detector at its end, and the third region, which sees the same region over a link of its own.
 pub struct Link {
     weather: Weather,
     random: Random,
     peer: RegionId,
-    tracker: HealthTracker,
+    ours: Sight,
+    theirs: Sight,
     now: u64,
-    /// When the last bytes of each direction arrived, for streams.
-    arrived: [u64; 2],
     /// The current pause begins and ends then.
     pause: (u64, u64),
-    /// What comes of probes, by time.
-    outcomes: VecDeque<(u64, Option<u64>)>,
     dead: bool,
     downs: u64,
     called_down: u64,
@@ -86,17 +160,14 @@ pub struct Link {
 impl Link {
     pub fn new(weather: Weather, seed: u64) -> Self {
         let peer = RegionId::new("eu-west").expect("a name");
-        let tracker = HealthTracker::new(BTreeSet::from([peer.clone()]));
-        let random = Random(seed);
         let mut link = Self {
             weather,
-            random,
+            random: Random(seed),
+            ours: Sight::new(&peer, weather.round_trip),
+            theirs: Sight::new(&peer, WITNESS_TRIP),
             peer,
-            tracker,
             now: 0,
-            arrived: [0; 2],
             pause: (0, 0),
-            outcomes: VecDeque::new(),
             dead: false,
             downs: 0,
             called_down: 0,
@@ -119,71 +190,89 @@ impl Link {
     pub fn crash(&mut self) -> u64 {
         let died = self.now - (self.random.share() * EVERY as f64) as u64;
         self.dead = true;
-        while self.tracker.state(&self.peer) != RegionState::Down {
+        while self.ours.tracker.state(&self.peer) != RegionState::Down {
             self.step();
         }
         self.dead = false;
-        self.arrived = [0; 2];
+        self.ours.arrived = [[0; 2]; LANES];
+        self.theirs.arrived = [[0; 2]; LANES];
         self.called_down - died
     }
 
     /// Waits until the region is taken for well.
     pub fn settle(&mut self) {
-        while self.tracker.state(&self.peer) != RegionState::Ready {
+        while self.ours.tracker.state(&self.peer) != RegionState::Ready
+            || self.theirs.tracker.state(&self.peer) != RegionState::Ready
+        {
             self.step();
         }
     }
 
     fn step(&mut self) {
-        self.send();
+        self.send(false);
+        self.send(true);
+        self.tell();
         self.now += EVERY;
-        while let Some((due, outcome)) = self.outcomes.front().copied().filter(|(due, _)| *due <= self.now) {
-            self.outcomes.pop_front();
-            let was = self.tracker.state(&self.peer);
-            self.tracker.handle_probe(&self.peer, outcome.map(Micros), Mono(due / 1000));
-            let is = self.tracker.state(&self.peer);
-            if was != RegionState::Down && is == RegionState::Down {
-                (self.downs, self.called_down) = (self.downs + 1, due);
-            }
-            if is == RegionState::CatchingUp {
-                self.tracker.caught_up(&self.peer, true);
-            }
+        self.theirs.catch_up(&self.peer, self.now);
+        if let Some(at) = self.ours.catch_up(&self.peer, self.now) {
+            (self.downs, self.called_down) = (self.downs + 1, at);
         }
     }
 
-    fn send(&mut self) {
-        let patience = self.tracker.patience(&self.peer).0;
-        let answer = self.answer().filter(|trip| *trip <= patience);
-        let due = self.now + answer.unwrap_or(patience);
-        let at = self.outcomes.iter().rposition(|(other, _)| *other <= due).map_or(0, |at| at + 1);
-        self.outcomes.insert(at, (due, answer));
+    /// What the third region sees travels with its answers to our probes.
+    fn tell(&mut self) {
+        if self.random.share() >= self.weather.loss {
+            let seen = self.theirs.tracker.observation(&self.peer).map_or(0, |seen| seen.losses_in_a_row);
+            self.ours.learn(self.now + WITNESS_WORD, Seen::Word(seen));
+        }
+    }
+
+    fn send(&mut self, witness: bool) {
+        let now = self.now;
+        let answer = self.answer(witness);
+        let sight = if witness { &mut self.theirs } else { &mut self.ours };
+        let patience = sight.tracker.patience(&self.peer).0;
+        match answer {
+            Some(trip) if trip <= patience => sight.learn(now + trip, Seen::Answer(trip)),
+            answer => {
+                sight.learn(now + patience, Seen::Loss);
+                if let Some(trip) = answer {
+                    sight.learn(now + trip, Seen::Late);
+                }
+            }
+        }
     }
 
     /// How long the answer to a probe that is sent now takes; nothing where there will be none.
-    fn answer(&mut self) -> Option<u64> {
+    fn answer(&mut self, witness: bool) -> Option<u64> {
         if self.dead {
             return None;
         }
-        let there = self.way(0, self.now)?;
+        let there = self.way(witness, 0, self.now)?;
         let ready = self.answered(there);
-        Some(self.way(1, ready)? - self.now)
+        let back = self.way(witness, 1, ready)?;
+        let sight = if witness { &mut self.theirs } else { &mut self.ours };
+        sight.sent += 1;
+        Some(back - self.now)
     }
 
     /// When what is sent at `sent` arrives.
-    fn way(&mut self, direction: usize, sent: u64) -> Option<u64> {
-        let Weather { kind, loss, round_trip, jitter, .. } = self.weather;
-        let half = round_trip as f64 / 2.0;
+    fn way(&mut self, witness: bool, direction: usize, sent: u64) -> Option<u64> {
+        let Weather { kind, loss, jitter, .. } = self.weather;
+        let sight = if witness { &mut self.theirs } else { &mut self.ours };
+        let half = sight.round_trip as f64 / 2.0;
         let mut due = sent + (half * (1.0 + jitter * (2.0 * self.random.share() - 1.0))) as u64;
         if kind == Kind::Datagrams {
             return (self.random.share() >= loss).then_some(due);
         }
-        let mut timeout = round_trip + RETRANSMISSION;
-        due = due.max(self.arrived[direction]);
+        let mut timeout = sight.round_trip + RETRANSMISSION;
+        let arrived = &mut sight.arrived[sight.sent % LANES][direction];
+        due = due.max(*arrived);
         while self.random.share() < loss {
             due += timeout;
             timeout *= 2;
         }
-        self.arrived[direction] = due;
+        *arrived = due;
         Some(due)
     }
 
