@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod bench;
 mod bench_policy;
+mod bench_redis;
 pub mod failover;
 mod leavings;
 pub mod load;

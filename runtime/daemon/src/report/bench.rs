@@ -26,7 +26,7 @@ use crate::cli::{BenchArgs, WanProfile};
 use crate::client::Client;
 
 /// Requests under way at the same time where throughput is measured.
-const CLIENTS: usize = 64;
+pub(super) const CLIENTS: usize = 64;
 /// The size of a value.
 const VALUE: usize = 1024;
 /// How long one request may take.
@@ -35,6 +35,32 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const LAG_RATE: u64 = 1000;
 /// How often a policy file is saved.
 const SAVES: usize = 30;
+
+/// Values of [`VALUE`] bytes that do not compress, alone or beside each other.
+#[derive(Clone)]
+pub(super) struct Values(Bytes);
+
+impl Values {
+    /// How many bytes further on the next value begins.
+    const STRIDE: usize = 1031;
+    const BYTES: usize = 16 << 20;
+
+    pub(super) fn new() -> Self {
+        // SplitMix64 (Steele, Lea and Flood, 2014).
+        let words = (1..=Self::BYTES as u64 / 8).flat_map(|count| {
+            let mut mixed = count.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)).to_le_bytes()
+        });
+        Self(words.collect())
+    }
+
+    pub(super) fn get(&self, number: u64) -> Bytes {
+        let begin = (number as usize).wrapping_mul(Self::STRIDE) % (Self::BYTES - VALUE);
+        self.0.slice(begin..begin + VALUE)
+    }
+}
 
 /// One line of the report.
 #[derive(Debug, Serialize)]
@@ -69,6 +95,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
                     figures.push(durable(stage, span).await?);
                     figures.push(converged(stage, span).await?);
                     figures.push(lag(stage, span).await?);
+                    figures.extend(super::bench_redis::figures(stage, span).await?);
                 }
                 figures.push(saves(stage, &tree, wan).await?);
                 Ok(figures)
@@ -123,9 +150,9 @@ fn disk_floor(folder: &Path, span: Duration) -> anyhow::Result<Figure> {
 }
 
 /// Latencies in microseconds and the rate of good answers while [`CLIENTS`] ask as fast as they are answered.
-struct Rush {
-    rate: f64,
-    sorted: Vec<u64>,
+pub(super) struct Rush {
+    pub(super) rate: f64,
+    pub(super) sorted: Vec<u64>,
 }
 
 impl Rush {
@@ -136,7 +163,7 @@ impl Rush {
 }
 
 /// Runs `ask` from [`CLIENTS`] tasks for `span`. `ask` is given a number that is never given twice.
-async fn rush<F>(span: Duration, ask: impl Fn(u64) -> F + Clone + Send + 'static) -> anyhow::Result<Rush>
+pub(super) async fn rush<F>(span: Duration, ask: impl Fn(u64) -> F + Clone + Send + 'static) -> anyhow::Result<Rush>
 where
     F: Future<Output = anyhow::Result<()>> + Send,
 {
@@ -187,18 +214,24 @@ async fn gateway(stage: &Stage, span: Duration) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![figure("gateway: requests to the near service", through.show(), beside)])
 }
 
-fn put(
+type Put = futures_util::future::BoxFuture<'static, anyhow::Result<()>>;
+
+fn put(client: &Client, gateway: SocketAddr, prefix: String) -> impl Fn(u64) -> Put + Clone + Send + use<> {
+    put_acked(client, gateway, prefix, "local")
+}
+
+pub(super) fn put_acked(
     client: &Client,
     gateway: SocketAddr,
     prefix: String,
-) -> impl Fn(u64) -> futures_util::future::BoxFuture<'static, anyhow::Result<()>> + Clone + Send + 'static {
-    let client = client.clone();
-    let value = Bytes::from(vec![b'x'; VALUE]);
+    ack: &'static str,
+) -> impl Fn(u64) -> Put + Clone + Send + use<> {
+    let (client, values) = (client.clone(), Values::new());
     move |number| {
-        let (client, value, key) = (client.clone(), value.clone(), format!("{prefix}-{number}"));
+        let (client, value, key) = (client.clone(), values.get(number), format!("{prefix}-{number}"));
         Box::pin(async move {
             let namespace = Namespace::new("bench")?;
-            let reply = client.put(gateway, &namespace, &key, value, "local", DEADLINE).await?;
+            let reply = client.put(gateway, &namespace, &key, value, ack, DEADLINE).await?;
             ensure!(reply.status.is_success(), "answered {}: {}", reply.status, reply.excerpt());
             Ok(())
         })
@@ -213,7 +246,7 @@ async fn durable(stage: &Stage, span: Duration) -> anyhow::Result<Figure> {
 }
 
 /// Milliseconds until no region has anything that another lacks.
-async fn drained(stage: &Stage) -> anyhow::Result<Duration> {
+pub(super) async fn drained(stage: &Stage) -> anyhow::Result<Duration> {
     let began = Instant::now();
     loop {
         let mut waiting = 0;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// A region that was taken out must be steady for 5 s at least before it returns.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Probes travel on one connection, where each loss holds up those behind it. Of these pieces lost, about two probes in
-/// five are late, and five in a row (which the native rule would call down) now and then; at 0.4 it is down for good.
+/// Probes travel on three connections in turn, where each loss holds up those behind it. With this share of pieces lost
+/// many probes are late, and seldom enough of them in a row for the native rule to call the region down.
 const LIMPING: f64 = 0.25;
 const OBSERVERS: [&str; 2] = ["us-east", "ap-southeast"];
 /// A client in Germany, as a trusted proxy would name it.

@@ -6,6 +6,7 @@ mod commands;
 mod dns;
 mod edge;
 mod explain;
+mod faults;
 mod gate;
 mod generations;
 mod judgement;
