@@ -180,6 +180,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         api_ok: AtomicBool::new(false),
         regions,
         data,
+        data_dir,
         generations,
         notary,
         plans,

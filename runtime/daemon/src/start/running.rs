@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -38,6 +39,8 @@ pub struct RunningRegion {
     pub regions: Arc<Regions>,
     /// Its data.
     pub data: DataPlane,
+    /// Where its data lies.
+    pub data_dir: PathBuf,
     /// Its policies.
     pub generations: Generations,
     /// Signs its ledger and cosigns those of others.
@@ -280,7 +283,14 @@ impl net::Region for RunningRegion {
             return Err(format!("waiting for a policy generation from {}", self.regions.primary));
         }
         if let Some(reason) = self.data.failed() {
-            return Err(format!("the store takes no writes any more ({reason}): make room, then restart this region"));
+            let place = self.data_dir.display();
+            let free =
+                rustix::fs::statvfs(&self.data_dir).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) >> 20);
+            let free = free.map_or_else(|_| String::new(), |mebibytes| format!(", where {mebibytes} MiB are free"));
+            return Err(format!(
+                "the store in {place}{free}, takes no writes any more ({reason}): make room if the disk is full, then \
+                 restart this region"
+            ));
         }
         if self.data.is_learning() {
             return Err("other regions are still giving this one its records".into());

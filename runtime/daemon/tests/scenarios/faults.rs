@@ -2,6 +2,8 @@
 //! acknowledged is there in the end, what was deleted is not, and no session ever sees its past.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ const SESSIONS: usize = 4;
 const PACE: Duration = Duration::from_millis(40);
 /// A fault lasts until so many more operations have been acknowledged.
 const UNDER_FAULT: usize = 60;
+/// The size of a disk that is filled, in MiB.
+const DISK: u32 = 96;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the sessions and the one who breaks things share.
@@ -202,4 +206,83 @@ fn nothing_acknowledged_is_lost_and_no_session_sees_its_past_while_regions_die_p
     }
     println!("{kept} writes kept, {deleted} deletes stayed, {unknown} operations with an unknown end");
     assert!(kept > 100 && deleted > 10, "too little was done: {kept} writes, {deleted} deletes");
+}
+
+/// A small disk of its own, taken away with the value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf, mebibytes: u32) -> Self {
+        std::fs::create_dir_all(&at).expect("a folder");
+        let disk = Self(at);
+        disk.command(&["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=0700"), "tmpfs"]);
+        disk
+    }
+
+    fn grow(&self, mebibytes: u32) {
+        self.command(&["-o", &format!("remount,size={mebibytes}m")]);
+    }
+
+    fn command(&self, words: &[&str]) {
+        let output = Command::new("mount").args(words).arg(&self.0).output().expect("mount runs");
+        assert!(output.status.success(), "mount {words:?}: {}", text(&output));
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_region_whose_disk_is_full_says_so_keeps_what_it_acknowledged_and_serves_again_once_there_is_room() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "mounting a small disk needs root");
+        eprintln!("not run: mounting a small disk needs root");
+        return;
+    }
+    // Declared first, so that it goes last: the log of the region is on it.
+    let disk;
+    let cluster = Cluster::tree();
+    disk = SmallDisk::mount(cluster.state("eu-west"), DISK);
+    let deployed = cluster.run(&["deploy", "--wan", "lan"]);
+    assert!(deployed.status.success(), "{}\n{}", text(&deployed), cluster.logs());
+
+    let value = "x".repeat(900_000);
+    let mut kept = Vec::new();
+    let refused = (0..4 * DISK).find_map(|number| {
+        let path = format!("/v1/data/notes/large-{number}");
+        let answer = cluster.ask("eu-west", "PUT", &path, &[], &format!("{number} {value}")).expect("an answer");
+        if answer.status / 100 == 2 {
+            kept.push((path, number));
+        }
+        (answer.status / 100 != 2).then_some(answer)
+    });
+    let refused = refused.expect("the disk fills");
+    assert!(matches!(refused.status, 503 | 507), "{} {}", refused.status, refused.body);
+    assert!(!kept.is_empty());
+    until("the reason in the status", PATIENCE, || {
+        let said = text(&cluster.run(&["status"]));
+        let room = said.lines().find(|line| line.starts_with("eu-west: not ready"))?.split_once(", where ")?.1;
+        let free: u32 = room.split_once(" MiB are free")?.0.parse().ok()?;
+        (free < DISK / 2).then_some(())
+    });
+    until("seen as down by the others", PATIENCE, || {
+        (cluster.status("us-east")?["sees"]["eu-west"] == "down").then_some(())
+    });
+    let served = cluster.ask("us-east", "GET", "/hello", &[("x-forwarded-for", "217.0.0.1")], "").unwrap();
+    assert_eq!(served.status, 200, "a German request is served elsewhere: {}", served.body);
+
+    disk.grow(4 * DISK);
+    cluster.kill("eu-west");
+    let again = cluster.run(&["deploy", "--wan", "lan"]);
+    assert!(again.status.success(), "{}\n{}", text(&again), cluster.logs());
+    for (path, number) in &kept {
+        let read = until("the record after the restart", PATIENCE, || {
+            cluster.ask("eu-west", "GET", path, &[], "").ok().filter(|read| read.status != 503)
+        });
+        assert_eq!(read.status, 200, "{path}, which was acknowledged, is lost");
+        assert!(read.body == format!("{number} {value}"), "{path} has other bytes");
+    }
 }
