@@ -16,6 +16,7 @@ mod checks;
 mod detect;
 mod evidence;
 mod images;
+mod keys;
 mod leaf;
 pub mod raw;
 pub mod render;
@@ -27,8 +28,8 @@ pub mod tree;
 pub use checks::{Check, NOT_PERFORMED, Severity};
 pub use detect::Detector;
 pub use evidence::{
-    Evidence, GENERATION_GRACE, Inputs, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence, RegionKeys, Revision,
-    UNWITNESSED_GRACE, WITNESS_QUORUM,
+    Evidence, GENERATION_GRACE, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence,
+    RegionKeys, Revision, UNWITNESSED_GRACE, WITNESS_QUORUM,
 };
 pub use report::{CheckRun, Finding, LEAST_REGIONS, NotRun, Outcome, RegionSummary, Report};
 
@@ -37,17 +38,20 @@ use report::Tally;
 /// Runs every check over the evidence of all regions.
 pub fn audit(inputs: &Inputs) -> Report {
     let mut tally = Tally::new(inputs);
+    let mut barred = keys::Barred::default();
     for region in &inputs.regions {
         match &region.evidence {
             Err(reason) => tally.unreached(&region.region, reason),
             Ok(evidence) => {
                 settings::identity(&mut tally, &region.region, evidence);
-                rows::judge(&mut tally, inputs, &region.region, evidence);
+                rows::judge(&mut tally, inputs, &region.region, evidence, &mut barred);
                 chain::judge(&mut tally, inputs, &region.region, evidence);
                 images::judge(&mut tally, inputs, &region.region, evidence);
             }
         }
     }
+    keys::at_home(&mut tally, inputs, &barred);
+    keys::rotation(&mut tally, inputs);
     settings::generations(&mut tally, inputs);
     tally.finish()
 }

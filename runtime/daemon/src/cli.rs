@@ -66,6 +66,9 @@ enum Command {
     /// Keys and certificates for regions on machines of their own.
     #[command(subcommand)]
     Pki(crate::pki::Pki),
+    /// The keys by which each region keeps what it encrypts: list, rotate.
+    #[command(subcommand)]
+    Keys(crate::keys::Keys),
     /// What is declared for the edge, as programs for each kind of edge.
     #[command(subcommand)]
     Edge(crate::edge::Edge),
@@ -189,6 +192,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::LoadTest(args) => crate::report::load::run(args).await,
         Command::Policy(command) => crate::policy::run(command).await,
         Command::Pki(step) => crate::pki::run(step),
+        Command::Keys(command) => crate::keys::run(command).await,
         Command::Bench(args) => crate::report::bench::run(args).await,
         Command::Completions { shell } => {
             // The generator panics where it cannot write; memory always takes it.

@@ -19,6 +19,7 @@ mod destroy;
 mod edge;
 mod embedded;
 mod explain;
+mod keys;
 mod pki;
 mod policy;
 mod policy_tests;

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use data::plans::Plans;
+use data::vault::KeyPlace;
 use data::{DataPlane, Opening, Resolver, Retention};
 use futures_util::future::BoxFuture;
 use http::Uri;
@@ -138,6 +139,9 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         age: Millis::from_secs(args.keep_log_seconds),
         bytes: ByteCount(args.keep_log_mib.saturating_mul(1 << 20)),
     };
+    // Beside the data and not in it: a backup of the data has no keys.
+    let key_dir = args.state.join(&me.data_dir).join("keys");
+    opening.keys = Some(KeyPlace::in_files(&key_dir, opening.clock.wall())?);
     let failed = |error: data::DataError| cannot_open(error, &me.id, &data_dir);
     let store = Store::open(&data_dir, opening.clock.wall()).map_err(|error| failed(error.into()))?;
     let data = DataPlane::start(store, opening).map_err(failed)?;

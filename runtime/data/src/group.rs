@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use compliance::ledger::LedgerEvent;
-use model::record::{Address, Entry, Payload, Row, Shipment};
+use model::record::{Address, Entry, Record, Row, Shipment};
 use model::residency::PermittedRegions;
 use model::version::{CausalContext, LogPosition, PositionVector};
 use model::{RegionId, RuleId};
@@ -25,7 +25,7 @@ pub(crate) struct Permitted {
 
 /// What a write leaves, decided before it is queued.
 pub(crate) enum NewContent {
-    Live { payload: Payload, content_type: String, labels: model::record::Labels, generation: u64 },
+    Live(Record),
     Tombstone { labels: model::record::Labels },
 }
 

@@ -18,7 +18,9 @@ use tokio::sync::oneshot;
 use crate::faults::Fault;
 use crate::group::{Change, Group};
 use crate::plane::DataPlane;
+use crate::shipping::erased_rule;
 use crate::types::{DataError, Received};
+use crate::vault::Fate;
 use crate::writer::{Writer, merge_into};
 
 /// Before the names of the facts that say how far peers were whose rows were all heard.
@@ -159,7 +161,16 @@ impl DataPlane {
                     rows.entry(address.clone()).or_default().push(given);
                     continue;
                 };
+                let fate = match (&self.shared.vault, given.sibling.content.record()) {
+                    (Some(vault), Some(record)) if given.permitted.contains(me) => vault.fate_of(record),
+                    _ => Fate::Here,
+                };
                 match plans.residency.permit_transfer(labels, origin, me, now) {
+                    Ok(()) if fate == Fate::Gone => refused.push((address.clone(), given, erased_rule())),
+                    Ok(()) if fate == Fate::Unknown => {
+                        let reason = "it has a value whose key has not come";
+                        return Err(DataError::BadPart { from: from.clone(), reason });
+                    }
                     Ok(_) if given.permitted.contains(me) => rows.entry(address.clone()).or_default().push(given),
                     Ok(_) => {}
                     Err(barred) => refused.push((address.clone(), given, barred.rule)),
@@ -229,7 +240,8 @@ fn check(part: &SnapshotPart, me: &RegionId) -> Result<(), &'static str> {
 
 impl Writer {
     /// Compares a span of rows with what a peer has said of it.
-    pub(crate) fn hear(&mut self, group: &mut Group, span: Span) -> Result<(), DataError> {
+    pub(crate) fn hear(&mut self, group: &mut Group, mut span: Span) -> Result<(), DataError> {
+        self.refuse_erased(&mut span);
         // A giver may have been connected to another process without a word, one with another disk even.
         let follows = match (&span.after, self.hearsay.progress.get(&span.from)) {
             (None, _) => true,
@@ -308,6 +320,16 @@ impl Writer {
             self.hearsay.heard.insert(span.from, heard);
         }
         Ok(())
+    }
+
+    /// What was erased since the gate looked is not let in.
+    fn refuse_erased(&self, span: &mut Span) {
+        for (address, given) in &mut span.rows {
+            let (erased, rest): (Vec<Given>, _) =
+                std::mem::take(given).into_iter().partition(|given| self.is_erased(&given.sibling));
+            *given = rest;
+            span.refused.extend(erased.into_iter().map(|given| (address.clone(), given, erased_rule())));
+        }
     }
 
     /// A peer has given all its rows as of `began`: how far this region is by that.

@@ -224,6 +224,8 @@ pub enum EvidencePart<'b> {
     Images(u64, &'b [u8]),
     /// The note of the checkpoint that this region stands by: [`CheckpointNotes::witnessed`], else the one signed.
     Checkpoint(&'b [u8]),
+    /// The name of a data key that is here, and of the region key that wraps it.
+    Key(&'b [u8; 16], &'b [u8; 8]),
 }
 
 impl DataPlane {
@@ -320,6 +322,15 @@ impl DataPlane {
                 show(EvidencePart::Checkpoint(note))?;
             }
             snapshot.each_leaf(&mut |index, bytes| show(EvidencePart::Leaf(index, bytes)))?;
+            if let Some(vault) = self.shared.vault.as_ref().filter(|_| rows) {
+                let mut stopped = None;
+                let read = vault.each_key(&mut |id, by| {
+                    stopped = show(EvidencePart::Key(&id.0, &by)).err();
+                    stopped.is_none()
+                });
+                read.map_err(|error| StoreError::Missing { place: format!("a data key ({error})") })?;
+                stopped.map_or(Ok(()), Err)?;
+            }
             if rows {
                 snapshot.each_images(&mut |index, bytes| show(EvidencePart::Images(index, bytes)))?;
                 snapshot.each_row(&mut |key, envelope| show(EvidencePart::Row(key, envelope)))?;

@@ -4,6 +4,7 @@
 //! logged by one writer thread in groups that share an fsync, and only then
 //! acknowledged. Every commit adds leaves to the region's ledger
 //! ([`compliance::ledger`]), in the same batch. What a peer ships is gated again here from its own labels.
+//! Values that are about people, and all whose policy demands it, are encrypted before they are queued ([`vault`]).
 //! There is no socket in this crate: `net` carries shipments from
 //! [`DataPlane::outgoing`] of one region to [`DataPlane::receive`] of another.
 
@@ -25,6 +26,7 @@ mod scopes;
 mod shipping;
 mod tending;
 mod types;
+pub mod vault;
 mod writer;
 
 pub use context::ContextKey;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::question::Resolution;
-use model::record::{Address, Payload};
+use model::record::{Address, Payload, Record};
 use model::replication::LagAction;
+use model::residency::PermittedRegions;
 use model::status::LinkStatus;
 use model::version::{CausalContext, Incarnation, PositionVector};
 use model::{Millis, RegionId};
@@ -30,8 +31,11 @@ use crate::plans::Plans;
 use crate::scopes::Scopes;
 use crate::tending::{Retention, Tending};
 use crate::types::{DataError, Resolver, Write, Written};
+use crate::vault::{KeyPlace, Vault, VaultError};
 use crate::writer::{Writer, labels_of_delete};
 
+/// The duty to encrypt what is stored, as policies name it.
+pub(crate) const ENCRYPT_AT_REST: &str = "encrypt-at-rest";
 /// Changes that may wait for the writer; more are refused with "try again".
 const QUEUE: usize = 1024;
 /// How long a write waits for copies in other regions before their number is reported as unknown.
@@ -77,6 +81,7 @@ pub(crate) struct Shared {
     pub(crate) burials: Arc<ArcSwap<Burials>>,
     learning: Arc<AtomicBool>,
     pub(crate) faults: Faults,
+    pub(crate) vault: Option<Arc<Vault>>,
     context_key: ContextKey,
 }
 
@@ -107,6 +112,8 @@ pub struct Opening {
     pub clock: Arc<dyn Clock>,
     /// Without a thread of its own: a call returns when its work is done.
     pub inline: bool,
+    /// Where its keys are; without any, nothing is encrypted.
+    pub keys: Option<KeyPlace>,
     /// A mistake to be made.
     #[cfg(feature = "faults")]
     pub fault: Option<crate::faults::Fault>,
@@ -130,6 +137,7 @@ impl Opening {
             keep: Retention::default(),
             clock: Arc::new(SystemClock::new()),
             inline: false,
+            keys: None,
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -166,7 +174,7 @@ impl DataPlane {
     /// # Errors
     /// Those of [`DataPlane::open`].
     pub fn start(store: Store, opening: Opening) -> Result<Self, DataError> {
-        let Opening { region, peers, plans, resolver, digest_key, keep, clock, inline, .. } = opening;
+        let Opening { region, peers, plans, resolver, digest_key, keep, clock, inline, keys, .. } = opening;
         #[cfg(feature = "faults")]
         let faults = Faults { made: opening.fault };
         #[cfg(not(feature = "faults"))]
@@ -178,6 +186,10 @@ impl DataPlane {
         let burials = Arc::new(ArcSwap::from_pointee(crate::graves::read_burials(&store)?));
         let learning = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(OnceLock::new());
+        let vault = match keys {
+            Some(place) => Some(Arc::new(Vault::open(&region, &place, &digest_key, &store)?)),
+            None => None,
+        };
         let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
         let parts = crate::writer::Parts {
             me: region.clone(),
@@ -191,6 +203,7 @@ impl DataPlane {
             burials: burials.clone(),
             learning: learning.clone(),
             failed: failed.clone(),
+            vault: vault.clone(),
         };
         let writer = Writer::new(parts, book)?;
         let (queue, thread) = match inline {
@@ -226,6 +239,7 @@ impl DataPlane {
             burials,
             learning,
             faults,
+            vault,
             context_key: ContextKey::derive(&digest_key),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -272,12 +286,12 @@ impl DataPlane {
         }
         let strategy = plans.replication.strategy(&write.address.namespace).clone();
         let content = match &write.value {
-            Some(value) => NewContent::Live {
+            Some(value) => NewContent::Live(Record {
                 payload: Payload::Plain(value.clone()),
                 content_type: write.content_type.clone(),
                 labels: write.labels.labels(strategy.default_class, now),
                 generation: plans.generation,
-            },
+            }),
             None => {
                 let row = self.shared.store.row(&write.address)?;
                 let labels = labels_of_delete(&write.labels, row.as_ref(), strategy.default_class, now);
@@ -285,7 +299,7 @@ impl DataPlane {
             }
         };
         let labels = match &content {
-            NewContent::Live { labels, .. } | NewContent::Tombstone { labels } => labels,
+            NewContent::Live(Record { labels, .. }) | NewContent::Tombstone { labels } => labels,
         };
         let regions = plans.residency.permit(labels, me, now).inspect_err(|barred| {
             self.shared.desk.refused(&barred.rule);
@@ -298,11 +312,42 @@ impl DataPlane {
         if let Some(context) = &write.context {
             self.has_caught_up(&write.address, context).await?;
         }
+        let content = self.sealed(&write.address, content, &regions)?;
         let scope = regions.regions().clone();
         let (answer, durable) = oneshot::channel();
         self.enqueue(Change::Write(Box::new(Permitted { write, content, regions }), answer)).await?;
         let durable = durable.await.map_err(|_| DataError::Closed)??;
         Ok(self.copies(durable, &scope, asked).await)
+    }
+
+    /// Encrypts a value that is about a person, or whose policy demands it.
+    fn sealed(
+        &self,
+        address: &Address,
+        content: NewContent,
+        regions: &PermittedRegions,
+    ) -> Result<NewContent, DataError> {
+        let (Some(vault), NewContent::Live(record)) = (&self.shared.vault, &content) else { return Ok(content) };
+        let demanded = regions.obligations().iter().any(|duty| duty.as_str() == ENCRYPT_AT_REST);
+        if !demanded && !record.labels.is_personal() {
+            return Ok(content);
+        }
+        Ok(NewContent::Live(vault.seal(address, record.clone(), regions)?))
+    }
+
+    /// Makes a new region key, wraps every data key with it, destroys the one before, and gives how many data keys that
+    /// was. Reads and writes the disk.
+    ///
+    /// # Errors
+    /// [`DataError::Vault`]; the next rotation goes on where this one stopped.
+    pub fn rotate_keys(&self) -> Result<u64, DataError> {
+        let vault = self.shared.vault.as_ref().ok_or(VaultError::NoVault)?;
+        Ok(vault.rotate(self.shared.clock.wall())?)
+    }
+
+    /// The keys of this region, where it has any.
+    pub fn vault(&self) -> Option<&Vault> {
+        self.shared.vault.as_deref()
     }
 
     /// Waits until everything that `context` names has come by here, or was superseded here.
@@ -414,6 +459,9 @@ impl DataPlane {
         let writer = self.shared.writer.lock().expect("nothing panics while it holds the lock").take();
         if let Some(writer) = writer {
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+        if let Some(vault) = &self.shared.vault {
+            vault.close();
         }
     }
 }

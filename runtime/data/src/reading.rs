@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use model::question::Resolution;
-use model::record::{Address, Payload, Row, Sibling};
+use model::record::{Address, Content, Payload, Record, Row, Sibling};
 use model::replication::Strategy;
 use model::residency::{Barred, ScopeId};
 use model::version::CausalContext;
@@ -16,6 +16,7 @@ use crate::faults::Fault;
 use crate::plane::{ASKED, DataPlane, RESOLVER_WAIT, SETTLED};
 use crate::plans::Plans;
 use crate::types::{DataError, ETag, ScopeSummary, View};
+use crate::vault::{Fate, VaultError};
 
 /// Which sibling of a row is shown, why, and the value that a resolver put in its place.
 struct Shown {
@@ -54,13 +55,35 @@ impl DataPlane {
         match row.siblings.get(shown.at) {
             Some(winner) if winner.is_marker() => Err(self.elsewhere(winner)),
             _ => {
-                let view = shown.view(&row);
-                if let Some(view) = &view {
-                    self.lawful(view, &plans)?;
-                }
-                Ok(view)
+                let Some(mut view) = shown.view(&row) else { return Ok(None) };
+                self.lawful(&view, &plans)?;
+                view.record = self.opened(address, &view.record)?;
+                Ok(Some(view))
             }
         }
+    }
+
+    /// The record with its value in plain text: what everything uses that has to read a value.
+    ///
+    /// # Errors
+    /// [`DataError::Vault`] where its owner was erased, or its bytes or labels are not those that were encrypted.
+    pub fn opened(&self, address: &Address, record: &Record) -> Result<Record, DataError> {
+        match &self.shared.vault {
+            Some(vault) => Ok(vault.opened(address, record)?),
+            None if record.payload.is_sealed() => Err(VaultError::NoVault.into()),
+            None => Ok(record.clone()),
+        }
+    }
+
+    /// The siblings with their values in plain text, for a resolver.
+    fn all_opened(&self, address: &Address, row: &Row) -> Result<Vec<Sibling>, DataError> {
+        let opened = |sibling: &Sibling| match &sibling.content {
+            Content::Live(record) => {
+                Ok(Sibling { content: Content::Live(self.opened(address, record)?), ..sibling.clone() })
+            }
+            _ => Ok(sibling.clone()),
+        };
+        row.siblings.iter().map(opened).collect()
     }
 
     /// Whether what is stored may be shown here by the policies in force, which may be stricter than those by which it
@@ -97,13 +120,17 @@ impl DataPlane {
     /// readers; those of now are shown the last write.
     async fn have_settled(&self, generation: u64, resolver: &str, address: &Address, row: &Row) {
         let key = (generation, address.clone(), ETag::of(row).to_string());
+        let siblings = match self.all_opened(address, row) {
+            Ok(siblings) => siblings,
+            Err(error) => return tracing::error!(%error, "a conflict could not be shown to its resolver"),
+        };
         {
             let mut asked = self.shared.asked.lock().expect("nothing panics while it holds the lock");
             if asked.len() >= ASKED || !asked.insert(key.clone()) {
                 return;
             }
         }
-        let answer = self.shared.resolver.resolve(resolver, address, &row.siblings);
+        let answer = self.shared.resolver.resolve(resolver, address, &siblings);
         let shared = self.shared.clone();
         let settling = tokio::spawn(async move {
             let resolution = answer.await;
@@ -147,7 +174,7 @@ impl DataPlane {
     }
 
     /// Live records of a namespace in key order; those that live elsewhere, or may not be here any more, are left out.
-    /// Resolvers are not asked: what they settled before is shown.
+    /// Resolvers are not asked: what they settled before is shown. Values are as they are stored.
     ///
     /// # Errors
     /// [`DataError::Store`] where bytes are damaged.
@@ -170,7 +197,7 @@ impl DataPlane {
                 let address = Address { namespace: namespace.clone(), key };
                 let fold = replication::fold(&row, strategy);
                 let view = self.shown(&address, &row, (&fold, strategy), plans.generation).view(&row);
-                let view = view.filter(|view| self.lawful(view, &plans).is_ok());
+                let view = view.filter(|view| self.lawful(view, &plans).is_ok() && self.is_there(&view.record));
                 found.extend(view.map(|view| (address.key, view)));
             }
             if last_page {
@@ -178,6 +205,11 @@ impl DataPlane {
             }
         }
         Ok(found)
+    }
+
+    /// Whether the value has not been erased.
+    fn is_there(&self, record: &Record) -> bool {
+        self.shared.vault.as_ref().is_none_or(|vault| vault.fate_of(record) != Fate::Gone)
     }
 
     /// Visits every stored row, key and envelope as they lie on disk, until `visit` says `false`.

@@ -5,7 +5,10 @@
 //! it holds, so it stops where it would have to guess. The receiver decides
 //! again from the labels alone.
 
-use model::record::{Content, Entry, Shipment};
+use std::collections::HashSet;
+
+use model::record::{Address, Content, Entry, Record, Shipment, Sibling};
+use model::sealing::{DataKeyId, KeyParcel, RegionPublicKey};
 use model::version::{Incarnation, LogPosition, PositionVector};
 use model::{RegionId, RuleId, UnixMillis};
 use tokio::sync::{oneshot, watch};
@@ -15,9 +18,15 @@ use crate::group::{Arrival, Change};
 use crate::plane::DataPlane;
 use crate::plans::Plans;
 use crate::types::{DataError, Received};
+use crate::vault::{Fate, VaultError, Wanted};
 
 /// The rule by which a marker is refused that points to this very region.
 const MARKER_IN_SCOPE: &str = "marker-inside-its-scope";
+
+/// The rule by which a value is refused whose owner was erased.
+pub(crate) fn erased_rule() -> RuleId {
+    RuleId::new("subject-erased").expect("a fixed rule name")
+}
 
 impl DataPlane {
     /// Takes over what `from` shipped, up to the first gap, and says how far this region now is, durably.
@@ -58,6 +67,11 @@ impl DataPlane {
             return Err(DataError::OwnLog { from: from.clone(), position: position.clone() });
         }
         let now = self.shared.clock.wall();
+        let mut batch = batch;
+        if let Some(at) = batch.iter().position(|shipment| self.waits_for_key(shipment)) {
+            // What cannot be opened is no copy. Whoever ships it gives the key first.
+            batch.truncate(at);
+        }
         let batch = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
         let (answer, durable) = oneshot::channel();
         self.enqueue(Change::Receive(from.clone(), batch, answer)).await?;
@@ -85,8 +99,9 @@ impl DataPlane {
             Content::Evicted { scope } if *scope == entry.sibling.scope && !entry.permitted.contains(me) => None,
             Content::Evicted { .. } => Some(RuleId::new(MARKER_IN_SCOPE).expect("a fixed rule name")),
             _ if self.shared.faults.makes(Fault::IgnoreScope) => None,
-            Content::Live(model::record::Record { labels, .. }) | Content::Tombstone { labels } => {
-                plans.residency.permit_transfer(labels, &entry.position.origin, me, now).err().map(|barred| barred.rule)
+            Content::Live(Record { labels, .. }) | Content::Tombstone { labels } => {
+                let barred = plans.residency.permit_transfer(labels, &entry.position.origin, me, now).err();
+                barred.map(|barred| barred.rule).or_else(|| self.erased(&entry.sibling))
             }
         };
         match refused {
@@ -97,6 +112,51 @@ impl DataPlane {
                 Arrival::Refuse(entry, rule)
             }
         }
+    }
+
+    /// The rule by which a value is refused whose key is gone.
+    fn erased(&self, sibling: &Sibling) -> Option<RuleId> {
+        let fate = self.shared.vault.as_ref()?.fate_of(sibling.content.record()?);
+        (fate == Fate::Gone).then(erased_rule)
+    }
+
+    /// Whether the key has not come of a value that may be here.
+    fn waits_for_key(&self, shipment: &Shipment) -> bool {
+        let (Some(vault), Shipment::Entry(entry)) = (&self.shared.vault, shipment) else { return false };
+        let record = entry.sibling.content.record().filter(|_| entry.permitted.contains(&self.shared.me));
+        record.is_some_and(|record| vault.fate_of(record) == Fate::Unknown)
+    }
+
+    /// The keys of what is about to be shipped that are not among those `told`, to which they are added; for the region
+    /// key `to` of `peer`. Nothing where it needs none.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn keys_for<'s>(
+        &self,
+        peer: &RegionId,
+        to: Option<RegionPublicKey>,
+        shipped: impl Iterator<Item = (&'s Address, &'s Sibling)>,
+        told: &mut HashSet<DataKeyId>,
+    ) -> Result<Vec<KeyParcel>, DataError> {
+        let (Some(vault), Some(to)) = (&self.shared.vault, to) else { return Ok(Vec::new()) };
+        let mut wanted = Vec::new();
+        for (address, sibling) in shipped {
+            let Some(record) = sibling.content.record() else { continue };
+            let Some(id) = record.payload.data_key().filter(|id| !told.contains(id)) else { continue };
+            told.insert(id);
+            let ours = sibling.version.dot.actor.region == self.shared.me;
+            wanted.push(Wanted { id, owner: vault.owner_of(address, &record.labels), ours });
+        }
+        Ok(wanted.chunks(KeyParcel::MOST).map(|some| vault.parcel(peer, to, some)).collect::<Result<_, _>>()?)
+    }
+
+    /// Takes in keys that a peer gives ahead of what they open; they are on disk when this returns.
+    ///
+    /// # Errors
+    /// [`DataError::Vault`]; nothing of the parcel is taken then.
+    pub fn take_keys(&self, parcel: &KeyParcel) -> Result<(), DataError> {
+        Ok(self.shared.vault.as_ref().ok_or(VaultError::NoVault)?.take(parcel)?)
     }
 
     /// What `peer` lacks after `has`: our own log first, then what we hold of other origins' logs.

@@ -17,6 +17,7 @@ use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use store::StoreError;
 
 use crate::ledger::LedgerError;
+use crate::vault::VaultError;
 
 /// Names one state of a key: equal tags mean the same set of live writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -305,6 +306,9 @@ pub enum DataError {
     /// The ledger is not the one that this region has signed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A value could not be encrypted or opened.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The store took no commit, and takes none until it is opened again.
     #[error("this region's store takes no writes any more: {reason}")]
     Failed {

@@ -23,7 +23,9 @@ use crate::group::{Arrival, Change, Durable, Group, NewContent, Permitted, Taken
 use crate::hearing::{Hearsay, Logs};
 use crate::ledger::Book;
 use crate::scopes::Scopes;
+use crate::shipping::erased_rule;
 use crate::types::{DataError, ETag, LabelClaims, Received, Write};
+use crate::vault::{Fate, Vault, VaultError};
 
 /// The most changes in one group: bounds how long the first of them waits.
 const GROUP: usize = 256;
@@ -51,6 +53,7 @@ pub(crate) struct Writer {
     pub(crate) standing: Standing,
     /// Whether this region is behind what peers have said with their rows.
     pub(crate) learning: Arc<AtomicBool>,
+    vault: Option<Arc<Vault>>,
     time: Arc<dyn Clock>,
     book: Book,
     clock: HlcClock,
@@ -71,11 +74,13 @@ pub(crate) struct Parts {
     pub(crate) burials: Arc<ArcSwap<Burials>>,
     pub(crate) learning: Arc<AtomicBool>,
     pub(crate) failed: Arc<OnceLock<String>>,
+    pub(crate) vault: Option<Arc<Vault>>,
 }
 
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
-        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, burials, learning, failed } = parts;
+        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, burials, learning, failed, vault } =
+            parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
@@ -94,6 +99,7 @@ impl Writer {
             burials,
             standing: Standing::new(),
             learning,
+            vault,
             time,
             book,
             clock,
@@ -201,9 +207,10 @@ impl Writer {
             answers,
         } = group;
         let peers = self.acks.facts();
-        let nothing = rows.is_empty() && log.is_empty() && facts.is_empty() && events.is_empty();
+        let keys = self.vault.as_ref().map_or_else(Vec::new, |vault| vault.unkept());
+        let nothing = keys.is_empty() && rows.is_empty() && log.is_empty() && facts.is_empty() && events.is_empty();
         if !(nothing && adopted.is_empty() && unlisted.is_empty() && forgotten.is_empty() && peers.is_empty()) {
-            let mut meta: Vec<_> = Scopes::facts(&scopes).chain(facts).chain(peers).collect();
+            let mut meta: Vec<_> = Scopes::facts(&scopes).chain(facts).chain(peers).chain(keys).collect();
             if !answers.written.is_empty() {
                 meta.push((CLOCK.to_owned(), self.clock.last().bits().to_le_bytes().to_vec()));
             }
@@ -231,6 +238,9 @@ impl Writer {
                 let reason = self.failed.get_or_init(|| error.to_string());
                 return answers.refuse(reason);
             }
+            if let Some(vault) = &self.vault {
+                vault.kept();
+            }
             self.book.turn(page);
             self.scopes.learned(scopes);
             own.iter().for_each(|(position, at)| self.acks.committed(position, *at));
@@ -240,6 +250,29 @@ impl Writer {
         self.learning.store(self.hearsay.is_open(), Ordering::Release);
         self.commits.send_modify(|count| *count += 1);
         answers.give(&vector);
+        if let Some(vault) = &self.vault {
+            vault.stock();
+        }
+    }
+
+    /// What became of the key of a record; [`Fate::Here`] where it has none.
+    fn fate_of(&self, record: &Record) -> Fate {
+        self.vault.as_ref().map_or(Fate::Here, |vault| vault.fate_of(record))
+    }
+
+    /// Whether it was encrypted with a key that is gone.
+    pub(crate) fn is_erased(&self, sibling: &Sibling) -> bool {
+        sibling.content.record().is_some_and(|record| self.fate_of(record) == Fate::Gone)
+    }
+
+    /// What arrived, unless its key was destroyed since the gate looked.
+    fn judged_again(&self, arrival: Arrival) -> Arrival {
+        match arrival {
+            Arrival::Take(Shipment::Entry(entry)) if self.is_erased(&entry.sibling) => {
+                Arrival::Refuse(entry, erased_rule())
+            }
+            other => other,
+        }
     }
 
     #[cfg(feature = "faults")]
@@ -286,9 +319,9 @@ impl Writer {
         let actor = Actor { region: self.me.clone(), node: NodeId(0), incarnation };
         let version = Version { dot: Dot { actor, counter: offset }, hlc, context };
         let content = match content {
-            NewContent::Live { payload, content_type, labels, generation } => {
-                Content::Live(Record { payload, content_type, labels, generation })
-            }
+            // Destroyed since it was encrypted.
+            NewContent::Live(record) if self.fate_of(&record) != Fate::Here => return Err(VaultError::Erased.into()),
+            NewContent::Live(record) => Content::Live(record),
             NewContent::Tombstone { labels } => Content::Tombstone { labels },
         };
         self.note_moved(group, &write.address, &version, &evicted)?;
@@ -374,6 +407,7 @@ impl Writer {
     fn receive(&mut self, group: &mut Group, from: &RegionId, arrivals: Vec<Arrival>) -> Result<Taken, DataError> {
         let mut taken = Taken::default();
         for arrival in arrivals {
+            let arrival = self.judged_again(arrival);
             let position = arrival.position().clone();
             let known = group.vector.covers(&position);
             if !known && !group.vector.is_next(&position) {

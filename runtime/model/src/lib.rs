@@ -24,6 +24,7 @@ pub mod region;
 pub mod replication;
 pub mod residency;
 pub mod routing;
+pub mod sealing;
 pub mod snapshot;
 pub mod status;
 pub mod units;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Country, Key, Namespace, RegionId, RuleId, Subject};
 use crate::residency::ScopeId;
+use crate::sealing::DataKeyId;
 use crate::units::UnixMillis;
 use crate::version::{CausalContext, LogPosition, Version};
 
@@ -173,6 +174,11 @@ pub struct Labels {
 }
 
 impl Labels {
+    /// Whether it is about a person.
+    pub fn is_personal(&self) -> bool {
+        self.classes.iter().any(|class| class.is_personal())
+    }
+
     /// Labels of one class with nothing else stated.
     pub fn of_class(class: DataClass, collected_at: UnixMillis) -> Self {
         Self {
@@ -195,9 +201,9 @@ pub enum Payload {
     Plain(Bytes),
     /// Encrypted once at the origin, with the labels as associated data.
     Sealed {
-        /// Which key, as the key ring names it.
+        /// Which key: a [`DataKeyId`] as text.
         key_ref: String,
-        /// 96 bits, never used twice with a key.
+        /// 96 random bits.
         nonce: [u8; 12],
         /// Ciphertext and tag.
         ciphertext: Bytes,
@@ -205,12 +211,36 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// The bytes as stored.
+    /// The bytes as stored. Whoever wants the value has it opened first.
     pub fn bytes(&self) -> &Bytes {
         match self {
             Self::Plain(bytes) | Self::Sealed { ciphertext: bytes, .. } => bytes,
         }
     }
+
+    /// How many bytes the value has.
+    pub fn value_len(&self) -> usize {
+        match self {
+            Self::Plain(bytes) => bytes.len(),
+            Self::Sealed { ciphertext, .. } => ciphertext.len().saturating_sub(Self::TAG),
+        }
+    }
+
+    /// The key that opens it; none where it is plain or names a key that was never made.
+    pub fn data_key(&self) -> Option<DataKeyId> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed { key_ref, .. } => key_ref.parse().ok(),
+        }
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_sealed(&self) -> bool {
+        matches!(self, Self::Sealed { .. })
+    }
+
+    /// By how much a ciphertext is longer than its value.
+    pub const TAG: usize = 16;
 }
 
 /// A value with its labels.

@@ -106,8 +106,8 @@ impl Admin {
         let with_rows = request.uri().query() != Some("rows=no");
         let known = match path.as_str() {
             "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows" | "/ledger"
-            | "/evidence" | "/policy/history" | "/policy/tree" | "/policy/waiting" => Method::GET,
-            "/policy/publish" | "/policy/confirm" | "/policy/compare" | "/explain" => Method::POST,
+            | "/evidence" | "/keys" | "/policy/history" | "/policy/tree" | "/policy/waiting" => Method::GET,
+            "/policy/publish" | "/policy/confirm" | "/policy/compare" | "/explain" | "/keys/rotate" => Method::POST,
             "/wan" => {
                 if method == Method::GET {
                     Method::GET
@@ -144,6 +144,8 @@ impl Admin {
             "/policy/confirm" => policies::confirm(self.region.clone(), request.into_body()).await,
             "/policy/compare" => policies::compare(self.region.clone(), request.into_body()).await,
             "/policy/publish" => policies::publish(self.region.clone(), request.into_body()).await,
+            "/keys" => crate::keys::list(self.region.data()),
+            "/keys/rotate" => crate::keys::rotate(self.region.data().clone()).await,
             "/ledger" => self.ledger().await,
             "/evidence" => Ok(self.evidence(with_rows)),
             _ if known == Method::GET => Ok(json_response(&self.region.wan().shapes())),
@@ -199,7 +201,7 @@ impl Admin {
         let (data, region, policy) = (self.region.data().clone(), self.region.id().clone(), self.region.policy());
         streamed(move |send| {
             let mut frames = FrameWriter::new(ROWS_PIECE * 2);
-            frames.begin(&region, policy.as_ref());
+            frames.begin(&region, policy.as_ref(), data.vault().map(|vault| vault.region_keys()));
             let mut heard = true;
             data.evidence(rows, &mut |part| {
                 frames.part(part);

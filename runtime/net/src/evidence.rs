@@ -10,6 +10,7 @@
 //! c  the note of the checkpoint     text
 //! l  a leaf                         index, u64 big-endian | bytes
 //! i  the row images of a leaf       index, u64 big-endian | bytes
+//! k  the name of a data key         16 bytes | 8 bytes that name the region key that wraps it
 //! r  a row                          length of the key, u32 big-endian | key | envelope
 //! e  the end                        number of frames before, u64 big-endian
 //! ```
@@ -48,6 +49,8 @@ pub struct Header {
     pub region: RegionId,
     /// The generation, the hash of its files, and since when; none before the first.
     pub policy: Option<(u64, TreeHash, UnixMillis)>,
+    /// The names of its region keys and when each was made, the newest last; none where it has no keys.
+    pub region_keys: Option<Vec<([u8; 8], UnixMillis)>>,
 }
 
 /// Everything that a region handed over. None of it is believed yet.
@@ -65,6 +68,8 @@ pub struct Dump {
     pub images: BTreeMap<u64, Vec<u8>>,
     /// Rows: key and envelope.
     pub rows: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The data keys that it has, and the region key that wraps each.
+    pub keys: Vec<([u8; 16], [u8; 8])>,
 }
 
 /// Writes frames.
@@ -86,9 +91,14 @@ impl FrameWriter {
         self.frames += 1;
     }
 
-    pub(crate) fn begin(&mut self, region: &RegionId, policy: Option<&PolicyInForce>) {
+    pub(crate) fn begin(
+        &mut self,
+        region: &RegionId,
+        policy: Option<&PolicyInForce>,
+        region_keys: Option<Vec<([u8; 8], UnixMillis)>>,
+    ) {
         let in_force = policy.map(|policy| (policy.generation, policy.tree, policy.since));
-        let header = Header { region: region.clone(), policy: in_force };
+        let header = Header { region: region.clone(), policy: in_force, region_keys };
         let header = serde_json::to_vec(&header).expect("plain data always becomes JSON");
         self.frame(b'h', &[&header]);
         if let Some(policy) = policy {
@@ -100,6 +110,7 @@ impl FrameWriter {
         match part {
             EvidencePart::Checkpoint(note) => self.frame(b'c', &[note]),
             EvidencePart::Leaf(index, bytes) => self.frame(b'l', &[&index.to_be_bytes(), bytes]),
+            EvidencePart::Key(id, by) => self.frame(b'k', &[id, by]),
             EvidencePart::Images(index, bytes) => self.frame(b'i', &[&index.to_be_bytes(), bytes]),
             EvidencePart::Row(key, envelope) => {
                 let length = u32::try_from(key.len()).expect("keys are short");
@@ -130,8 +141,8 @@ pub fn read(bytes: &[u8]) -> Result<Dump, String> {
         match (kind, &mut dump) {
             (b'h', None) => {
                 let header = serde_json::from_slice(content).map_err(|error| format!("its header: {error}"))?;
-                let (leaves, images, rows) = Default::default();
-                dump = Some(Dump { header, bundle: None, checkpoint: None, leaves, images, rows });
+                let (leaves, images, rows, keys) = Default::default();
+                dump = Some(Dump { header, bundle: None, checkpoint: None, leaves, images, rows, keys });
             }
             (b'e', Some(_)) => {
                 let whole = content == frames.to_be_bytes() && rest.is_empty();
@@ -162,6 +173,10 @@ impl Dump {
                 let (index, bytes) = indexed().ok_or(short)?;
                 self.images.insert(index, bytes.to_vec());
             }
+            b'k' => {
+                let (id, by) = content.split_first_chunk().ok_or(short)?;
+                self.keys.push((*id, by.try_into().map_err(|_| short)?));
+            }
             b'r' => {
                 let (length, bytes) = content.split_first_chunk().ok_or(short)?;
                 let (key, envelope) = bytes.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(short)?;
@@ -180,7 +195,7 @@ mod tests {
     #[test]
     fn evidence_that_breaks_off_anywhere_counts_for_nothing() {
         let mut writer = FrameWriter::new(0);
-        writer.begin(&RegionId::new("eu-west").unwrap(), None);
+        writer.begin(&RegionId::new("eu-west").unwrap(), None, None);
         writer.part(EvidencePart::Checkpoint(b"note"));
         writer.part(EvidencePart::Leaf(0, b"leaf"));
         writer.part(EvidencePart::Images(0, b"images"));

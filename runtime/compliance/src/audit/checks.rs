@@ -8,6 +8,8 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
+    /// To be mended.
+    Medium,
     /// To be mended soon.
     High,
     /// A breach.
@@ -17,6 +19,7 @@ pub enum Severity {
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Medium => "medium",
             Self::High => "high",
             Self::Critical => "critical",
         })
@@ -34,8 +37,14 @@ pub enum Check {
     Lbl01,
     /// A value or key labelled as being about nobody holds personal data.
     Lbl02,
-    /// A stored row is damaged.
+    /// A stored row is damaged, or an encrypted value is not bound to its labels.
     Lbl03,
+    /// A region has a key to what it may not hold.
+    Key01,
+    /// A value lies in plain text that must not.
+    Key02,
+    /// A region key was not replaced in time.
+    Key03,
     /// Regions follow different policies.
     Pol01,
     /// A policy bundle is not signed by the deployment.
@@ -50,12 +59,15 @@ pub enum Check {
 
 impl Check {
     /// Every check, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Res01,
         Self::Res03,
         Self::Lbl01,
         Self::Lbl02,
         Self::Lbl03,
+        Self::Key01,
+        Self::Key02,
+        Self::Key03,
         Self::Pol01,
         Self::Pol02,
         Self::Aud01,
@@ -71,6 +83,9 @@ impl Check {
             Self::Lbl01 => "LBL-01",
             Self::Lbl02 => "LBL-02",
             Self::Lbl03 => "LBL-03",
+            Self::Key01 => "KEY-01",
+            Self::Key02 => "KEY-02",
+            Self::Key03 => "KEY-03",
             Self::Pol01 => "POL-01",
             Self::Pol02 => "POL-02",
             Self::Aud01 => "AUD-01",
@@ -86,7 +101,10 @@ impl Check {
             Self::Res03 => "every region is the one that its certificate attests",
             Self::Lbl01 => "every record has labels, and known ones",
             Self::Lbl02 => "no e-mail address, IBAN, card or telephone number stands in data labelled as about nobody",
-            Self::Lbl03 => "every stored row is whole",
+            Self::Lbl03 => "every stored row is whole, and every encrypted value opens with the labels that it has",
+            Self::Key01 => "no region has a key to what it may not hold",
+            Self::Key02 => "no value about a person, or that policies want encrypted, lies in plain text",
+            Self::Key03 => "every region key was replaced within a year",
             Self::Pol01 => "all regions follow the same policies",
             Self::Pol02 => "every region's policies are signed",
             Self::Aud01 => "no ledger was changed, truncated or forked",
@@ -98,6 +116,7 @@ impl Check {
     /// How grave its findings are.
     pub const fn severity(self) -> Severity {
         match self {
+            Self::Key03 => Severity::Medium,
             Self::Lbl02 | Self::Pol01 | Self::Aud02 => Severity::High,
             _ => Severity::Critical,
         }
@@ -109,6 +128,9 @@ impl Check {
             Self::Res01 | Self::Lbl01 => "labelled values",
             Self::Lbl02 => "values labelled public or operational",
             Self::Lbl03 | Self::Aud03 => "rows",
+            Self::Key01 => "keys",
+            Self::Key02 => "values",
+            Self::Key03 => "region keys",
             Self::Res03 | Self::Pol01 | Self::Pol02 => "regions",
             Self::Aud01 => "leaves",
             Self::Aud02 => "checkpoints",
@@ -136,9 +158,6 @@ pub const NOT_PERFORMED: &[(&str, &str)] = &[
     ("RES-06", "threshold counters are kept"),
     ("RES-07", "indexes, logs and dead letters hold no regulated data"),
     ("RES-08", "routing and failover decisions were lawful"),
-    ("KEY-01", "keys at home cannot be used abroad"),
-    ("KEY-02", "personal data is encrypted"),
-    ("KEY-03", "keys are rotated in time"),
     ("ERA-01", "an erased subject cannot be decrypted"),
     ("ERA-02", "erasures are acknowledged in time"),
     ("ERA-03", "no ciphertext of an erased subject remains"),

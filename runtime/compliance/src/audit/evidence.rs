@@ -77,6 +77,8 @@ pub struct Evidence {
     pub policy: Option<PolicyEvidence>,
     /// Its ledger; none where it gave none.
     pub ledger: Option<LedgerEvidence>,
+    /// Its keys; none where it did not say.
+    pub keys: Option<KeyEvidence>,
     /// The notes of other regions' checkpoints that this region, as their witness, cosigned last.
     pub witnessed: BTreeMap<RegionId, String>,
 }
@@ -88,6 +90,17 @@ pub struct RawRow {
     pub key: Vec<u8>,
     /// The envelope.
     pub envelope: Vec<u8>,
+}
+
+/// The keys of a region, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyEvidence {
+    /// The data keys that it has, each with the region key that wraps it.
+    pub held: Vec<([u8; 16], [u8; 8])>,
+    /// Its region keys and when each was made, the newest last.
+    pub region_keys: Vec<([u8; 8], UnixMillis)>,
+    /// Its files of region keys and of data keys, where they are on the auditor's machine.
+    pub files: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The policies that a region follows.

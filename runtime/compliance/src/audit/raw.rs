@@ -44,6 +44,12 @@ pub struct Labels {
     pub purpose: &'static str,
     /// The basis.
     pub basis: &'static str,
+    /// The person that it is about.
+    pub subject: Option<String>,
+    /// When it must be gone, in ms since 1970.
+    pub retain_until: Option<u64>,
+    /// Legal holds, by name.
+    pub holds: Vec<String>,
 }
 
 /// A value as stored.
@@ -52,9 +58,22 @@ pub enum Value<'b> {
     /// In plain text.
     Plain(&'b [u8]),
     /// Encrypted.
-    Sealed,
+    Sealed(Sealed<'b>),
     /// None: a delete, or a record that moved away.
     Gone,
+}
+
+/// An encrypted value as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed<'b> {
+    /// The name of the data key.
+    pub key: &'b str,
+    /// The nonce.
+    pub nonce: [u8; 12],
+    /// Ciphertext and tag.
+    pub ciphertext: &'b [u8],
+    /// What follows it up to the end of the record, to which it is bound.
+    pub rest: &'b [u8],
 }
 
 /// What the audit needs of a sibling.
@@ -175,10 +194,15 @@ impl<'b> Reader<'b> {
         self.bytes(16)?;
         match self.integer()? {
             0 => {
-                let value = self.payload()?;
+                let mut value = self.payload()?;
+                let after = self.0;
                 self.text()?;
                 let labels = self.labels()?;
-                Ok(Sibling { labels: Some(labels), generation: Some(self.integer()?), value })
+                let generation = self.integer()?;
+                if let Value::Sealed(sealed) = &mut value {
+                    sealed.rest = &after[..after.len() - self.0.len()];
+                }
+                Ok(Sibling { labels: Some(labels), generation: Some(generation), value })
             }
             1 => Ok(Sibling { labels: Some(self.labels()?), generation: None, value: Value::Gone }),
             2 => self.bytes(16).map(|_| Sibling { labels: None, generation: None, value: Value::Gone }),
@@ -188,28 +212,27 @@ impl<'b> Reader<'b> {
 
     fn payload(&mut self) -> Read<Value<'b>> {
         let sealed = match self.integer()? {
-            0 => false,
-            1 => {
-                self.text()?;
-                self.bytes(12)?;
-                true
-            }
+            0 => None,
+            1 => Some((self.text()?, self.bytes(12)?.try_into().map_err(|_| "a nonce is too short")?)),
             other => return Err(format!("payload {other} is not known")),
         };
         let length = self.length()?;
         let bytes = self.bytes(length)?;
-        Ok(if sealed { Value::Sealed } else { Value::Plain(bytes) })
+        Ok(match sealed {
+            Some((key, nonce)) => Value::Sealed(Sealed { key, nonce, ciphertext: bytes, rest: &[] }),
+            None => Value::Plain(bytes),
+        })
     }
 
     fn labels(&mut self) -> Read<Labels> {
-        self.maybe(Self::text)?;
+        let subject = self.maybe(Self::text)?.map(str::to_owned);
         let jurisdictions = self.list(Self::text)?.into_iter().map(str::to_owned).collect();
         let classes = self.list(|reader| reader.word("class", CLASSES))?;
         let purpose = self.word("purpose", PURPOSES)?;
         let basis = self.word("basis", BASES)?;
         self.integer()?;
-        self.maybe(Self::integer)?;
-        self.list(Self::text)?;
-        Ok(Labels { jurisdictions, classes, purpose, basis })
+        let retain_until = self.maybe(Self::integer)?;
+        let holds = self.list(Self::text)?.into_iter().map(str::to_owned).collect();
+        Ok(Labels { jurisdictions, classes, purpose, basis, subject, retain_until, holds })
     }
 }

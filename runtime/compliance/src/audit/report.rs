@@ -216,6 +216,13 @@ impl Tally {
         self.run(check).not_run.push(NotRun { region: region.clone(), reason: reason.into() });
     }
 
+    /// [`Tally::not_run`], unless it was said already.
+    pub(super) fn not_run_once(&mut self, check: Check, region: &RegionId, reason: &str) {
+        if self.run(check).not_run.iter().all(|missed| missed.region != *region) {
+            self.not_run(check, region, reason);
+        }
+    }
+
     pub(super) fn unreached(&mut self, region: &RegionId, reason: &str) {
         self.summary(region).unreached = Some(reason.to_owned());
         for check in Check::ALL {

@@ -1,18 +1,22 @@
-//! Residency and labels, of every stored row: RES-01, LBL-01, LBL-02, LBL-03.
+//! Residency, labels and encryption, of every stored row: RES-01, LBL-01, LBL-02, LBL-03, KEY-02.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use model::record::{Basis, DataClass, Purpose};
-use model::residency::{Law, ResidencyCase, ResidencyPlan};
+use model::residency::{Law, ResidencyCase, ResidencyPlan, Verdict};
 use model::{RegionId, RuleId, UnixMillis};
 
 use super::checks::Check;
 use super::detect::{Detector, detect};
 use super::evidence::{Evidence, Inputs, RawRow};
+use super::keys::{Barred, Opened, Opener};
 use super::raw::{self, Labels, Sibling, Value};
 use super::report::Tally;
 use super::tree::Hash;
 
+/// The classes that are about nobody; all others are about somebody.
+const ABOUT_NOBODY: [&str; 4] = ["public", "operational", "source-code", "credentials"];
 /// So many bytes of a value are searched for personal data.
 pub(super) const SEARCH_LIMIT: usize = 1 << 20;
 
@@ -23,16 +27,29 @@ struct Unseen {
     long: u64,
 }
 
-pub(super) fn judge(tally: &mut Tally, inputs: &Inputs, region: &RegionId, evidence: &Evidence) {
-    let mut unseen = Unseen::default();
+/// What the rows of a region are judged by, and what is collected meanwhile.
+struct Court<'c, 'p> {
+    inputs: &'c Inputs<'p>,
+    region: &'c RegionId,
+    opener: Opener,
+    unseen: Unseen,
+    barred: &'c mut Barred,
+}
+
+pub(super) fn judge(tally: &mut Tally, inputs: &Inputs, region: &RegionId, evidence: &Evidence, barred: &mut Barred) {
+    let opener = Opener::of(region, evidence.keys.as_ref());
+    let mut court = Court { inputs, region, opener, unseen: Unseen::default(), barred };
     for row in &evidence.rows {
-        judge_row(tally, inputs, region, row, &mut unseen);
+        judge_row(tally, &mut court, row);
     }
+    let unseen = court.unseen;
     tally.summary(region).records = evidence.rows.len() as u64;
     tally.examined(Check::Lbl03, evidence.rows.len());
     let Unseen { sealed, long } = unseen;
     if sealed > 0 {
-        let text = format!("{region}: {sealed} encrypted values: that their labels are bound to them needs their keys");
+        let text = format!(
+            "{region}: {sealed} encrypted values: its keys are not on this machine, so that their labels are bound to them was not seen"
+        );
         tally.limit(Check::Lbl03, text);
         tally.limit(Check::Lbl02, format!("{region}: {sealed} encrypted values could not be searched"));
     }
@@ -48,7 +65,8 @@ pub(super) fn judge(tally: &mut Tally, inputs: &Inputs, region: &RegionId, evide
     }
 }
 
-fn judge_row(tally: &mut Tally, inputs: &Inputs, region: &RegionId, row: &RawRow, unseen: &mut Unseen) {
+fn judge_row(tally: &mut Tally, court: &mut Court<'_, '_>, row: &RawRow) {
+    let (inputs, region) = (court.inputs, court.region);
     let record = tally.record(&row.key);
     let siblings = match raw::row(&row.envelope) {
         Ok(siblings) => siblings,
@@ -74,23 +92,102 @@ fn judge_row(tally: &mut Tally, inputs: &Inputs, region: &RegionId, row: &RawRow
                     find(Check::Res01, rule, remedy);
                 }
                 tally.examined(Check::Res01, 1);
+                encryption(tally, court, (row, &record), sibling, labels, &cases);
             }
         }
-        search(tally, labels, sibling, row, unseen, &mut detected);
+        let opened = open(tally, court, (row, &record), sibling);
+        search(tally, labels, (sibling, opened.as_deref()), row, &mut court.unseen, &mut detected);
     }
     report_detected(tally, region, &record, row, &detected);
+}
+
+/// KEY-02, and which regions may not have the key of the value.
+fn encryption(
+    tally: &mut Tally,
+    court: &mut Court<'_, '_>,
+    (row, record): (&RawRow, &Hash),
+    sibling: &Sibling<'_>,
+    labels: &Labels,
+    cases: &[ResidencyCase],
+) {
+    let (inputs, region) = (court.inputs, court.region);
+    match &sibling.value {
+        Value::Gone => {}
+        Value::Sealed(sealed) => {
+            tally.examined(Check::Key02, 1);
+            let all = inputs.plan.region_policies().keys();
+            let barred = all.filter(|region| plan_allows(inputs.plan, inputs.now, region, labels, cases).is_err());
+            court.barred.note(sealed.key, barred.cloned());
+        }
+        Value::Plain(_) => {
+            let personal = labels.classes.iter().any(|class| !ABOUT_NOBODY.contains(class));
+            tally.examined(Check::Key02, 1);
+            let rule = match (personal, demanded(inputs.plan, region, cases)) {
+                (true, _) => "a value about a person lies in plain text",
+                (_, true) => "a value lies in plain text, and the policies demand that it be encrypted",
+                _ => return,
+            };
+            let remedy = "write the record again, so that it is encrypted; find out which path stored it";
+            let generation = sibling.generation;
+            tally.find_record(Check::Key02, region, Some(record), &row.envelope, generation, rule, remedy);
+        }
+    }
+}
+
+/// Whether the policies demand that what falls under these cases be encrypted where it lies.
+fn demanded(plan: &ResidencyPlan, region: &RegionId, cases: &[ResidencyCase]) -> bool {
+    let of_region = plan.region_policies().get(region).map(|policy| &policy.requires);
+    let of_case = |case: &ResidencyCase| match plan.cases().get(case)?.hold.get(region)? {
+        Verdict::Allow { obligations, .. } => Some(obligations),
+        Verdict::Deny { .. } => None,
+    };
+    of_region
+        .into_iter()
+        .chain(cases.iter().filter_map(of_case))
+        .flatten()
+        .any(|duty| duty.as_str() == "encrypt-at-rest")
+}
+
+/// The value in plain text, where it can be seen. LBL-03 where it is not bound to what is said of it.
+fn open<'b>(
+    tally: &mut Tally,
+    court: &mut Court<'_, '_>,
+    (row, record): (&RawRow, &Hash),
+    sibling: &Sibling<'b>,
+) -> Option<Cow<'b, [u8]>> {
+    let sealed = match sibling.value {
+        Value::Gone => return None,
+        Value::Plain(bytes) => return Some(Cow::Borrowed(bytes)),
+        Value::Sealed(sealed) => sealed,
+    };
+    let (rule, remedy) = match court.opener.open(&row.key, &sealed) {
+        Opened::Value(bytes) => return Some(Cow::Owned(bytes)),
+        Opened::Closed => {
+            court.unseen.sealed += 1;
+            return None;
+        }
+        Opened::NoKey => {
+            ("its key is not in the region: it cannot be opened", "evict the record, and have it given again")
+        }
+        Opened::NotBound => (
+            "its labels, its place or its bytes are not those that were encrypted",
+            "restore the record from another region, and find out what changed it",
+        ),
+    };
+    let generation = sibling.generation;
+    tally.find_record(Check::Lbl03, court.region, Some(record), &row.envelope, generation, rule, remedy);
+    None
 }
 
 /// Searches a value that is labelled as about nobody, and its key.
 fn search(
     tally: &mut Tally,
     labels: &Labels,
-    sibling: &Sibling,
+    (sibling, value): (&Sibling<'_>, Option<&[u8]>),
     row: &RawRow,
     unseen: &mut Unseen,
     detected: &mut BTreeSet<(&'static str, Detector, Option<u64>)>,
 ) {
-    unseen.sealed += u64::from(sibling.value == Value::Sealed);
     if labels.classes.is_empty() || !labels.classes.iter().all(|class| matches!(*class, "public" | "operational")) {
         return;
     }
@@ -98,7 +195,7 @@ fn search(
     // A stored key is the namespace, a zero byte, and the key's own name.
     let name = row.key.iter().position(|byte| *byte == 0).map_or(row.key.as_slice(), |zero| &row.key[zero + 1..]);
     detected.extend(detect(name).into_iter().map(|found| ("key", found, sibling.generation)));
-    if let Value::Plain(bytes) = sibling.value {
+    if let Some(bytes) = value {
         unseen.long += u64::from(bytes.len() > SEARCH_LIMIT);
         let searched = &bytes[..bytes.len().min(SEARCH_LIMIT)];
         detected.extend(detect(searched).into_iter().map(|found| ("value", found, sibling.generation)));

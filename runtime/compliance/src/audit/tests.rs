@@ -1,5 +1,6 @@
 //! An honest deployment of three regions, which tests then break.
 
+mod keys;
 mod ledger;
 mod rows;
 mod settings;
@@ -159,7 +160,7 @@ impl Deployment {
             region.commit(&[(b"notes\0c", None)]);
         }
         let eu = deployment.0.get_mut("eu-west").unwrap();
-        eu.commit(&[(b"people\0p", Some(stored(DataClass::Personal, "ada@example.com")))]);
+        eu.commit(&[(b"people\0p", Some(keys::sealed(b"people\0p", DataClass::Personal, "ada@example.com")))]);
         deployment.cosign();
         deployment
     }
@@ -200,6 +201,7 @@ impl Deployment {
                 images: region.images.clone(),
                 checkpoint: region.note.clone(),
             }),
+            keys: Some(keys::evidence(id, if *id == "eu-west" { &[keys::HOME] } else { &[] })),
             witnessed: region.witnessed.clone(),
         };
         let of =
@@ -291,9 +293,10 @@ fn too_little_is_never_a_pass() {
     incomplete(empty.evidence());
 
     type Removal = fn(&mut Evidence);
-    let removals: [(Removal, &[Check]); 3] = [
+    let removals: [(Removal, &[Check]); 4] = [
         (|evidence| evidence.attested = None, &[Check::Res03]),
         (|evidence| evidence.policy = None, &[Check::Pol01, Check::Pol02]),
+        (|evidence| evidence.keys = None, &[Check::Key01, Check::Key03]),
         (|evidence| evidence.ledger = None, &[Check::Aud01, Check::Aud02, Check::Aud03]),
     ];
     for (remove, checks) in removals {

@@ -124,7 +124,7 @@ fn a_record_that_was_planted_on_a_disk_is_found() {
     cosigned(&cluster, &REGIONS);
     let (code, report) = audit(&cluster);
     assert_eq!(code, Some(1), "{report:#}");
-    assert_eq!(found(&report), ["RES-01 in us-east", "AUD-03 in us-east"], "{report:#}");
+    assert_eq!(found(&report), ["RES-01 in us-east", "LBL-03 in us-east", "AUD-03 in us-east"], "{report:#}");
     assert!(!report.to_string().contains("p1"), "a finding names a key: {report:#}");
 }
 
@@ -160,6 +160,42 @@ fn a_ledger_that_was_put_back_to_an_older_state_is_found() {
     });
     let log = std::fs::read_to_string(cluster.state("us-east").join("daemon.log")).unwrap();
     assert!(log.contains("a ledger shows another history than was cosigned here"), "{log}");
+}
+
+#[test]
+fn a_value_about_a_person_lies_on_no_disk_and_rotated_keys_open_it() {
+    let cluster = Cluster::deployed();
+    for number in 0..5 {
+        put(&cluster, "eu-west", &format!("profiles/p{number}"), &GERMAN, &format!("canary-of-{number}"));
+    }
+    put(&cluster, "us-east", "notes/n1", &[], "canary-for-all");
+    cosigned(&cluster, &REGIONS);
+    let rotated = cluster.run(&["keys", "rotate", "--json"]);
+    assert_eq!(rotated.status.code(), Some(0), "{}", text(&rotated));
+    let rotated: Value = serde_json::from_slice(&rotated.stdout).unwrap();
+    assert!(rotated["eu-west"]["data_keys"].as_u64() >= Some(6), "{rotated}");
+    for (region, key, value) in
+        [("eu-west", "profiles/p3", "canary-of-3"), ("ap-southeast", "notes/n1", "canary-for-all")]
+    {
+        until("a value read after the rotation", SOON, || {
+            let read = cluster.ask(region, "GET", &format!("/v1/data/{key}"), &[], "").ok()?;
+            (read.status == 200 && read.body == value).then_some(())
+        });
+    }
+    let (code, report) = audit(&cluster);
+    assert_eq!(code, Some(0), "{report:#}");
+    let limits = |check: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|run| run["check"] == check).unwrap()["limits"].clone()
+    };
+    assert_eq!(limits("LBL-03"), Value::Array(Vec::new()), "the audit did not open what it has the keys of");
+    for region in REGIONS {
+        cluster.kill(region);
+    }
+    for file in crate::files_below(&cluster.state("")) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(7).any(|seven| seven == b"canary-"), "a value lies in {}", file.display());
+    }
 }
 
 fn copy_folder(from: &Path, to: &Path) {

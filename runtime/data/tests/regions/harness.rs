@@ -9,9 +9,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use data::plans::Plans;
+use data::vault::KeyPlace;
 use data::{DataError, DataPlane, LabelClaims, Opening, Received, Resolver, Retention, Write};
 use model::question::Resolution;
-use model::record::{Address, Basis, DataClass, Purpose, Row, Sibling};
+use model::record::{Address, Basis, DataClass, Purpose, Row, Shipment, Sibling};
 use model::residency::{CaseRuling, Law, RegionPolicy, ResidencyCase, ResidencyPlan, Verdict};
 use model::version::PositionVector;
 use model::{ByteCount, Country, Key, Millis, Namespace, RegionId, RuleId, UnixMillis};
@@ -22,7 +23,7 @@ pub const EU: &str = "eu-west";
 pub const US: &str = "us-east";
 pub const AP: &str = "ap-southeast";
 
-struct NoResolver;
+pub struct NoResolver;
 
 impl Resolver for NoResolver {
     fn resolve(
@@ -140,6 +141,17 @@ pub fn open_forgetful(later: Millis, id: &str, among: &[&str], dir: &Path) -> Da
     DataPlane::start(Store::open(dir, wall_clock() + later).unwrap(), opening).unwrap()
 }
 
+/// Opens it with keys beside its data, by the tests' plan changed so.
+pub fn open_sealed(id: &str, dir: &Path, change: impl FnOnce(&mut Plans), resolver: Arc<dyn Resolver>) -> DataPlane {
+    let among = [EU, US, AP];
+    let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
+    let mut plans = plans(&among);
+    change(&mut plans);
+    let mut opening = Opening::new(region(id), peers, Arc::new(ArcSwap::from_pointee(plans)), resolver, [7; 32]);
+    opening.keys = Some(KeyPlace::in_files(&dir.join("keys"), wall_clock()).unwrap());
+    DataPlane::start(Store::open(&dir.join("data"), wall_clock()).unwrap(), opening).unwrap()
+}
+
 /// A region with its disk.
 pub struct Site {
     pub id: &'static str,
@@ -148,6 +160,22 @@ pub struct Site {
 }
 
 impl Site {
+    /// The same, with keys.
+    pub fn three_sealed() -> [Site; 3] {
+        [EU, US, AP].map(|id| {
+            let dir = tempfile::tempdir().unwrap();
+            Site { id, data: open_sealed(id, dir.path(), |_| {}, Arc::new(NoResolver)), dir }
+        })
+    }
+
+    /// Closed, and opened again on the same disk.
+    pub async fn reopened(self) -> Site {
+        self.data.close().await;
+        let Site { id, data, dir } = self;
+        drop(data);
+        Site { id, data: open_sealed(id, dir.path(), |_| {}, Arc::new(NoResolver)), dir }
+    }
+
     /// `eu-west`, `us-east` and `ap-southeast`, empty.
     pub fn three() -> [Site; 3] {
         [EU, US, AP].map(|id| {
@@ -185,8 +213,21 @@ pub async fn ship(from: (&DataPlane, &str), to: (&DataPlane, &str)) {
         if batch.is_empty() {
             return from.0.acked(&region(to.1), &to.0.vector());
         }
+        give_keys(from.0, to, &batch);
         let first = to.0.receive(&region(from.1), batch.clone()).await.unwrap();
         assert_eq!(to.0.receive(&region(from.1), batch).await.unwrap(), first);
+    }
+}
+
+/// Gives the keys of a batch ahead of it, where the receiver has a vault.
+pub fn give_keys(from: &DataPlane, to: (&DataPlane, &str), batch: &[Shipment]) {
+    let entries = batch.iter().filter_map(|shipment| match shipment {
+        Shipment::Entry(entry) => Some((&entry.address, &entry.sibling)),
+        _ => None,
+    });
+    let key = to.0.vault().map(|vault| vault.public_key());
+    for parcel in from.keys_for(&region(to.1), key, entries, &mut Default::default()).unwrap() {
+        to.0.take_keys(&parcel).unwrap();
     }
 }
 
@@ -212,6 +253,11 @@ pub async fn link(from: &Site, to: &Site) -> bool {
             loop {
                 // Small parts, so that there are several.
                 let part = from.data.part(&giving, 400).unwrap();
+                let rows = part.rows.iter().flat_map(|(at, given)| given.iter().map(move |given| (at, &given.sibling)));
+                let key = to.data.vault().map(|vault| vault.public_key());
+                for parcel in from.data.keys_for(&there, key, rows, &mut Default::default()).unwrap() {
+                    to.data.take_keys(&parcel).unwrap();
+                }
                 let answer = to.data.take_part(&here, part.clone()).await.unwrap();
                 if from.data.part_taken(&mut giving, &part, &answer) {
                     break;
@@ -224,6 +270,7 @@ pub async fn link(from: &Site, to: &Site) -> bool {
             break;
         }
         batch.iter().for_each(|shipment| sent.advance(shipment.position()));
+        give_keys(&from.data, (&to.data, to.id), &batch);
         let answer = to.data.receive_in_life(&here, Some(from.data.life()), batch).await.unwrap();
         from.data.shipped(&there, &sent, &answer);
     }

@@ -26,6 +26,7 @@ fn evidence(data: &DataPlane) -> Evidence {
                 ledger.leaves.push(bytes.to_vec());
             }
             EvidencePart::Images(index, bytes) => drop(ledger.images.insert(index, bytes.to_vec())),
+            EvidencePart::Key(..) => {}
             EvidencePart::Checkpoint(note) => ledger.checkpoint = Some(String::from_utf8(note.to_vec()).unwrap()),
         }
         true
@@ -53,8 +54,10 @@ fn audited(sites: [&Site; 3]) -> Report {
     })
 }
 
+/// What was found, but for what regions without keys have in plain text.
 fn found(report: &Report) -> Vec<(Check, &str, &str)> {
-    report.findings.iter().map(|found| (found.check, found.region.as_str(), found.rule.as_str())).collect()
+    let findings = report.findings.iter().filter(|found| found.check != Check::Key02);
+    findings.map(|found| (found.check, found.region.as_str(), found.rule.as_str())).collect()
 }
 
 /// The same disk in its next life, after `meanwhile`.

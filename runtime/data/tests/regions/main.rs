@@ -8,4 +8,5 @@ mod harness;
 mod ledger;
 mod lives;
 mod moves;
+mod sealing;
 mod two_regions;

@@ -152,7 +152,7 @@ impl Gateway {
                     "key": key.as_str(),
                     "etag": quoted(&view.etag),
                     "content_type": view.record.content_type,
-                    "bytes": view.record.payload.bytes().len(),
+                    "bytes": view.record.payload.value_len(),
                     "classes": view.record.labels.classes.iter().map(|class| class.as_str()).collect::<Vec<_>>(),
                     "siblings": view.siblings,
                 })

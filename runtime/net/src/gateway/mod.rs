@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use data::DataError;
+use data::vault::VaultError;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -151,6 +152,10 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
         DataError::OwnLog { .. } => Problem::new(StatusCode::CONFLICT, "own-log", detail),
         DataError::EndedLife { .. } => Problem::new(StatusCode::CONFLICT, "ended-life", detail),
         DataError::BadPart { .. } => Problem::new(StatusCode::BAD_REQUEST, "rows", detail),
+        DataError::Vault(VaultError::Erased) => {
+            Problem::new(StatusCode::GONE, "erased", detail).with("rule", "subject-erased")
+        }
+        DataError::Vault(VaultError::NoRegionKey(_)) => Problem::new(StatusCode::CONFLICT, "region-key", detail),
         DataError::Failed { .. } => Problem::unavailable("storage", detail).retry_after(Duration::from_secs(5)),
         DataError::Closed => Problem::unavailable("closing", detail).retry_after(Duration::from_secs(5)),
         _ => {

@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::bundle::SignedBundle;
 use model::record::Shipment;
 use model::routing::ClientClass;
+use model::sealing::KeyParcel;
 use model::snapshot::SnapshotPart;
 use model::version::Incarnation;
 use model::{Micros, RegionId};
@@ -28,7 +29,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, COSIGN, CosignAnswer, LIFE, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
+use super::{BUNDLE, COSIGN, CosignAnswer, KEYS, LIFE, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
 use crate::pki::DOMAIN;
@@ -198,6 +199,17 @@ impl PeerClient {
         let answer = self.send_in(life, &self.shipping, (Method::POST, SHIP), body.into(), limits::SHIP_TIME).await?;
         let peer = self.peer.clone();
         Ok(async move { read(&peer, &answer.await?) })
+    }
+
+    /// Sends data keys ahead of what they open. They are sent when this returns; the future that it gives says whether the
+    /// peer has them on disk.
+    pub(super) async fn send_keys(
+        &self,
+        parcel: &KeyParcel,
+    ) -> Result<impl Future<Output = Result<(), PeerError>> + use<>, PeerError> {
+        let body = pack(parcel).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.shipping, Method::POST, KEYS, body.into(), limits::SHIP_TIME).await?;
+        Ok(async move { answer.await.map(drop) })
     }
 
     /// Gives a part of this region's rows, and waits until the peer has made it durable.

@@ -6,16 +6,19 @@
 //! falls short of what was shipped (the peer stopped at a gap, or refused for
 //! now) lets the window run dry and starts again from what the peer has.
 //!
+//! Ahead of what is encrypted goes its key, encrypted for the peer ([`DataPlane::keys_for`]).
+//!
 //! Where entries do not bring the peer any further, or not safely, it is given rows instead
 //! ([`DataPlane::must_give_rows`]), part by part; a connection that breaks meanwhile is taken up where it was, as
 //! long as the peer is the same process.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use data::{DataError, DataPlane, Giving, Received};
 use futures_util::future::BoxFuture;
 use model::record::Shipment;
+use model::sealing::{DataKeyId, KeyParcel, RegionPublicKey};
 use model::version::{Incarnation, PositionVector};
 use tokio_util::sync::CancellationToken;
 
@@ -69,11 +72,12 @@ async fn ship_until_failure(
             Err(error) => return Ended::Peer(error),
         },
     };
-    let mut has = report.vector;
+    let mut has = report.vector.clone();
     let life = has.newest(client.peer()).unwrap_or_default();
     let mut sent = data.resume(client.peer(), &has);
     let mut commits = data.commits();
     let mut window: VecDeque<InFlight> = VecDeque::new();
+    let mut told = HashSet::new();
     let mut short = false;
     loop {
         commits.borrow_and_update();
@@ -88,7 +92,7 @@ async fn ship_until_failure(
                     let given = tokio::select! {
                         () = shutdown.cancelled() => return Ended::Shutdown,
                         () = ended.cancelled() => return Ended::Peer(client.broken("it ended")),
-                        given = give_rows(data, client, now, progressed) => given,
+                        given = give_rows(data, client, report.region_key, now, progressed) => given,
                     };
                     match given {
                         Ok(vector) => has.join(&vector),
@@ -113,8 +117,27 @@ async fn ship_until_failure(
                 break;
             }
             batch.iter().for_each(|shipment| sent.advance(shipment.position()));
+            let keys = match keys_of_batch(data, client, report.region_key, &batch, &mut told).await {
+                Ok(keys) => keys,
+                Err(reason) => return Ended::Local(reason),
+            };
+            let mut before = Vec::new();
+            for parcel in &keys {
+                match client.send_keys(parcel).await {
+                    Ok(answer) => before.push(answer),
+                    Err(error) => return Ended::Peer(error),
+                }
+            }
             match client.ship_soon(Some(data.life()), batch).await {
-                Ok(answer) => window.push_back(InFlight { expected: sent.clone(), answer: Box::pin(answer) }),
+                Ok(answer) => {
+                    let answer = async move {
+                        for keys in before {
+                            keys.await?;
+                        }
+                        answer.await
+                    };
+                    window.push_back(InFlight { expected: sent.clone(), answer: Box::pin(answer) });
+                }
                 Err(error) => return Ended::Peer(error),
             }
         }
@@ -148,21 +171,47 @@ async fn ship_until_failure(
             metrics::counter!("repomind_ship_short_total", "peer" => client.peer().to_string()).increment(1);
             tokio::time::sleep(back_off(3)).await;
             sent = data.resume(client.peer(), &has);
+            told.clear();
             short = false;
         }
     }
+}
+
+/// The keys that the peer needs for a batch and was not given on this connection.
+async fn keys_of_batch(
+    data: &DataPlane,
+    client: &PeerClient,
+    to: Option<RegionPublicKey>,
+    batch: &[Shipment],
+    told: &mut HashSet<DataKeyId>,
+) -> Result<Vec<KeyParcel>, String> {
+    let entries = batch.iter().filter_map(|shipment| match shipment {
+        Shipment::Entry(entry) => Some((&entry.address, &entry.sibling)),
+        _ => None,
+    });
+    // A few microseconds a key, out of the cache.
+    data.keys_for(client.peer(), to, entries, told).map_err(|error| error.to_string())
 }
 
 /// Gives all rows, part by part, and says how far the peer is then.
 async fn give_rows(
     data: &DataPlane,
     client: &PeerClient,
+    to: Option<RegionPublicKey>,
     giving: &mut Giving,
     progressed: &mut bool,
 ) -> Result<PositionVector, Ended> {
+    let mut told = HashSet::new();
     loop {
         let (reader, at) = (data.clone(), giving.clone());
         let part = on_disk(move || reader.part(&at, limits::PART_BYTES)).await.map_err(Ended::Local)?;
+        let rows =
+            part.rows.iter().flat_map(|(address, given)| given.iter().map(move |given| (address, &given.sibling)));
+        let keys =
+            data.keys_for(client.peer(), to, rows, &mut told).map_err(|error| Ended::Local(error.to_string()))?;
+        for parcel in &keys {
+            client.send_keys(parcel).await.map_err(Ended::Peer)?.await.map_err(Ended::Peer)?;
+        }
         let answer = client.give(&part).await.map_err(Ended::Peer)?;
         *progressed = true;
         if data.part_taken(giving, &part, &answer) {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `GET /peer/v1/probe` | | [`PeerReport`] in postcard |
 //! | `POST /peer/v1/ship` | a batch envelope, zstd level 1 | [`data::Received`] in postcard |
+//! | `POST /peer/v1/keys` | data keys of what is shipped next, each encrypted for the receiver | nothing |
 //! | `POST /peer/v1/rows` | a part of the sender's rows, zstd level 1 | [`data::Received`] in postcard |
 //! | `POST /peer/v1/bundle` | a policy bundle envelope, zstd | the generation in force, in postcard |
 //! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
@@ -12,6 +13,7 @@
 //!
 //! The sender is the region that its certificate names. Probes and shipping use
 //! separate connections, so that a full window never looks like a dead peer.
+//! Keys and batches are dealt with in the order in which they were sent, so that keys may be sent ahead.
 //! A batch carries the header `repomind-life`: the incarnation in which its sender is.
 
 mod client;
@@ -29,11 +31,13 @@ use std::collections::BTreeMap;
 use model::RegionId;
 use model::codec::{self, Format};
 use model::routing::{Observation, RegionState};
+use model::sealing::RegionPublicKey;
 use model::version::PositionVector;
 use serde::{Deserialize, Serialize};
 
 const PROBE: &str = "/peer/v1/probe";
 const SHIP: &str = "/peer/v1/ship";
+const KEYS: &str = "/peer/v1/keys";
 const ROWS: &str = "/peer/v1/rows";
 const BUNDLE: &str = "/peer/v1/bundle";
 const TRAFFIC: &str = "/peer/v1/traffic";
@@ -60,6 +64,8 @@ pub struct PeerReport {
     pub api_ok: bool,
     /// Its state by its own account.
     pub state: RegionState,
+    /// What data keys for it are encrypted with; none where it has no keys.
+    pub region_key: Option<RegionPublicKey>,
     /// What it sees of every other region. Whoever is asked about passes over regions that it does not know.
     pub sees: BTreeMap<RegionId, Observation>,
 }

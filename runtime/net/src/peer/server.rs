@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use model::RegionId;
 use model::bundle::SignedBundle;
 use model::record::Shipment;
+use model::sealing::KeyParcel;
 use model::snapshot::SnapshotPart;
 use model::version::Incarnation;
 use serde::Serialize;
@@ -22,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, COSIGN, LIFE, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
+use super::{BUNDLE, COSIGN, KEYS, LIFE, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -105,7 +106,7 @@ impl Session {
     /// Batches overtake each other while their bodies arrive; logs have no gaps. So each
     /// waits for the one announced before it.
     fn take_turn(&self, request: &Request<Incoming>) -> Option<Turn> {
-        if request.uri().path() != SHIP {
+        if ![SHIP, KEYS].contains(&request.uri().path()) {
             return None;
         }
         let (done, next) = oneshot::channel();
@@ -120,6 +121,7 @@ impl Session {
             match (method, path.as_str()) {
                 (Method::GET, PROBE) => self.probe(),
                 (Method::POST, SHIP) => self.ship(request, turn).await,
+                (Method::POST, KEYS) => self.take_keys(request.into_body(), turn).await,
                 (Method::POST, ROWS) => self.take_part(request.into_body()).await,
                 (Method::POST, BUNDLE) => self.take_bundle(request.into_body()).await,
                 (Method::GET, BUNDLE) => self.give_bundle(),
@@ -144,6 +146,7 @@ impl Session {
             generation: self.region.plans().generation,
             api_ok: self.region.api_ok(),
             state: self.region.own_state(),
+            region_key: self.region.data().vault().map(|vault| vault.public_key()),
             sees: self.region.observations(),
         };
         postcard_response(&report)
@@ -157,6 +160,23 @@ impl Session {
             crate::gateway::problem_of(&error)
         })?;
         postcard_response(&received)
+    }
+
+    async fn take_keys(&self, body: Incoming, mut turn: Option<Turn>) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::BATCH_BYTES_ACCEPTED).await?;
+        let parcel: KeyParcel = unpack(&bytes, limits::BATCH_BYTES_ACCEPTED).map_err(bad_request)?;
+        if let Some(earlier) = turn.as_mut().and_then(|turn| turn.before.take()) {
+            let _ = earlier.await;
+        }
+        let data = self.region.data().clone();
+        // Writes to disk: not on the threads that serve sockets.
+        let taken = tokio::task::spawn_blocking(move || data.take_keys(&parcel)).await;
+        let taken = taken.map_err(|_| Problem::unavailable("storage", "the keys could not be taken over"))?;
+        taken.map_err(|error| {
+            tracing::warn!(from = %self.from, %error, "data keys were not taken over");
+            crate::gateway::problem_of(&error)
+        })?;
+        postcard_response(&())
     }
 
     async fn ship(&self, request: Request<Incoming>, turn: Option<Turn>) -> Result<Response<Body>, Problem> {

@@ -2,13 +2,14 @@
 //! each region cosigned for others, then each region's evidence out of one snapshot.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use compliance::audit::{
-    Evidence, Inputs, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence, RegionKeys, Revision,
+    Evidence, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence, RegionKeys, Revision,
 };
+use data::vault::KeyPlace;
 use model::bundle::{Bundle, PolicyTree};
 use model::region::{Addresses, Regions};
 use model::residency::ResidencyPlan;
@@ -50,6 +51,11 @@ pub async fn gather(client: &Client, deployment: &Deployment, state: &Path, rows
         }
     }
     let (mut regions, mut newest) = (Vec::new(), None::<Bundle>);
+    // Where a region keeps its files; beside the state directory's own where its YAML does not say otherwise.
+    let folders: BTreeMap<RegionId, PathBuf> = match config::load(&deployment.tree) {
+        Ok(tree) => tree.by_id.into_iter().map(|(id, region)| (id, region.data_dir)).collect(),
+        Err(_) => BTreeMap::new(),
+    };
     for (region, addresses) in &deployment.regions {
         let evidence = match client.evidence(addresses.admin, rows).await {
             Err(error) => Err(format!("{error:#}")),
@@ -58,7 +64,8 @@ pub async fn gather(client: &Client, deployment: &Deployment, state: &Path, rows
                 let (policy, bundle) = policy(&dump, &keys, &deployment.primary);
                 newest = [newest, bundle].into_iter().flatten().max_by_key(|bundle| bundle.generation);
                 let witnessed = cosigned.remove(region).unwrap_or_default();
-                Ok(evidence(dump, attested, policy, witnessed))
+                let keys = keys_of(&dump, state, region, folders.get(region));
+                Ok(Evidence { keys, ..evidence(dump, attested, policy, witnessed) })
             }
         };
         regions.push(RegionEvidence { region: region.clone(), evidence });
@@ -105,7 +112,17 @@ fn evidence(
 ) -> Evidence {
     let rows = dump.rows.into_iter().map(|(key, envelope)| RawRow { key, envelope }).collect();
     let ledger = LedgerEvidence { leaves: dump.leaves, images: dump.images, checkpoint: dump.checkpoint };
-    Evidence { attested, rows, policy, ledger: Some(ledger), witnessed }
+    Evidence { attested, rows, policy, ledger: Some(ledger), witnessed, keys: None }
+}
+
+/// The keys that a region names, and its files of keys where they are on this machine: by them it is seen whether values
+/// are bound to their labels. They are read after the region has answered, so that no key of its rows is missing.
+fn keys_of(dump: &Dump, state: &Path, region: &RegionId, folder: Option<&PathBuf>) -> Option<KeyEvidence> {
+    let region_keys = dump.header.region_keys.clone()?;
+    let folder = state.join(folder.cloned().unwrap_or_else(|| region.as_str().into())).join("keys");
+    let file = |name: &str| std::fs::read(folder.join(name)).ok();
+    let files = file(KeyPlace::REGION_KEYS).zip(file(KeyPlace::DATA_KEYS));
+    Some(KeyEvidence { held: dump.keys.clone(), region_keys, files })
 }
 
 impl Gathered {
