@@ -97,7 +97,7 @@ struct Sight {
 impl Sight {
     fn new(peer: &RegionId, round_trip: u64) -> Self {
         Self {
-            tracker: HealthTracker::new(BTreeSet::from([peer.clone()])),
+            tracker: HealthTracker::new(BTreeSet::from([peer.clone(), witness()])),
             round_trip,
             arrived: [[0; 2]; LANES],
             sent: 0,
