@@ -200,9 +200,14 @@ impl Acks {
         }
     }
 
-    /// `peer` was given all rows as of `began`.
-    pub(crate) fn gave_rows(&self, peer: &RegionId, began: &PositionVector) {
+    /// `peer`, which says now that it is as far as `vector`, was given all rows as of `began`.
+    pub(crate) fn gave_rows(&self, peer: &RegionId, began: &PositionVector, vector: &PositionVector) {
+        self.acked(peer, vector);
         self.update(peer, |known| {
+            // A process took them that has ended since: the one of now may have another disk.
+            if known.reached.newest(peer) != vector.newest(peer) {
+                return;
+            }
             known.owed_rows = false;
             known.given = Some(began.clone());
             known.changed = true;
@@ -292,7 +297,14 @@ impl Acks {
     /// A peer has answered a batch.
     pub(crate) fn shipped(&self, peer: &RegionId, upto: &PositionVector, answer: &Received) {
         let own = |vector: &PositionVector| vector.offset(&self.me, self.incarnation);
+        let here = self.store.vector();
         self.update(peer, |known| {
+            match known.life(peer, &answer.vector) {
+                // What a process said before it ended may have been on a disk that is gone since.
+                Life::Ended => return,
+                Life::New => self.restart(known, &answer.vector, &here),
+                Life::Same => {}
+            }
             known.changed |= !known.reached.includes(&answer.vector);
             known.reached.join(&answer.vector);
             // What reached the peer over other regions was answered to them.
@@ -467,5 +479,24 @@ mod tests {
         assert_eq!(owed(&acks), (0, 0));
         acks.resume(&region("us-east"), &PositionVector::new());
         assert_eq!(owed(&acks), (9000, 4));
+    }
+
+    #[test]
+    fn what_a_process_answered_before_it_ended_says_nothing_of_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, acks) = open(dir.path());
+        let last = (1..=4).map(|offset| commit(&store, &acks, offset)).last().unwrap();
+        let in_life = |mut vector: PositionVector, life| {
+            vector.begin(&region("us-east"), Incarnation(life));
+            vector
+        };
+        acks.acked(&region("us-east"), &in_life(PositionVector::new(), 2));
+        let answer = Received { vector: in_life(upto(&last), 1), refused: Vec::new() };
+        acks.shipped(&region("us-east"), &upto(&last), &answer);
+        acks.gave_rows(&region("us-east"), &upto(&last), &answer.vector);
+        assert_eq!(owed(&acks), (9000, 4), "a disk that is gone counts as one that has them");
+        assert!(acks.owed_rows(&region("us-east")).0, "the new disk was to be given rows");
+        let copies = acks.copies(&last, &BTreeSet::from([region("us-east")]));
+        assert_eq!(copies.made, 1);
     }
 }

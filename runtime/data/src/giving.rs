@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use model::record::{Address, Row, Shipment};
+use model::record::{Address, Row, Shipment, Sibling};
 use model::snapshot::{Given, SnapshotPart};
 use model::version::PositionVector;
 use model::{RegionId, version::Incarnation};
@@ -111,29 +111,29 @@ impl DataPlane {
                 rows.extend(row.map(|row| (address, row)));
             }
         }
-        let moved = self.moved()?;
         for (address, row) in rows {
-            let left = moved.get(&address).is_some_and(|moved| moved.regions.contains(&giving.peer));
-            let given: Vec<Given> = row
-                .siblings
-                .into_iter()
-                .filter(|sibling| !sibling.is_marker())
-                .filter_map(|sibling| {
-                    let permitted = self.shared.scopes.regions(sibling.scope)?;
-                    if permitted.contains(&giving.peer) {
-                        return Some(Given { sibling, permitted });
-                    }
-                    // It knows the key, since it has written to it or has held what this replaced: then it has to know
-                    // that the record has moved.
-                    let wrote = sibling.version.context.iter().any(|(actor, _)| actor.region == giving.peer);
-                    (wrote || left).then(|| Given { sibling: sibling.marker(), permitted })
-                })
-                .collect();
+            let mut given = Vec::new();
+            for sibling in row.siblings {
+                let Some(permitted) = self.shared.scopes.regions(sibling.scope) else { continue };
+                // A marker of a write that the peer may hold says no more than that there was one. It may be lost; what
+                // it replaced is replaced all the same.
+                if permitted.contains(&giving.peer) || self.has_to_know(&giving.peer, &address, &sibling)? {
+                    let sibling = if permitted.contains(&giving.peer) { sibling } else { sibling.marker() };
+                    given.push(Given { sibling, permitted });
+                }
+            }
             if !given.is_empty() {
                 part.rows.push((address, given));
             }
         }
         Ok(part)
+    }
+
+    /// Whether a peer that may not hold a write knows its key, since it has written to it or has held what the write
+    /// replaced: then it has to know that the record has moved.
+    fn has_to_know(&self, peer: &RegionId, address: &Address, sibling: &Sibling) -> Result<bool, DataError> {
+        let wrote = sibling.version.context.iter().any(|(actor, _)| actor.region == *peer);
+        Ok(wrote || self.moved(address)?.is_some_and(|moved| moved.regions.contains(peer)))
     }
 
     /// `peer` has durably taken a part. `true` after the last one.
@@ -142,8 +142,7 @@ impl DataPlane {
             giving.after = Some(upto.clone());
             return false;
         }
-        self.shared.acks.gave_rows(&giving.peer, &giving.began);
-        self.shared.acks.acked(&giving.peer, &answer.vector);
+        self.shared.acks.gave_rows(&giving.peer, &giving.began, &answer.vector);
         true
     }
 }

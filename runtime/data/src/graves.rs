@@ -15,6 +15,11 @@
 //!
 //! Without the second step, the first region to forget it would write to the key without a word of it, and the others
 //! would bring it back beside that write.
+//!
+//! A tombstone that goes because a region which gave rows does not have it any more, by what its silence says, is *laid
+//! to rest*: that region has seen it superseded, or every region has buried it. It is not brought back here either,
+//! since it would stand beside an arriving write here and not there. What is written here names it all the same, for
+//! the sake of a third region that has not heard what superseded it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +37,8 @@ use crate::writer::Writer;
 
 /// Before the names of the facts that keep buried rows; a zero byte parts namespace and key.
 pub(crate) const GRAVE: &str = "grave/";
+/// Before the names of the facts that keep rows laid to rest.
+const AT_REST: &str = "rest/";
 /// The fact that says up to where everything was buried.
 const BURIED: &str = "buried";
 /// The fact that says up to where every region has buried.
@@ -49,8 +56,8 @@ pub struct Burials {
 /// The first tombstone of each log that could not be buried.
 pub(crate) type Standing = BTreeMap<(RegionId, Incarnation), u64>;
 
-fn name(address: &Address) -> String {
-    format!("{GRAVE}{}\0{}", address.namespace, address.key)
+fn name(kind: &str, address: &Address) -> String {
+    format!("{kind}{}\0{}", address.namespace, address.key)
 }
 
 /// Reads how far this region is with its tombstones.
@@ -81,16 +88,18 @@ impl DataPlane {
             done.await.map_err(|_| DataError::Closed)??;
         }
         let quiet = peers.iter().fold(ours.quiet.clone(), |all, peer| all.meet(&peer.quiet));
-        let mut names = Vec::new();
-        for (name, bytes) in self.shared.store.facts(GRAVE)? {
-            let grave = read_grave(&name, &bytes)?;
-            if grave.siblings.iter().all(|sibling| quiet.covers_dot(&sibling.version.dot)) {
-                names.push(name);
+        let mut gone = Vec::new();
+        for kind in [GRAVE, AT_REST] {
+            for (name, bytes) in self.shared.store.facts(kind)? {
+                let grave = read_grave(&name, &bytes)?;
+                if grave.siblings.iter().all(|sibling| quiet.covers_dot(&sibling.version.dot)) {
+                    gone.push((name, bytes));
+                }
             }
         }
-        if !names.is_empty() {
+        if !gone.is_empty() {
             let (answer, done) = oneshot::channel();
-            self.wait_in_line(Change::Forget(names, answer)).await?;
+            self.wait_in_line(Change::Forget(gone, answer)).await?;
             done.await.map_err(|_| DataError::Closed)??;
         }
         Ok(())
@@ -137,7 +146,7 @@ impl Writer {
             };
             if row.is_dead() && row.tombstones().all(|sibling| stable.covers_dot(&sibling.version.dot)) {
                 let (dead, markers) = row.part_markers();
-                group.facts.push((name(&address), codec::encode(&dead)));
+                group.keep_fact(name(GRAVE, &address), codec::encode(&dead));
                 group.unlisted.push(store::row_key(&address));
                 group.rows.insert(address, (!markers.siblings.is_empty()).then_some(markers));
                 buried += 1;
@@ -172,12 +181,60 @@ impl Writer {
         self.burials.store(Arc::new(burials));
     }
 
-    /// Lays a row into its grave that nothing alive is in, and that goes because a peer has buried it.
-    pub(crate) fn lay(group: &mut Group, address: &Address, row: &Row) {
-        if row.is_dead() {
-            let (dead, _) = row.clone().part_markers();
-            group.facts.push((name(address), codec::encode(&dead)));
+    /// Lays a row to rest that nothing alive is in, and that goes because a peer does not have it any more.
+    pub(crate) fn lay(&self, group: &mut Group, address: &Address, row: &Row) -> Result<(), DataError> {
+        match row.is_dead() {
+            true => self.lay_to_rest(group, address, row.tombstones().cloned().collect()),
+            false => Ok(()),
         }
+    }
+
+    fn lay_to_rest(&self, group: &mut Group, address: &Address, dead: Vec<Sibling>) -> Result<(), DataError> {
+        let before = self.buried_as(AT_REST, group, address)?;
+        let rest = dead.into_iter().fold(before, |row, dead| Some(replication::merge(row, dead)));
+        if let Some(rest) = rest {
+            group.keep_fact(name(AT_REST, address), codec::encode(&rest));
+        }
+        Ok(())
+    }
+
+    /// Lays to rest what is buried under a key and that a peer, as `gone` says, does not have any more.
+    pub(crate) fn quieten(
+        &self,
+        group: &mut Group,
+        address: &Address,
+        gone: &dyn Fn(&Group, &Sibling) -> bool,
+    ) -> Result<(), DataError> {
+        let Some(grave) = self.buried_as(GRAVE, group, address)? else { return Ok(()) };
+        let (dead, kept): (Vec<Sibling>, Vec<Sibling>) = grave.siblings.into_iter().partition(|dead| gone(group, dead));
+        if dead.is_empty() {
+            return Ok(());
+        }
+        Self::keep_grave(group, name(GRAVE, address), Row { siblings: kept });
+        self.lay_to_rest(group, address, dead)
+    }
+
+    fn keep_grave(group: &mut Group, name: String, grave: Row) {
+        match grave.siblings.is_empty() {
+            true => group.forget_fact(name),
+            false => group.keep_fact(name, codec::encode(&grave)),
+        }
+    }
+
+    /// The keys of a span under which something is buried.
+    pub(crate) fn buried_between(
+        &self,
+        group: &Group,
+        after: Option<&Address>,
+        upto: Option<&Address>,
+    ) -> Result<Vec<Address>, DataError> {
+        let mut found = self.store.addresses_of_facts(GRAVE, after, upto)?;
+        let fresh = group.facts.iter().filter_map(|(name, _)| Store::address_of(name.strip_prefix(GRAVE)?.as_bytes()));
+        found
+            .extend(fresh.filter(|address| {
+                after.is_none_or(|after| address > after) && upto.is_none_or(|upto| address <= upto)
+            }));
+        Ok(found)
     }
 
     /// What a write that replaces this row has seen.
@@ -198,17 +255,18 @@ impl Writer {
         if row.as_ref().is_some_and(|row| !only_markers(row)) {
             return Ok(row);
         }
-        let grave = self.grave(group, address)?.and_then(|grave| loud(grave, &self.burials.load().quiet));
+        let grave = self.buried_as(GRAVE, group, address)?.and_then(|grave| loud(grave, &self.burials.load().quiet));
         Ok(match grave {
             Some(grave) => {
-                grave.siblings.into_iter().fold(row, |row, tombstone| Some(replication::merge(row, tombstone)))
+                let dead = grave.siblings.into_iter().filter(|dead| !self.is_replaced_by_lost(address, &dead.version));
+                dead.fold(row, |row, tombstone| Some(replication::merge(row, tombstone)))
             }
             None => row,
         })
     }
 
-    /// Takes out of a key's grave what a row that came to lie over it supersedes. It must not be brought back after
-    /// that: later writes need not name it any more.
+    /// Takes out of a key's grave what a row that came to lie over it supersedes, and what has come back with it. It
+    /// must not be brought back after that: later writes need not name it any more.
     pub(crate) fn close_grave(
         &self,
         group: &mut Group,
@@ -219,31 +277,29 @@ impl Writer {
         if before.is_some_and(|row| !only_markers(row)) {
             return Ok(());
         }
-        let Some(mut grave) = self.grave(group, address)? else { return Ok(()) };
-        let count = grave.siblings.len();
-        let superseded = |dead: &Sibling| after.siblings.iter().any(|by| by.version.supersedes(&dead.version));
-        grave.siblings.retain(|dead| !superseded(dead));
-        if grave.siblings.len() < count {
-            let name = name(address);
-            group.facts.retain(|(fact, _)| *fact != name);
-            match grave.siblings.is_empty() {
-                true => group.forgotten.push(name),
-                false => group.facts.push((name, codec::encode(&grave))),
+        for kind in [GRAVE, AT_REST] {
+            let Some(mut grave) = self.buried_as(kind, group, address)? else { continue };
+            let count = grave.siblings.len();
+            let superseded = |dead: &Sibling| after.siblings.iter().any(|by| by.version.supersedes(&dead.version));
+            let back = |dead: &Sibling| after.siblings.iter().any(|sibling| sibling.version.dot == dead.version.dot);
+            grave.siblings.retain(|dead| !superseded(dead) && !back(dead));
+            if grave.siblings.len() < count {
+                Self::keep_grave(group, name(kind, address), grave);
             }
         }
         Ok(())
     }
 
-    /// What lies buried under a key.
-    pub(crate) fn grave(&self, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
-        let name = name(address);
-        if let Some((_, bytes)) = group.facts.iter().rev().find(|(fact, _)| *fact == name) {
-            return Ok(Some(read_grave(&name, bytes)?));
-        }
-        if group.forgotten.contains(&name) {
-            return Ok(None);
-        }
-        Ok(self.store.meta(&name)?.map(|bytes| read_grave(&name, &bytes)).transpose()?)
+    /// What lies buried under a key, and what was laid to rest.
+    pub(crate) fn graves_of(&self, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
+        let at_rest = self.buried_as(AT_REST, group, address)?;
+        let rows = self.buried_as(GRAVE, group, address)?.into_iter().chain(at_rest);
+        Ok(rows.flat_map(|row| row.siblings).fold(None, |row, dead| Some(replication::merge(row, dead))))
+    }
+
+    fn buried_as(&self, kind: &str, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
+        let name = name(kind, address);
+        Ok(self.fact(group, &name)?.map(|bytes| read_grave(&name, &bytes)).transpose()?)
     }
 
     /// The tombstones of a row: a later write in a region that has them is later than these, whatever its client has

@@ -56,8 +56,8 @@ pub(crate) enum Change {
     Buried(Arc<PositionVector>, DoneAnswer),
     /// Every region has buried everything up to here.
     Quiet(PositionVector, DoneAnswer),
-    /// Graves that nobody needs any more, by the names of their facts.
-    Forget(Vec<String>, DoneAnswer),
+    /// Facts that nobody needs any more as long as they are as they were when this was decided.
+    Forget(Vec<(String, Vec<u8>)>, DoneAnswer),
     /// Time has passed.
     Tend(DoneAnswer),
 }
@@ -140,6 +140,24 @@ impl Group {
             left: 0,
             answers: Answers::default(),
         }
+    }
+
+    /// A fact as this group leaves it; nothing where the group does not touch it, and `Some(None)` where it goes.
+    pub(crate) fn fact(&self, name: &str) -> Option<Option<&[u8]>> {
+        let kept = self.facts.iter().rev().find(|(fact, _)| fact == name).map(|(_, bytes)| Some(bytes.as_slice()));
+        kept.or_else(|| self.forgotten.iter().any(|fact| fact == name).then_some(None))
+    }
+
+    /// Keeps a fact, whatever the group did to it before.
+    pub(crate) fn keep_fact(&mut self, name: String, bytes: Vec<u8>) {
+        self.forgotten.retain(|fact| *fact != name);
+        self.facts.push((name, bytes));
+    }
+
+    /// Forgets a fact, whatever the group did to it before.
+    pub(crate) fn forget_fact(&mut self, name: String) {
+        self.facts.retain(|(fact, _)| *fact != name);
+        self.forgotten.push(name);
     }
 }
 

@@ -15,13 +15,14 @@ use replication::Statement;
 use store::{Store, StoreError};
 use tokio::sync::oneshot;
 
+use crate::arriving::merge_into;
 use crate::faults::Fault;
 use crate::group::{Change, Group};
 use crate::plane::DataPlane;
 use crate::shipping::erased_rule;
 use crate::types::{DataError, Received};
 use crate::vault::Fate;
-use crate::writer::{Writer, merge_into};
+use crate::writer::Writer;
 
 /// Before the names of the facts that say how far peers were whose rows were all heard.
 const HEARD: &str = "heard/";
@@ -151,7 +152,7 @@ impl DataPlane {
             return Err(DataError::Unready { retry_after: crate::plane::RETRY_AFTER });
         }
         self.not_of_an_ended_life(from, part.vector.newest(from))?;
-        check(&part, &self.shared.me).map_err(|reason| DataError::BadPart { from: from.clone(), reason })?;
+        check(&part).map_err(|reason| DataError::BadPart { from: from.clone(), reason })?;
         let (me, now) = (&self.shared.me, self.shared.clock.wall());
         let (mut rows, mut refused) = (BTreeMap::<Address, Vec<Given>>::new(), Vec::new());
         for (address, given) in part.rows {
@@ -220,22 +221,13 @@ impl DataPlane {
     }
 }
 
-fn check(part: &SnapshotPart, me: &RegionId) -> Result<(), &'static str> {
+fn check(part: &SnapshotPart) -> Result<(), &'static str> {
     let sorted = part.rows.windows(2).all(|two| two[0].0 < two[1].0);
     let first = part.rows.first().map(|(address, _)| address);
     let last = part.rows.last().map(|(address, _)| address);
     let begins = first.is_none_or(|first| part.after.as_ref().is_none_or(|after| first > after));
     let ends = last.is_none_or(|last| part.upto.as_ref().is_none_or(|upto| last <= upto));
-    let markers = part
-        .rows
-        .iter()
-        .flat_map(|(_, given)| given)
-        .any(|given| given.sibling.is_marker() && given.permitted.contains(me));
-    match (sorted && begins && ends, markers) {
-        (false, _) => Err("its keys are not those of its span"),
-        (_, true) => Err("it has a marker of a write that may be here"),
-        _ => Ok(()),
-    }
+    if sorted && begins && ends { Ok(()) } else { Err("its keys are not those of its span") }
 }
 
 impl Writer {
@@ -260,45 +252,9 @@ impl Writer {
         };
         addresses.extend(group.rows.keys().filter(inside).cloned());
         addresses.extend(span.rows.keys().cloned());
+        addresses.extend(self.buried_between(group, span.after.as_ref(), span.upto.as_ref())?);
         for address in addresses {
-            let given = span.rows.get(&address).map_or(&[][..], Vec::as_slice);
-            for given in given {
-                self.learn(group, given.sibling.scope, &given.permitted);
-            }
-            let ours = match given.is_empty() {
-                true => self.row(group, &address)?,
-                false => self.row_or_grave(group, &address)?,
-            };
-            // What another peer has said to be superseded stays so, whoever has not heard of it yet.
-            let held = |dot: &Dot| {
-                let here = |row: &Row| row.siblings.iter().any(|sibling| sibling.version.dot == *dot);
-                ours.as_ref().is_some_and(here)
-            };
-            let gone = |given: &&Given| {
-                let dot = &given.sibling.version.dot;
-                let unknown = given.sibling.is_marker() && ours.is_none();
-                // A marker may have been passed over before, when nothing was here that it concerns.
-                let but = given.sibling.is_marker().then_some(&span.from);
-                unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted, but)
-            };
-            let siblings: Vec<Sibling> =
-                given.iter().filter(|given| !gone(given)).map(|given| given.sibling.clone()).collect();
-            let would_hold = |sibling: &Sibling| {
-                let actor = &sibling.version.dot.actor;
-                self.regions_of(group, sibling.scope).contains(&span.from)
-                    && !span.partial.contains(&(actor.region.clone(), actor.incarnation))
-                    && !self.faults.makes(Fault::KeepWhatIsGone)
-            };
-            let statement = Statement { siblings: &siblings, vector: &span.vector, would_hold: &would_hold };
-            let row = replication::reconcile(ours.as_ref(), &group.vector, &statement);
-            if ours.as_ref() != Some(&row) && !(ours.is_none() && row.siblings.is_empty()) {
-                if let (Some(ours), true) = (&ours, row.siblings.is_empty()) {
-                    Self::lay(group, &address, ours);
-                }
-                let before = self.row(group, &address)?;
-                self.close_grave(group, &address, before.as_ref(), &row)?;
-                group.rows.insert(address, (!row.siblings.is_empty()).then_some(row));
-            }
+            self.hear_of(group, &span, address)?;
         }
         for (address, given, rule) in span.refused {
             self.supersede(group, &address, &given.sibling, &given.permitted)?;
@@ -330,6 +286,63 @@ impl Writer {
             *given = rest;
             span.refused.extend(erased.into_iter().map(|given| (address.clone(), given, erased_rule())));
         }
+    }
+
+    /// Compares one key with what a peer has said of it.
+    fn hear_of(&mut self, group: &mut Group, span: &Span, address: Address) -> Result<(), DataError> {
+        let given = span.rows.get(&address).map_or(&[][..], Vec::as_slice);
+        for given in given {
+            self.learn(group, given.sibling.scope, &given.permitted);
+        }
+        self.quieten(group, &address, &|group, dead| {
+            let named = given.iter().any(|given| given.sibling.version.dot == dead.version.dot);
+            !named && span.vector.covers_dot(&dead.version.dot) && self.would_hold(group, span, dead)
+        })?;
+        let ours = match given.is_empty() {
+            true => self.row(group, &address)?,
+            false => self.row_or_grave(group, &address)?,
+        };
+        let given = self.part_lost(group, &address, given, ours.as_ref())?;
+        // What another peer has said to be superseded stays so, whoever has not heard of it yet.
+        let held = |dot: &Dot| {
+            let here = |row: &Row| row.siblings.iter().any(|sibling| sibling.version.dot == *dot);
+            ours.as_ref().is_some_and(here)
+        };
+        let gone = |given: &&Given| {
+            let dot = &given.sibling.version.dot;
+            // What a marker concerns may still be on its way.
+            let passed = || group.vector.has_passed(&given.sibling.version.context);
+            let unknown = given.sibling.is_marker() && ours.is_none() && passed();
+            // A marker may have been passed over before, when nothing was here that it concerns.
+            let but = given.sibling.is_marker().then_some(&span.from);
+            unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted, but)
+        };
+        let siblings: Vec<Sibling> =
+            given.iter().filter(|given| !gone(given)).map(|given| given.sibling.clone()).collect();
+        let would_hold = |sibling: &Sibling| self.would_hold(group, span, sibling);
+        let statement = Statement { siblings: &siblings, vector: &span.vector, would_hold: &would_hold };
+        let row = replication::reconcile(ours.as_ref(), &group.vector, &statement);
+        let row = self.without_replaced_by_lost(&address, row);
+        if ours.as_ref() != Some(&row) && !(ours.is_none() && row.siblings.is_empty()) {
+            if let (Some(ours), true) = (&ours, row.siblings.is_empty()) {
+                self.lay(group, &address, ours)?;
+            }
+            for arrived in row.siblings.iter().filter(|sibling| !held(&sibling.version.dot)) {
+                self.note_arrival(group, &address, ours.as_ref(), (arrived, &BTreeSet::new()))?;
+            }
+            let before = self.row(group, &address)?;
+            self.close_grave(group, &address, before.as_ref(), &row)?;
+            group.rows.insert(address, (!row.siblings.is_empty()).then_some(row));
+        }
+        Ok(())
+    }
+
+    /// Whether the peer that gives a span would have this write, had nothing superseded it.
+    fn would_hold(&self, group: &Group, span: &Span, sibling: &Sibling) -> bool {
+        let actor = &sibling.version.dot.actor;
+        self.regions_of(group, sibling.scope).contains(&span.from)
+            && !span.partial.contains(&(actor.region.clone(), actor.incarnation))
+            && !self.faults.makes(Fault::KeepWhatIsGone)
     }
 
     /// A peer has given all its rows as of `began`: how far this region is by that.
@@ -408,11 +421,14 @@ impl Writer {
             let merged = merge_into(group, address, Some(row.clone()), refused.marker());
             self.close_grave(group, address, Some(&row), &merged)?;
         }
-        Ok(())
+        self.quieten(group, address, &|_, dead| refused.version.supersedes(&dead.version))
     }
 
     /// Whether an entry that arrives is known to be superseded.
     pub(crate) fn is_gone(&self, group: &Group, entry: &Entry) -> Result<bool, DataError> {
+        if self.is_replaced_by_lost(&entry.address, &entry.sibling.version) {
+            return Ok(true);
+        }
         if self.hearsay.heard.is_empty() {
             return Ok(false);
         }

@@ -11,6 +11,7 @@
 pub mod plans;
 
 mod acks;
+mod arriving;
 pub mod clock;
 mod context;
 mod faults;
@@ -19,6 +20,7 @@ mod graves;
 mod group;
 mod hearing;
 mod ledger;
+mod lost;
 mod moved;
 mod plane;
 mod reading;

@@ -17,14 +17,16 @@ use tokio::sync::{mpsc, watch};
 
 use crate::acks::Acks;
 use crate::clock::Clock;
-use crate::faults::{Fault, Faults};
+#[cfg(feature = "faults")]
+use crate::faults::Fault;
+use crate::faults::Faults;
 use crate::graves::{Burials, Standing};
-use crate::group::{Arrival, Change, Durable, Group, NewContent, Permitted, Taken, stored_rows};
+use crate::group::{Change, Durable, Group, NewContent, Permitted, stored_rows};
 use crate::hearing::{Hearsay, Logs};
 use crate::ledger::Book;
+use crate::lost::Lost;
 use crate::scopes::Scopes;
-use crate::shipping::erased_rule;
-use crate::types::{DataError, ETag, LabelClaims, Received, Write};
+use crate::types::{DataError, ETag, LabelClaims, Write};
 use crate::vault::{Fate, Vault, VaultError};
 
 /// The most changes in one group: bounds how long the first of them waits.
@@ -49,6 +51,8 @@ pub(crate) struct Writer {
     pub(crate) partial: Arc<RwLock<Logs>>,
     pub(crate) faults: Faults,
     pub(crate) burials: Arc<ArcSwap<Burials>>,
+    /// Writes that were made and are not here.
+    pub(crate) lost: Lost,
     /// Tombstones that this round could not bury.
     pub(crate) standing: Standing,
     /// Whether this region is behind what peers have said with their rows.
@@ -85,6 +89,7 @@ impl Writer {
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
         let hearsay = Hearsay::open(&store)?;
+        let lost = crate::lost::read_lost(&store)?;
         learning.store(hearsay.is_open(), Ordering::Release);
         Ok(Self {
             me,
@@ -97,6 +102,7 @@ impl Writer {
             partial,
             faults,
             burials,
+            lost,
             standing: Standing::new(),
             learning,
             vault,
@@ -178,14 +184,15 @@ impl Writer {
                 self.is_quiet(group, &everywhere);
                 group.answers.done.push(answer);
             }
-            Change::Forget(names, answer) => {
-                group.forgotten.extend(names);
-                group.answers.done.push(answer);
-            }
+            Change::Forget(facts, answer) => match self.forget(group, facts) {
+                Ok(()) => group.answers.done.push(answer),
+                Err(error) => drop(answer.send(Err(error))),
+            },
             Change::Tend(answer) => {
                 self.adopt_lost(group);
                 self.spread_unfinished(group);
                 self.forget_hearsay(group);
+                self.forget_lost(group);
                 group.answers.done.push(answer);
             }
         }
@@ -265,16 +272,6 @@ impl Writer {
         sibling.content.record().is_some_and(|record| self.fate_of(record) == Fate::Gone)
     }
 
-    /// What arrived, unless its key was destroyed since the gate looked.
-    fn judged_again(&self, arrival: Arrival) -> Arrival {
-        match arrival {
-            Arrival::Take(Shipment::Entry(entry)) if self.is_erased(&entry.sibling) => {
-                Arrival::Refuse(entry, erased_rule())
-            }
-            other => other,
-        }
-    }
-
     #[cfg(feature = "faults")]
     fn commit(&self, commit: Commit) -> Result<(), StoreError> {
         match self.faults.makes(Fault::AckBeforeSync) {
@@ -286,6 +283,24 @@ impl Writer {
     #[cfg(not(feature = "faults"))]
     fn commit(&self, commit: Commit) -> Result<(), StoreError> {
         self.store.commit(commit)
+    }
+
+    /// A fact as this group leaves it.
+    pub(crate) fn fact(&self, group: &Group, name: &str) -> Result<Option<Vec<u8>>, DataError> {
+        match group.fact(name) {
+            Some(fact) => Ok(fact.map(<[u8]>::to_vec)),
+            None => Ok(self.store.meta(name)?),
+        }
+    }
+
+    /// Forgets facts that have not changed since it was decided that nobody needs them.
+    fn forget(&self, group: &mut Group, facts: Vec<(String, Vec<u8>)>) -> Result<(), DataError> {
+        for (name, bytes) in facts {
+            if self.fact(group, &name)?.as_ref() == Some(&bytes) {
+                group.forget_fact(name);
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn row(&self, group: &Group, address: &Address) -> Result<Option<Row>, DataError> {
@@ -300,17 +315,28 @@ impl Writer {
         let row = self.row(group, &write.address)?;
         let grave = match &row {
             Some(_) => None,
-            None => self.grave(group, &write.address)?,
+            None => self.graves_of(group, &write.address)?,
         };
+        let lost = self.lost(group, &write.address);
         let mut context = self.context_of(group, &write, row.as_ref(), &regions)?;
+        if let Some(lost) = &lost {
+            context.join(&self.seen(group, lost));
+        }
         match (&row, &grave) {
             (Some(row), _) => context.join(&self.tombstones(group, row, &context)),
             (None, Some(grave)) => context.join(&self.seen(group, grave)),
             (None, None) => {}
         }
         check_preconditions(&write, row.as_ref())?;
-        let evicted = self.evicted(group, row.as_ref(), &context, &regions);
-        let above = row.iter().chain(&grave).flat_map(|row| &row.siblings).map(|sibling| sibling.version.hlc).max();
+        // Other regions may still have among their rows what is buried here.
+        let evicted = self.evicted(group, row.iter().chain(&grave), &context, &regions);
+        let above = row
+            .iter()
+            .chain(&grave)
+            .chain(&lost)
+            .flat_map(|row| &row.siblings)
+            .map(|sibling| sibling.version.hlc)
+            .max();
         let (now, reading) = (self.time.wall(), self.time.monotonic());
         let elapsed = self.stamped.replace(reading).map_or(LONGEST_STOP, |before| reading - before);
         let hlc = self.clock.stamp(now, elapsed, above.unwrap_or(Hlc::ZERO));
@@ -377,15 +403,14 @@ impl Writer {
     }
 
     /// The regions that hold something which a write with `context` supersedes and may not hold the write.
-    fn evicted(
+    fn evicted<'r>(
         &self,
         group: &Group,
-        row: Option<&Row>,
+        rows: impl Iterator<Item = &'r Row>,
         context: &CausalContext,
         regions: &PermittedRegions,
     ) -> BTreeSet<RegionId> {
-        let superseded =
-            row.iter().flat_map(|row| &row.siblings).filter(|sibling| context.covers(&sibling.version.dot));
+        let superseded = rows.flat_map(|row| &row.siblings).filter(|sibling| context.covers(&sibling.version.dot));
         superseded
             .flat_map(|sibling| self.regions_of(group, sibling.scope))
             .filter(|region| !regions.contains(region))
@@ -402,105 +427,6 @@ impl Writer {
             group.scopes.entry(scope).or_insert_with(|| regions.clone());
         }
     }
-
-    /// Takes over what arrived up to the first gap; what was taken over before is passed over.
-    fn receive(&mut self, group: &mut Group, from: &RegionId, arrivals: Vec<Arrival>) -> Result<Taken, DataError> {
-        let mut taken = Taken::default();
-        for arrival in arrivals {
-            let arrival = self.judged_again(arrival);
-            let position = arrival.position().clone();
-            let known = group.vector.covers(&position);
-            if !known && !group.vector.is_next(&position) {
-                break;
-            }
-            // What is refused now may have been taken earlier, and the other way round: the log knows. It does not
-            // where the position came with rows; then what is not let in now is taken for no copy.
-            let now = matches!(arrival, Arrival::Refuse(..));
-            let refused = position.origin == *from
-                && if known { self.was_refused(group, &position)?.unwrap_or(now) } else { now };
-            if refused && taken.refused.len() >= Received::MOST_REFUSED {
-                taken.untold = Some(position);
-                break;
-            }
-            if !known {
-                let shipment = self.settle_arrival(group, arrival)?;
-                group.vector.advance(&position);
-                group.log.push(shipment);
-            }
-            if refused {
-                taken.refused.push(position);
-            }
-        }
-        Ok(taken)
-    }
-
-    /// Whether an entry that was taken over was refused; nothing where the log here does not have it.
-    fn was_refused(&self, group: &Group, position: &LogPosition) -> Result<Option<bool>, DataError> {
-        let stored = self.store.shipment(position)?;
-        let shipment = stored.as_ref().or_else(|| group.log.iter().find(|shipment| shipment.position() == position));
-        Ok(shipment.map(|shipment| matches!(shipment, Shipment::Refused { .. })))
-    }
-
-    /// What is to be logged for an arrival that is the next of its log.
-    fn settle_arrival(&mut self, group: &mut Group, arrival: Arrival) -> Result<Shipment, DataError> {
-        match arrival {
-            Arrival::Take(Shipment::Entry(entry)) => self.take(group, entry),
-            Arrival::Take(other) => Ok(other),
-            Arrival::Refuse(entry, rule) => {
-                self.supersede(group, &entry.address, &entry.sibling, &entry.permitted)?;
-                group.refusals.add(&rule, 1);
-                self.is_partial(group, &entry.position);
-                Ok(Shipment::Refused { position: entry.position, committed_at: entry.committed_at, rule })
-            }
-        }
-    }
-
-    /// Notes that this region does not hold all entries of a log that it has taken over.
-    fn is_partial(&self, group: &mut Group, position: &LogPosition) {
-        let mut partial = self.partial.write().expect("nothing panics while it holds the lock");
-        if partial.insert((position.origin.clone(), position.incarnation)) {
-            group.facts.push(crate::hearing::partial_fact(&partial));
-        }
-    }
-
-    /// Merges an entry, and gives what is to be logged. A marker is taken only where the key is known,
-    /// or may still be on its way: another region's log may bring what the marker supersedes later.
-    fn take(&mut self, group: &mut Group, entry: Box<Entry>) -> Result<Shipment, DataError> {
-        let row = self.row(group, &entry.address)?;
-        if entry.sibling.is_marker() && row.is_none() && group.vector.has_passed(&entry.sibling.version.context) {
-            return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
-        }
-        if self.is_gone(group, &entry)? {
-            if let Some(row) = row {
-                let left = replication::without_superseded(&row, &entry.sibling.version);
-                group.rows.insert(entry.address, (!left.siblings.is_empty()).then_some(left));
-            }
-            return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
-        }
-        let before = row;
-        let row = match entry.sibling.is_marker() {
-            true => before.clone(),
-            false => self.row_or_grave(group, &entry.address)?,
-        };
-        self.learn(group, entry.sibling.scope, &entry.permitted);
-        if self.faults.makes(Fault::LastArrivalWins) {
-            group.rows.insert(entry.address.clone(), Some(Row { siblings: vec![entry.sibling.clone()] }));
-            return Ok(Shipment::Entry(entry));
-        }
-        let merged = merge_into(group, &entry.address, row, entry.sibling.clone());
-        self.close_grave(group, &entry.address, before.as_ref(), &merged)?;
-        Ok(Shipment::Entry(entry))
-    }
-}
-
-/// Merges what arrived, and counts the row where a marker took a value out of it.
-pub(crate) fn merge_into(group: &mut Group, address: &Address, row: Option<Row>, arrived: Sibling) -> Row {
-    let values = |row: &Row| row.siblings.iter().filter(|sibling| sibling.content.record().is_some()).count();
-    let (marker, before) = (arrived.is_marker(), row.as_ref().map_or(0, values));
-    let merged = replication::merge(row, arrived);
-    group.left += u32::from(marker && values(&merged) < before);
-    group.rows.insert(address.clone(), Some(merged.clone()));
-    merged
 }
 
 fn check_preconditions(write: &Write, row: Option<&Row>) -> Result<(), DataError> {

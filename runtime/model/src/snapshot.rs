@@ -11,7 +11,8 @@ use crate::version::{CausalContext, Incarnation, PositionVector};
 /// A write as it is given away, with the regions that may hold it by its origin's plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
-    /// The write; a marker where the receiver may not hold it, and has written to its key before.
+    /// The write; a marker where the receiver may not hold it, and has written to its key or held what it replaced. A
+    /// marker of a write that the receiver may hold says that the sender does not have it: it may be lost.
     pub sibling: Sibling,
     /// The regions of its scope.
     pub permitted: BTreeSet<RegionId>,
@@ -37,10 +38,10 @@ pub struct SnapshotPart {
     pub rows: Vec<(Address, Vec<Given>)>,
 }
 
-/// What writes to a key replaced, and who had it and may not hold what replaced it.
+/// Writes that took a record away from regions which may not hold them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {
-    /// What was replaced, and all that it had replaced.
+    /// What they replaced, and they.
     pub replaced: CausalContext,
     /// The regions that have to be told.
     pub regions: BTreeSet<RegionId>,

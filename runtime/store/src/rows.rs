@@ -125,6 +125,30 @@ impl Store {
         parse_row_key(raw)
     }
 
+    /// The keys of a span, after one and up to another, that facts are named after: `prefix`, then the stored key.
+    ///
+    /// # Errors
+    /// Those of the disk, and [`StoreError::Key`] where a name cannot be read.
+    pub fn addresses_of_facts(
+        &self,
+        prefix: &str,
+        after: Option<&Address>,
+        upto: Option<&Address>,
+    ) -> Result<Vec<Address>, StoreError> {
+        let prefix = crate::fact(prefix).into_bytes();
+        let at = |address: &Address| [prefix.as_slice(), &row_key(address)].concat();
+        let (first, last) = prefixed(&prefix);
+        let from = after.map_or(first, |address| Bound::Excluded(at(address)));
+        let to = upto.map_or(last, |address| Bound::Included(at(address)));
+        let mut found = Vec::new();
+        for pair in self.engine.range(Space::Meta, (from, to)) {
+            let (key, _) = pair?;
+            let address = key.get(prefix.len()..).and_then(parse_row_key);
+            found.push(address.ok_or_else(|| StoreError::Key { place: "the facts".into() })?);
+        }
+        Ok(found)
+    }
+
     /// Up to `limit` of the rows that had tombstones when they were last listed, after `after`.
     ///
     /// # Errors

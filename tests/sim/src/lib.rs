@@ -27,10 +27,6 @@ pub mod world;
 
 use std::fmt;
 
-/// Seeds up to 4000 that fail, and that `--seeds` passes over and names. They are open faults: `--seed` replays each,
-/// and `docs/replication.md` says what is known of them.
-pub const KNOWN: &[u64] = &[1546, 1732, 2278, 2790, 2940, 3088, 3831];
-
 /// What a run is to be.
 #[derive(Clone, Debug, Default)]
 pub struct Options {

@@ -26,6 +26,9 @@ struct Arguments {
     /// How many disks may be lost, or go back to a backup, in a run besides one.
     #[arg(long, default_value_t = 0)]
     more_losses: u64,
+    /// Goes on after a seed that fails, and names all that do.
+    #[arg(long)]
+    keep_going: bool,
     /// Stops beginning new seeds after this many seconds.
     #[arg(long, value_name = "SECONDS")]
     within: Option<u64>,
@@ -55,7 +58,11 @@ fn main() -> ExitCode {
         };
     }
     match run_all(&arguments) {
-        Ok((count, stats, took)) => {
+        Ok((_, missed, ..)) if missed > 0 => {
+            println!("{missed} seeds fail");
+            ExitCode::FAILURE
+        }
+        Ok((count, _, stats, took)) => {
             let Stats { acknowledged, read, faults, lost_with_disks, buried, rows_given, agreed_after } = stats;
             println!(
                 "{count} seeds pass in {:.0} s: {acknowledged} writes acknowledged, {read} reads, {faults} faults, {lost_with_disks} writes \
@@ -71,9 +78,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_all(arguments: &Arguments) -> Result<(u64, Stats, Duration), Failure> {
+/// How many seeds passed and how many failed, what they came to, and how long that took.
+fn run_all(arguments: &Arguments) -> Result<(u64, u64, Stats, Duration), Failure> {
     let options = Options { more_losses: arguments.more_losses, ..Options::default() };
-    let (next, done) = (AtomicU64::new(arguments.from), AtomicU64::new(0));
+    let (next, done, missed) = (AtomicU64::new(arguments.from), AtomicU64::new(0), AtomicU64::new(0));
     let end = arguments.from.saturating_add(arguments.seeds);
     let (sum, failed) = (Mutex::new(Stats::default()), Mutex::new(None::<Failure>));
     let began = Instant::now();
@@ -88,12 +96,13 @@ fn run_all(arguments: &Arguments) -> Result<(u64, Stats, Duration), Failure> {
                     if seed >= end {
                         return;
                     }
-                    if sim::KNOWN.contains(&seed) {
-                        println!("seed {seed} is passed over: it is known to fail");
-                        continue;
-                    }
                     match run(seed, options.clone()) {
                         Ok(stats) => sum.lock().expect("no panic").add(&stats),
+                        Err(failure) if arguments.keep_going => {
+                            println!("seed {} failed at {} ms: {}", failure.seed, failure.at, failure.what);
+                            missed.fetch_add(1, Ordering::Relaxed);
+                            continue;
+                        }
                         Err(failure) => {
                             // The lowest seed is the one to look at.
                             let mut failed = failed.lock().expect("no panic");
@@ -113,6 +122,6 @@ fn run_all(arguments: &Arguments) -> Result<(u64, Stats, Duration), Failure> {
     });
     match failed.into_inner().expect("no panic") {
         Some(failure) => Err(run(failure.seed, Options { trace: true, ..options.clone() }).err().unwrap_or(failure)),
-        None => Ok((done.into_inner(), sum.into_inner().expect("no panic"), began.elapsed())),
+        None => Ok((done.into_inner(), missed.into_inner(), sum.into_inner().expect("no panic"), began.elapsed())),
     }
 }

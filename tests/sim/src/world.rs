@@ -32,8 +32,9 @@ const HEALING: u64 = 90_000;
 const KEPT: u64 = 6_000;
 /// How often a region is tended.
 const TENDED: u64 = 2_000;
-/// Lines of what happened that are kept.
+/// Lines of what happened that are kept, and how many where one key is followed from the beginning.
 const TRACE: usize = 400;
+const TRACE_OF_A_KEY: usize = 100_000;
 
 /// A clock that runs with the simulation and may be wrong about the time of day.
 pub struct SimClock {
@@ -169,7 +170,7 @@ impl World {
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         if self.options.trace {
-            if self.happened.len() == TRACE {
+            if self.happened.len() == if self.options.key.is_some() { TRACE_OF_A_KEY } else { TRACE } {
                 self.happened.pop_front();
             }
             self.happened.push_back(format!("{:>6} {}", self.now, line()));
@@ -513,6 +514,12 @@ impl World {
             answers: Default::default(),
             short: false,
         };
+        // A process that has begun meanwhile is not the one that said how far it is.
+        if let Message::Shipped(_, received) | Message::PartTaken(_, received) = &message
+            && received.vector.newest(&there).unwrap_or_default() != link.life
+        {
+            return link.reset(now);
+        }
         match (message, &mut link.state) {
             (Message::Report(vector), State::Asked) => {
                 link.heard = now;

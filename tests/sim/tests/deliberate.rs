@@ -8,7 +8,7 @@ use sim::{Options, run};
 const SEEDS: u64 = 200;
 
 fn caught(mistake: Fault) -> String {
-    for seed in (1..=SEEDS).filter(|seed| !sim::KNOWN.contains(seed)) {
+    for seed in 1..=SEEDS {
         if let Err(failure) = run(seed, Options { mistake: Some(mistake), ..Options::default() }) {
             println!("{mistake:?}: seed {seed}: {}", failure.what);
             return failure.what;

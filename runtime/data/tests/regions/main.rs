@@ -7,6 +7,7 @@ mod graves;
 mod harness;
 mod ledger;
 mod lives;
+mod lost_disks;
 mod moves;
 mod sealing;
 mod two_regions;

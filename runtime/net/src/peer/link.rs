@@ -95,6 +95,9 @@ async fn ship_until_failure(
                         given = give_rows(data, client, report.region_key, now, progressed) => given,
                     };
                     match given {
+                        Ok(vector) if vector.newest(client.peer()).unwrap_or_default() != life => {
+                            return Ended::Peer(client.broken("another process answers"));
+                        }
                         Ok(vector) => has.join(&vector),
                         Err(ended) => {
                             if matches!(ended, Ended::Peer(PeerError::Refused { .. })) {
@@ -158,6 +161,9 @@ async fn ship_until_failure(
             }
             answer = answered => match answer {
                 Ok(answer) => {
+                    if answer.vector.newest(client.peer()).unwrap_or_default() != life {
+                        return Ended::Peer(client.broken("another process answers"));
+                    }
                     let expected = window.pop_front().map(|first| first.expected).unwrap_or_default();
                     *progressed |= !has.includes(&answer.vector);
                     short |= !answer.vector.includes(&expected);
