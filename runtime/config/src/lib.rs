@@ -3,7 +3,7 @@
 //! Every file describes one region; its stem is the region's id. All mistakes
 //! of all files are reported in one go, each at its line and column with a
 //! remedy, and one mistake anywhere refuses the whole tree: there is no half
-//! configuration. Files below `region-config/available/` are not read.
+//! configuration. Files below `region-config/available/` are read only where they are asked for, by [`load_with`].
 //!
 //! This crate opens no socket and asks no clock; only [`load`] touches files.
 //! Start with [`load_from`].
@@ -27,6 +27,9 @@ pub use one_address::{BLOCK, FIRST_PORT, NoRoom, on_one_address};
 
 /// The folder of the region files, below the tree's root.
 pub const FOLDER: &str = "region-config";
+
+/// The folder of files that lie ready, below [`FOLDER`].
+const AVAILABLE: &str = "available";
 
 /// A region file is a page; more than this is some other file.
 const LARGEST_FILE: u64 = 256 * 1024;
@@ -55,6 +58,44 @@ pub fn load(tree: &Path) -> Result<Regions, Vec<Finding>> {
     }
     let unread = findings.iter().map(|finding| finding.file.clone()).collect::<Vec<_>>();
     check_all(&files, &unread, findings)
+}
+
+/// The ids of the regions that lie ready in `tree/region-config/available/` and are not in use, sorted.
+pub fn available(tree: &Path) -> Vec<String> {
+    let used = names(&tree.join(FOLDER)).unwrap_or_default();
+    let ready = names(&tree.join(FOLDER).join(AVAILABLE)).unwrap_or_default();
+    let free = ready.into_iter().filter(|name| name.ends_with(".yml") && !used.contains(name));
+    free.filter_map(|name| name.strip_suffix(".yml").map(str::to_owned)).collect()
+}
+
+/// As [`load`], with some of the regions that lie ready as if their files had been copied up.
+///
+/// # Errors
+/// Every mistake of every file; what is wrong with one that lies ready names it where it lies.
+pub fn load_with(tree: &Path, more: &[String]) -> Result<Regions, Vec<Finding>> {
+    if more.is_empty() {
+        return load(tree);
+    }
+    let mut files = BTreeMap::new();
+    let mut findings = Vec::new();
+    let used = names(&tree.join(FOLDER)).unwrap_or_default();
+    let used = used.into_iter().map(|name| (format!("{FOLDER}/{name}"), tree.join(FOLDER).join(name)));
+    let lies = |id: &String| format!("{FOLDER}/{AVAILABLE}/{id}.yml");
+    let ready = more.iter().map(|id| (format!("{FOLDER}/{id}.yml"), tree.join(lies(id))));
+    for (file, path) in used.chain(ready) {
+        match read(&path) {
+            Ok(text) => drop(files.insert(file, text)),
+            Err(why) => findings.push(nowhere(&file, why, "see that it is a readable file of UTF-8 text")),
+        }
+    }
+    let unread = findings.iter().map(|finding| finding.file.clone()).collect::<Vec<_>>();
+    check_all(&files, &unread, findings).map_err(|mut findings| {
+        for finding in &mut findings {
+            let id = more.iter().find(|id| finding.file == format!("{FOLDER}/{id}.yml"));
+            finding.file = id.map_or_else(|| finding.file.clone(), lies);
+        }
+        findings
+    })
 }
 
 /// Checks region files given as path to text. Only `.yml` files that lie

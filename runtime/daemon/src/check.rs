@@ -26,14 +26,18 @@ pub async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         None => findings.extend(crate::start::watch::read_tree(&args.tree).err().unwrap_or_default()),
     }
     let regions = regions.map_or(0, |regions| regions.by_id.len());
+    // What lies ready is checked as if all of it were in use: then any of it can be.
+    let ready = if regions > 0 { config::available(&args.tree) } else { Vec::new() };
+    findings.extend(config::load_with(&args.tree, &ready).err().unwrap_or_default());
+    findings.dedup();
     if args.json {
         let report = serde_json::json!({
-            "good": findings.is_empty(), "regions": regions, "policy_tests_passed": tests, "findings": findings,
+            "good": findings.is_empty(), "regions": regions, "available": ready, "policy_tests_passed": tests, "findings": findings,
             "warnings": warnings,
         });
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
-        say(&findings, &warnings, regions, tests);
+        say(&findings, &warnings, (regions, ready.len()), tests);
     }
     Ok(match (findings.is_empty(), regions) {
         (true, _) => ExitCode::SUCCESS,
@@ -59,13 +63,14 @@ pub async fn policies(tree: &Path, regions: &Regions) -> anyhow::Result<Result<D
     Ok(loaded)
 }
 
-fn say(findings: &[Finding], warnings: &[Finding], regions: usize, tests: u32) {
+fn say(findings: &[Finding], warnings: &[Finding], (regions, ready): (usize, usize), tests: u32) {
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     for finding in findings.iter().chain(warnings) {
         eprintln!("{}\n", finding.render(colour));
     }
     if findings.is_empty() {
-        println!("good: {regions} regions, {tests} policy tests passed");
+        let more = if ready > 0 { format!(" and {ready} that lie ready") } else { String::new() };
+        println!("good: {regions} regions{more}, {tests} policy tests passed");
     } else {
         eprintln!("{} finding(s)", findings.len());
     }

@@ -90,6 +90,8 @@ enum Command {
     LoadTest(LoadArgs),
     /// Measure throughput, latency, lag and saves on three regions of its own, beside floors from the same run.
     Bench(BenchArgs),
+    /// What the policies mean for the whole world: round trips, load, lost regions, regions to add. Starts nothing.
+    Simulate(SimulateArgs),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -193,6 +195,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => crate::policy::run(command).await,
         Command::Pki(step) => crate::pki::run(step),
         Command::Keys(command) => crate::keys::run(command).await,
+        Command::Simulate(args) => crate::simulate::run(args).await,
         Command::Bench(args) => crate::report::bench::run(args).await,
         Command::Completions { shell } => {
             // The generator panics where it cannot write; memory always takes it.

@@ -27,6 +27,7 @@ mod prove;
 mod repl;
 mod report;
 mod sample_service;
+mod simulate;
 mod start;
 mod starter;
 mod status;

@@ -117,6 +117,49 @@ pub struct LoadArgs {
     pub json: bool,
 }
 
+/// Flags of `simulate`.
+#[derive(Clone, Debug, Args)]
+pub struct SimulateArgs {
+    /// The tree with region-config/ and the policies.
+    #[arg(long, default_value = ".", env = "REPOMIND_TREE")]
+    pub tree: PathBuf,
+    /// Regions of region-config/available/ that are imagined too, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "REGION")]
+    pub with: Vec<String>,
+    /// How many clients are drawn.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=20_000_000))]
+    pub clients: u32,
+    /// What chance is drawn from: equal seeds give equal reports.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Requests a second that all the world sends at its busiest, for load against capacity.
+    #[arg(long, default_value_t = 10_000)]
+    pub rate: u32,
+    /// The share of clients on mobile networks, 0 to 1.
+    #[arg(long, default_value_t = 0.5, value_parser = share)]
+    pub mobile: f64,
+    /// The region whose measurements the policies are told; the primary unless named.
+    #[arg(long, value_name = "REGION")]
+    pub seen_from: Option<RegionId>,
+    /// Leave out what takes longest: which region to add, and the smallest set of regions.
+    #[arg(long)]
+    pub no_search: bool,
+    /// End with 1 unless 95 of 100 clients of the whole world wait less than so many milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub require_p95: Option<f64>,
+    /// Draw map.svg and cdf.svg, and write report.json, in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("a share lies between 0 and 1".to_owned()) }
+}
+
 /// Flags of `bench`.
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {

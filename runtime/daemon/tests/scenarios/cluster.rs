@@ -13,7 +13,14 @@ use serde_json::Value;
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_repomind-run");
 /// Folders of a tree.
-const TREE: &[&str] = &["region-config", "data-replication", "traffic-routing", "edge-deployment", "compliance"];
+const TREE: &[&str] = &[
+    "region-config",
+    "region-config/available",
+    "data-replication",
+    "traffic-routing",
+    "edge-deployment",
+    "compliance",
+];
 /// Where the search for a free block begins; each cluster of this process looks further on.
 static NEXT: AtomicU8 = AtomicU8::new(40);
 

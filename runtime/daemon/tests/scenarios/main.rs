@@ -12,6 +12,7 @@ mod generations;
 mod judgement;
 mod machines;
 mod replication;
+mod simulate;
 
 use std::time::Duration;
 

@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use model::region::Region;
 use model::status::DelayOrigin;
 
-const FILE: &str = "runtime/net/data/rtt-aws.csv";
-const TEXT: &str = include_str!("../../data/rtt-aws.csv");
+const FILE: &str = "runtime/world/data/rtt-aws.csv";
+const TEXT: &str = world::ROUND_TRIPS;
 const HEAD: &str = "from,to,rtt_ms";
 
 /// No path on the globe takes longer; a larger number is a damaged row.
