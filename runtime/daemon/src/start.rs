@@ -9,6 +9,7 @@ mod explaining;
 pub mod gate;
 mod gauges;
 pub mod generations;
+pub mod geoip;
 mod history;
 pub mod judging;
 pub mod notary;
@@ -163,10 +164,12 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         witnesses: secrets.witness_verifiers,
     };
     let notary = Notary::open(&me.id, keys, &data)?;
-    let countries = Arc::new(routing::CountryTable::bundled());
+    let countries =
+        geoip::Countries::open(args.geoip.as_deref()).map_err(|error| anyhow::anyhow!("--geoip: {error}"))?;
+    let countries = Arc::new(countries);
     let traffic = Arc::new(traffic::Traffic::default());
     let dns_config =
-        DnsConfig { traffic: traffic.here.clone(), ..DnsConfig::new(me.id.clone(), cookies, countries.clone()) };
+        DnsConfig { traffic: traffic.here.clone(), ..DnsConfig::new(me.id.clone(), cookies, countries.table.clone()) };
     let region = Arc::new(RunningRegion {
         classes: routing::classes(),
         health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
@@ -347,6 +350,7 @@ fn start_tasks(
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
     tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));
+    tasks.spawn(region.countries.clone().follow(stop.clone()));
     tasks.spawn(gauges::keep(region.clone(), stop.clone()));
     tasks.spawn(tend(region.data.clone(), Duration::from_secs(args.keep_log_seconds) / 4, stop.clone()));
     if region.me == region.regions.primary {

@@ -42,6 +42,9 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
             if let Some(reason) = &region.not_ready {
                 println!("{}: not ready: {reason}", region.id);
             }
+            if let Some(error) = &region.countries.error {
+                println!("{}: countries are still those of {}: {error}", region.id, region.countries.from);
+            }
             for error in &region.policy_errors {
                 println!("{}: policies on disk are not in force: {error}", region.id);
             }

@@ -51,9 +51,26 @@ pub struct RegionStatus {
     /// What `failover-plan` last said. Drains are carried out within the runtime's bounds; the rest is advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<FailoverPlan>,
+    /// Where it knows countries by address from.
+    #[serde(default)]
+    pub countries: CountrySource,
     /// What is made up about the links to peers; its members stand beside the others.
     #[serde(flatten)]
     pub emulated: Emulated,
+}
+
+/// Where a region knows countries by address from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountrySource {
+    /// `the bundled table`, or a file's path.
+    pub from: String,
+    /// How many spans of IPv4 addresses it tells apart.
+    pub v4_spans: usize,
+    /// The same for IPv6.
+    pub v6_spans: usize,
+    /// Why the file that is there now is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What a region makes up about its links, by peer. Whatever is not listed is as the network has it.

@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use data::plans::Plans;
 use model::names::DnsName;
 use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
@@ -71,7 +72,7 @@ fn serve(started: &std::sync::mpsc::Sender<SocketAddr>, stop: CancellationToken)
         println!("a table of {NAMES} names for {} countries in {:?}", routing::countries().count(), begun.elapsed());
         let sockets = net::bind_dns(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a loopback address");
         let cookies = CookieKey::derived_from(&[0; 32]);
-        let config = DnsConfig::new(id("us-east"), cookies, Arc::new(CountryTable::bundled()));
+        let config = DnsConfig::new(id("us-east"), cookies, Arc::new(ArcSwap::from_pointee(CountryTable::bundled())));
         started.send(sockets.address().expect("an address")).expect("someone waits for it");
         let before = processor_time();
         net::serve_dns(sockets, answers, config, stop).await;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use data::plans::Plans;
 use model::names::DnsName;
 use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
@@ -99,7 +100,7 @@ async fn serving(answers_a_second: u32) -> Running {
     let config = DnsConfig {
         answers: answers_a_second,
         limit_loopback: true,
-        ..DnsConfig::new(id("us-east"), cookies, Arc::new(CountryTable::bundled()))
+        ..DnsConfig::new(id("us-east"), cookies, Arc::new(ArcSwap::from_pointee(CountryTable::bundled())))
     };
     let sockets = net::bind_dns(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = sockets.address().unwrap();

@@ -88,6 +88,7 @@ impl net::Region for Fixture {
             rtt_ms: BTreeMap::new(),
             replication: Vec::new(),
             plan: None,
+            countries: model::status::CountrySource::default(),
             emulated: self.wan.status(),
         }
     }

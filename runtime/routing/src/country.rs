@@ -24,7 +24,7 @@ use model::Country;
 /// The table that is compiled in.
 static BUNDLED: &[u8] = include_bytes!("../data/country.bin");
 
-/// How many bits of an IPv6 address the table does not look at.
+/// How many bits of an IPv6 address the bundled table does not look at.
 const IPV6_SHIFT: u32 = 128 - 48;
 
 /// Why a country table could not be read.
@@ -42,6 +42,12 @@ pub enum TableError {
     /// A span names no country of the table, or the spans are out of order.
     #[error("the spans of the country table are out of order")]
     Order,
+    /// Not a MaxMind DB file, or one of another version.
+    #[error("these bytes are not a MaxMind DB file of version 2")]
+    Mmdb,
+    /// A MaxMind DB file about something else.
+    #[error("the file names no country: its records have no `country.iso_code`, and no `country_code`")]
+    NoCountry,
     /// Something that is not a country code.
     #[error("{0:?} is not a country code")]
     Code(String),
@@ -52,7 +58,7 @@ pub enum TableError {
 pub struct CountryTable {
     codes: Vec<Country>,
     v4: Spans<u32>,
-    v6: Spans<u64>,
+    v6: Spans<u128>,
 }
 
 /// Starts in ascending order, and for each the country's number; 0 is none.
@@ -165,8 +171,31 @@ impl CountryTable {
         let v4 = reader.spans(codes.len(), |start| u32::try_from(start).map_err(|_| TableError::Order))?;
         // The source assigns some of these to countries.
         let v4 = PRIVATE.into_iter().fold(v4, Spans::without);
-        let v6 = reader.spans(codes.len(), Ok)?;
+        let v6 = reader.spans(codes.len(), |start| {
+            if start >> 48 == 0 { Ok(u128::from(start) << IPV6_SHIFT) } else { Err(TableError::Order) }
+        })?;
         if reader.rest.is_empty() { Ok(Self { codes, v4, v6 }) } else { Err(TableError::Length) }
+    }
+
+    /// Reads a MaxMind DB file (MMDB) that names countries. It is flattened: nothing of the file is needed afterwards.
+    ///
+    /// # Errors
+    /// See [`TableError`].
+    pub fn read_mmdb(bytes: &[u8]) -> Result<Self, TableError> {
+        crate::mmdb::read(bytes)
+    }
+
+    /// A table of spans: starts in ascending order, each with one past the number of its country, or 0.
+    pub(crate) fn of(codes: Vec<Country>, v4: Vec<(u32, u8)>, v6: Vec<(u128, u8)>) -> Self {
+        let (starts, countries) = v4.into_iter().unzip();
+        let v4 = PRIVATE.into_iter().fold(Spans { starts, countries }, Spans::without);
+        let (starts, countries) = v6.into_iter().unzip();
+        Self { codes, v4, v6: Spans { starts, countries } }
+    }
+
+    /// How many spans there are, of IPv4 and IPv6.
+    pub fn spans(&self) -> (usize, usize) {
+        (self.v4.starts.len(), self.v6.starts.len())
     }
 
     /// The country of an address; none for private and unassigned ones.
@@ -196,10 +225,9 @@ impl CountryTable {
     }
 
     fn v6(&self, address: Ipv6Addr) -> Matched {
-        // 48 bits are left, so nothing is cut off.
-        let point = (address.to_bits() >> IPV6_SHIFT) as u64;
+        let point = address.to_bits();
         let (number, begins, next) = self.v6.around(point);
-        let prefix = prefix_within(point.into(), begins.map(Into::into), next.map(Into::into), 48);
+        let prefix = prefix_within(point, begins, next, 128);
         // IPv4-mapped addresses are looked up elsewhere: no prefix of another address may hold them.
         let mapped = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().to_bits();
         let apart = shared(address.to_bits(), mapped, 128) as u8 + 1;
@@ -336,7 +364,8 @@ mod tests {
     #[test]
     fn an_ipv6_prefix_never_reaches_into_another_country() {
         let table = CountryTable::bundled();
-        for (at, &start) in table.v6.starts.iter().enumerate().step_by(97) {
+        let starts: Vec<u64> = table.v6.starts.iter().map(|start| (start >> IPV6_SHIFT) as u64).collect();
+        for (at, &start) in starts.iter().enumerate().step_by(97) {
             // ::/48 holds the IPv4-mapped addresses; it has its own test below.
             for point in [start, start.saturating_sub(1)].into_iter().filter(|&point| point > 0) {
                 let address = Ipv6Addr::from_bits(u128::from(point) << IPV6_SHIFT);

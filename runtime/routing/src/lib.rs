@@ -15,6 +15,7 @@ mod facts;
 mod geography;
 mod health;
 mod judgement;
+mod mmdb;
 mod moves;
 mod table;
 mod traffic;

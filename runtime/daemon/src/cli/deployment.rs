@@ -73,6 +73,10 @@ pub struct StartArgs {
     /// Put all regions on 127.0.0.1, each in its block of ports, beginning at this one.
     #[arg(long, value_name = "PORT")]
     pub first_port: Option<u16>,
+    /// A MaxMind DB file (MMDB) that names countries, in place of the bundled table. Read again whenever it is
+    /// replaced; one that is not good leaves the last one in force.
+    #[arg(long, value_name = "FILE", env = "REPOMIND_GEOIP")]
+    pub geoip: Option<PathBuf>,
     /// How the log is written.
     #[arg(long, value_enum, default_value = "pretty")]
     pub log: LogForm,

@@ -66,7 +66,7 @@ async fn route(
     (client, name): (IpAddr, Option<DnsName>),
     facts: Facts,
 ) -> Result<Explanation, Vec<Finding>> {
-    let class = ClientClass { country: region.countries.country(client) };
+    let class = ClientClass { country: region.countries.table.load().country(client) };
     let known = facts.clients.iter().find(|client| client.class == class).cloned();
     let known = known.unwrap_or(ClientFacts { class, continent: None, coordinates: None });
     let plans = region.plans.load_full();
@@ -80,7 +80,10 @@ async fn route(
     };
     let place = class.country.map_or_else(|| "no known country".to_owned(), |country| country.to_string());
     let continent = known.continent.clone().unwrap_or_else(|| "unknown".to_owned());
-    explanation.steps.push(own("the bundled table of countries", format!("{place}, continent {continent}")));
+    explanation.steps.push(own(
+        &format!("countries by {}", region.countries.source().from),
+        format!("{place}, continent {continent}"),
+    ));
     let child = region.generations.child().ok_or_else(|| finding("no policies are in force here yet".to_owned()))?;
     let trace = match gate::ask(&child, Question::Trace { client: known, name: name.clone(), facts }).await {
         Ok(Answer::Trace(trace)) => *trace,

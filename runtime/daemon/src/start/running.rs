@@ -23,7 +23,7 @@ use model::routing::{ClientClass, Facts, Observation, RegionState};
 use model::status::RegionStatus;
 use model::{Country, Finding, Mono, RegionId, UnixMillis};
 use net::{CosignRefusal, DnsAnswers, PolicyInForce, Wan};
-use routing::{CountryTable, HealthTracker, TrafficCounts};
+use routing::{HealthTracker, TrafficCounts};
 
 use super::gate::Moment;
 use super::generations::{Generations, Proposed, RefusedGeneration};
@@ -68,7 +68,7 @@ pub struct RunningRegion {
     /// How much traffic each client class brought lately.
     pub traffic: Arc<Traffic>,
     /// Countries by address.
-    pub countries: Arc<CountryTable>,
+    pub countries: Arc<super::geoip::Countries>,
     /// Client classes that the routing table has a row for.
     pub classes: Vec<ClientClass>,
     /// When this process started: the zero of its monotonic clock.
@@ -188,12 +188,13 @@ impl net::Region for RunningRegion {
                 .collect(),
             replication: self.data.links(),
             plan: self.judging.plan(),
+            countries: self.countries.source(),
             emulated: self.wan.status(),
         }
     }
 
     fn country(&self, address: IpAddr) -> Option<Country> {
-        self.countries.country(address)
+        self.countries.table.load().country(address)
     }
 
     fn api_of(&self, region: &RegionId) -> Option<Uri> {

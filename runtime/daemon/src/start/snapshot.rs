@@ -115,7 +115,7 @@ fn routes(region: &RunningRegion, input: &str) -> String {
     let rows: Vec<String> = addresses(input)
         .into_iter()
         .map(|(written, address)| {
-            let class = ClientClass { country: region.countries.country(address) };
+            let class = ClientClass { country: region.countries.table.load().country(address) };
             let ranked = &plans.routing.ranking(class).regions;
             let up = routing::choose(&plans.routing, class, &states, &BTreeSet::new(), &region.regions, None);
             let names = |ids: &[model::RegionId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");

@@ -83,8 +83,8 @@ pub struct DnsConfig {
     pub name: RegionId,
     /// The secret behind cookies; every region of a deployment has the same.
     pub cookies: CookieKey,
-    /// Countries by address.
-    pub countries: Arc<CountryTable>,
+    /// Countries by address, as they are now.
+    pub countries: Arc<ArcSwap<CountryTable>>,
     /// Where answers that were routed by region are counted, by the client's country.
     pub traffic: Arc<TrafficCounts>,
     /// Answers a second to one client prefix over UDP; see [`limits::DNS_ANSWERS`].
@@ -95,7 +95,7 @@ pub struct DnsConfig {
 
 impl DnsConfig {
     /// The usual limits.
-    pub fn new(name: RegionId, cookies: CookieKey, countries: Arc<CountryTable>) -> Self {
+    pub fn new(name: RegionId, cookies: CookieKey, countries: Arc<ArcSwap<CountryTable>>) -> Self {
         let traffic = Arc::default();
         Self { name, cookies, countries, traffic, answers: limits::DNS_ANSWERS, limit_loopback: false }
     }
@@ -157,11 +157,9 @@ struct Responder {
 impl Responder {
     /// Answers a packet into `out`; nothing for what must not be answered.
     fn answer(&self, packet: &[u8], client: Client, out: &mut Vec<u8>) -> Option<Outcome> {
-        let server = Server {
-            countries: &self.config.countries,
-            cookies: &self.config.cookies,
-            nsid: self.config.name.as_str().as_bytes(),
-        };
+        let countries = self.config.countries.load();
+        let server =
+            Server { countries: &countries, cookies: &self.config.cookies, nsid: self.config.name.as_str().as_bytes() };
         let outcome = answer(&self.answers.table.load(), &server, packet, client, now(), out);
         match outcome {
             Some(outcome) => self.counters.by_rcode[outcome.rcode as usize].increment(1),
