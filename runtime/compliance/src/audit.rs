@@ -18,6 +18,7 @@ mod evidence;
 mod images;
 mod keys;
 mod leaf;
+mod petitions;
 pub mod raw;
 pub mod render;
 mod report;
@@ -28,7 +29,7 @@ pub mod tree;
 pub use checks::{Check, NOT_PERFORMED, Severity};
 pub use detect::Detector;
 pub use evidence::{
-    Evidence, GENERATION_GRACE, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence,
+    Evidence, GENERATION_GRACE, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence,
     RegionKeys, Revision, UNWITNESSED_GRACE, WITNESS_QUORUM,
 };
 pub use report::{CheckRun, Finding, LEAST_REGIONS, NotRun, Outcome, RegionSummary, Report};
@@ -39,12 +40,13 @@ use report::Tally;
 pub fn audit(inputs: &Inputs) -> Report {
     let mut tally = Tally::new(inputs);
     let mut barred = keys::Barred::default();
+    let mut orders = petitions::Orders::read(&mut tally, inputs);
     for region in &inputs.regions {
         match &region.evidence {
             Err(reason) => tally.unreached(&region.region, reason),
             Ok(evidence) => {
                 settings::identity(&mut tally, &region.region, evidence);
-                rows::judge(&mut tally, inputs, &region.region, evidence, &mut barred);
+                rows::judge(&mut tally, inputs, &region.region, evidence, (&mut barred, &mut orders));
                 chain::judge(&mut tally, inputs, &region.region, evidence);
                 images::judge(&mut tally, inputs, &region.region, evidence);
             }
@@ -52,6 +54,7 @@ pub fn audit(inputs: &Inputs) -> Report {
     }
     keys::at_home(&mut tally, inputs, &barred);
     keys::rotation(&mut tally, inputs);
+    orders.judge(&mut tally, inputs);
     settings::generations(&mut tally, inputs);
     tally.finish()
 }

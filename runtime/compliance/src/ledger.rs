@@ -16,6 +16,7 @@
 //! ```text
 //! stored leaf = 10 01 | region text, sequence, at, generation, event | CRC-32     (model::codec)
 //! event       = 0 incarnation | 1 entries, 32 bytes | 2 rule text, count | 3 number, 32 bytes | 4 count
+//!             | 5 16 bytes, word text, count
 //! ```
 
 pub mod checkpoint;
@@ -26,6 +27,7 @@ pub mod witness;
 
 use model::bundle::TreeHash;
 use model::codec::{self, CodecError, Format};
+use model::sealing::OrderId;
 use model::version::Incarnation;
 use model::{RegionId, RuleId, UnixMillis};
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,15 @@ pub enum LedgerEvent {
     /// Records left this region's scope and their values were dropped.
     Evicted {
         /// So many.
+        count: u32,
+    },
+    /// An order about a person was carried out here, whom the leaf does not name.
+    Petition {
+        /// The order.
+        order: OrderId,
+        /// What was done: `erase`, `hold`, `release` or `export`.
+        word: String,
+        /// How many records that concerned.
         count: u32,
     },
 }

@@ -72,6 +72,9 @@ enum Command {
     /// What is declared for the edge, as programs for each kind of edge.
     #[command(subcommand)]
     Edge(crate::edge::Edge),
+    /// What a person may demand: erasure, access, a legal hold, over all regions.
+    #[command(subcommand)]
+    Subject(crate::subject::SubjectStep),
     /// Say why something is as it is.
     #[command(subcommand)]
     Explain(Explain),
@@ -194,6 +197,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::LoadTest(args) => crate::report::load::run(args).await,
         Command::Policy(command) => crate::policy::run(command).await,
         Command::Pki(step) => crate::pki::run(step),
+        Command::Subject(step) => crate::subject::run(step).await,
         Command::Keys(command) => crate::keys::run(command).await,
         Command::Simulate(args) => crate::simulate::run(args).await,
         Command::Bench(args) => crate::report::bench::run(args).await,

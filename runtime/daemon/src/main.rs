@@ -31,6 +31,7 @@ mod simulate;
 mod start;
 mod starter;
 mod status;
+mod subject;
 
 use std::process::ExitCode;
 

@@ -62,7 +62,7 @@ pub enum Pki {
         /// Whom it is for; shown in no log.
         #[arg(long)]
         subject: String,
-        /// What it permits: data:read, data:write, admin; separated by spaces.
+        /// What it permits: data:read, data:write, admin, subjects; separated by spaces.
         #[arg(long, default_value = "data:read")]
         scopes: String,
         /// Hours until it ends.

@@ -13,6 +13,7 @@ pub mod geoip;
 mod history;
 pub mod judging;
 pub mod notary;
+pub mod petitions;
 pub mod probes;
 pub mod proofs;
 pub mod repl;
@@ -164,6 +165,9 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         witnesses: secrets.witness_verifiers,
     };
     let notary = Notary::open(&me.id, keys, &data)?;
+    let petitions = petitions::Petitions::open(&data)?;
+    // Others may have erased somebody since this disk was last in use, or since the copy that it was put back from.
+    data.fence(!me.peers.is_empty());
     let countries =
         geoip::Countries::open(args.geoip.as_deref()).map_err(|error| anyhow::anyhow!("--geoip: {error}"))?;
     let countries = Arc::new(countries);
@@ -190,6 +194,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         data_dir,
         generations,
         notary,
+        petitions,
         plans,
         apis,
         traffic,
@@ -339,6 +344,7 @@ fn start_tasks(
         let address = region.regions.by_id[&peer].addresses.peer;
         let connect = || PeerClient::new(peer.clone(), address, identity, region.wan.clone());
         witnesses.push(connect()?);
+        tasks.spawn(petitions::hear(region.clone(), connect()?, stop.clone()));
         let client = Arc::new(connect()?);
         if region.me == region.regions.primary {
             tasks.spawn(traffic::keep(region.clone(), peer.clone(), client.clone(), stop.clone()));
@@ -347,6 +353,7 @@ fn start_tasks(
         tasks.spawn(net::run_link(region.data.clone(), Arc::new(connect()?), stop.clone()));
     }
     tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));
+    tasks.spawn(petitions::keep(region.clone(), stop.clone()));
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
     tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));

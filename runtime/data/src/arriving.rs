@@ -79,7 +79,7 @@ impl Writer {
     }
 
     /// Notes that this region does not hold all entries of a log that it has taken over.
-    fn is_partial(&self, group: &mut Group, position: &LogPosition) {
+    pub(crate) fn is_partial(&self, group: &mut Group, position: &LogPosition) {
         let mut partial = self.partial.write().expect("nothing panics while it holds the lock");
         if partial.insert((position.origin.clone(), position.incarnation)) {
             group.facts.push(crate::hearing::partial_fact(&partial));

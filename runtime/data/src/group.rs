@@ -6,7 +6,7 @@ use std::sync::Arc;
 use compliance::ledger::LedgerEvent;
 use model::record::{Address, Entry, Record, Row, Shipment};
 use model::residency::PermittedRegions;
-use model::version::{CausalContext, LogPosition, PositionVector};
+use model::version::{CausalContext, Dot, LogPosition, PositionVector};
 use model::{RegionId, RuleId};
 use store::StoredRow;
 use tokio::sync::oneshot;
@@ -56,6 +56,8 @@ pub(crate) enum Change {
     Buried(Arc<PositionVector>, DoneAnswer),
     /// Every region has buried everything up to here.
     Quiet(PositionVector, DoneAnswer),
+    /// Writes whose values go from here, though nothing has replaced them.
+    Evict(Address, Vec<Dot>, DoneAnswer),
     /// Facts that nobody needs any more as long as they are as they were when this was decided.
     Forget(Vec<(String, Vec<u8>)>, DoneAnswer),
     /// Time has passed.

@@ -17,12 +17,14 @@ use compliance::ledger::{
     ResumeError, RowKeyHasher, consistency_proof,
 };
 use model::bundle::TreeHash;
+use model::sealing::KeyFacts;
 use model::{RegionId, RuleId, UnixMillis, codec};
 use store::{Store, StoreError, StoredLeaf, StoredRow};
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::group::Change;
+use crate::petitions::PETITION;
 use crate::plane::DataPlane;
 use crate::plans::Plans;
 use crate::types::DataError;
@@ -224,8 +226,10 @@ pub enum EvidencePart<'b> {
     Images(u64, &'b [u8]),
     /// The note of the checkpoint that this region stands by: [`CheckpointNotes::witnessed`], else the one signed.
     Checkpoint(&'b [u8]),
-    /// The name of a data key that is here, and of the region key that wraps it.
-    Key(&'b [u8; 16], &'b [u8; 8]),
+    /// The name of a data key that is here, of the region key that wraps it, and what is known of it.
+    Key(&'b [u8; 16], &'b [u8; 8], Option<&'b KeyFacts>),
+    /// A petition as stored.
+    Petition(&'b [u8]),
 }
 
 impl DataPlane {
@@ -324,12 +328,15 @@ impl DataPlane {
             snapshot.each_leaf(&mut |index, bytes| show(EvidencePart::Leaf(index, bytes)))?;
             if let Some(vault) = self.shared.vault.as_ref().filter(|_| rows) {
                 let mut stopped = None;
-                let read = vault.each_key(&mut |id, by| {
-                    stopped = show(EvidencePart::Key(&id.0, &by)).err();
+                let read = vault.each_key(&mut |id, by, facts| {
+                    stopped = show(EvidencePart::Key(&id.0, &by, facts)).err();
                     stopped.is_none()
                 });
                 read.map_err(|error| StoreError::Missing { place: format!("a data key ({error})") })?;
                 stopped.map_or(Ok(()), Err)?;
+            }
+            for (_, petition) in self.shared.store.facts(PETITION)? {
+                show(EvidencePart::Petition(&petition))?;
             }
             if rows {
                 snapshot.each_images(&mut |index, bytes| show(EvidencePart::Images(index, bytes)))?;

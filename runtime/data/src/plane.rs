@@ -1,6 +1,6 @@
 //! The data of one region, as its gateway and its peers use it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
@@ -12,6 +12,7 @@ use model::question::Resolution;
 use model::record::{Address, Payload, Record};
 use model::replication::LagAction;
 use model::residency::PermittedRegions;
+use model::sealing::{OrderId, Owner};
 use model::status::LinkStatus;
 use model::version::{CausalContext, Incarnation, PositionVector};
 use model::{Millis, RegionId};
@@ -82,6 +83,10 @@ pub(crate) struct Shared {
     learning: Arc<AtomicBool>,
     pub(crate) faults: Faults,
     pub(crate) vault: Option<Arc<Vault>>,
+    /// The holds that stand, by whom they keep.
+    pub(crate) held: RwLock<BTreeMap<Owner, BTreeMap<OrderId, String>>>,
+    /// Whether no value is opened for the time being.
+    pub(crate) fenced: AtomicBool,
     context_key: ContextKey,
 }
 
@@ -190,6 +195,7 @@ impl DataPlane {
             Some(place) => Some(Arc::new(Vault::open(&region, &place, &digest_key, &store)?)),
             None => None,
         };
+        let held = crate::petitions::read_holds(&store)?;
         let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
         let parts = crate::writer::Parts {
             me: region.clone(),
@@ -240,6 +246,8 @@ impl DataPlane {
             learning,
             faults,
             vault,
+            held: RwLock::new(held),
+            fenced: AtomicBool::new(false),
             context_key: ContextKey::derive(&digest_key),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -284,6 +292,7 @@ impl DataPlane {
             LagAction::Unready => return Err(DataError::Unready { retry_after: RETRY_AFTER }),
             LagAction::Ok | LagAction::Alert => {}
         }
+        self.not_held(&write.address)?;
         let strategy = plans.replication.strategy(&write.address.namespace).clone();
         let content = match &write.value {
             Some(value) => NewContent::Live(Record {

@@ -1,6 +1,7 @@
 //! What readers are shown, and what those see who compare regions.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use model::question::Resolution;
@@ -68,6 +69,9 @@ impl DataPlane {
     /// # Errors
     /// [`DataError::Vault`] where its owner was erased, or its bytes or labels are not those that were encrypted.
     pub fn opened(&self, address: &Address, record: &Record) -> Result<Record, DataError> {
+        if self.shared.fenced.load(Ordering::Acquire) && record.payload.is_sealed() {
+            return Err(DataError::Unready { retry_after: crate::plane::RETRY_AFTER });
+        }
         match &self.shared.vault {
             Some(vault) => Ok(vault.opened(address, record)?),
             None if record.payload.is_sealed() => Err(VaultError::NoVault.into()),

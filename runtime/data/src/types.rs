@@ -274,6 +274,9 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A legal hold keeps what would go.
+    #[error("a legal hold keeps what is stored under this key")]
+    Held,
     /// A peer shipped what it takes for an entry of the log that this region is writing itself.
     #[error("{from} shipped {position}, which only this region can write: two disks claim the same incarnation")]
     OwnLog {

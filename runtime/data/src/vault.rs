@@ -133,6 +133,14 @@ pub(crate) struct Wanted {
     pub(crate) ours: bool,
 }
 
+/// 16 random bytes, for a name that is made once.
+///
+/// # Errors
+/// [`VaultError::Crypto`].
+pub fn random_name() -> Result<[u8; 16], VaultError> {
+    random()
+}
+
 /// What became of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -502,6 +510,34 @@ impl Vault {
         Ok(())
     }
 
+    /// Destroys the keys of an owner that were made before `order`, and takes no such key from then on. The facts of that
+    /// are with the next commit. Gives the keys that are gone.
+    pub(crate) fn erase(&self, owner: Owner, order: OrderId) -> Result<Vec<DataKeyId>, VaultError> {
+        let mut slots = self.slots();
+        let mut ids = Vec::new();
+        for (name, bytes) in self.store.facts(&format!("{KEYS_OF}{owner}/"))? {
+            if !read_facts(&name, &bytes)?.after.contains(&order) {
+                ids.push(last_word(&name)?);
+            }
+        }
+        let mut table = self.table_mut();
+        let fresh = table.fresh.iter().filter(|(_, fresh)| fresh.facts.owner == owner);
+        ids.extend(fresh.filter(|(_, fresh)| !fresh.facts.after.contains(&order)).map(|(id, _)| *id));
+        ids.sort_unstable();
+        ids.dedup();
+        let places: Vec<u32> = ids.iter().filter_map(|id| table.held.get(id).copied()).collect();
+        slots.wipe(&places)?;
+        table.erased.entry(owner).or_default().insert(order);
+        table.unkept.push((format!("{ERASED}{owner}/{order}"), Vec::new()));
+        table.writing.retain(|(of, _), _| *of != owner);
+        for id in &ids {
+            table.held.remove(id);
+            table.gone.insert(*id);
+            table.unkept.push((format!("{GONE}{id}"), Vec::new()));
+        }
+        Ok(ids)
+    }
+
     /// Makes a new region key, wraps every data key with it, and destroys the old one. Gives how many data keys that was.
     ///
     /// # Errors
@@ -545,21 +581,29 @@ impl Vault {
         }
     }
 
-    /// Every key that is here, with the region key that wraps it: what an audit is shown, which is no secret.
+    /// Every key that is here, with the region key that wraps it and what is known of it: what an audit is shown, which
+    /// is no secret.
     ///
     /// # Errors
-    /// Those of the file.
-    pub fn each_key(&self, visit: &mut dyn FnMut(DataKeyId, RegionKeyId) -> bool) -> Result<(), VaultError> {
-        let spare: HashSet<DataKeyId> = self.table().spare.iter().copied().collect();
+    /// Those of the file and of the store.
+    pub fn each_key(
+        &self,
+        visit: &mut dyn FnMut(DataKeyId, RegionKeyId, Option<&KeyFacts>) -> bool,
+    ) -> Result<(), VaultError> {
+        let mut facts = HashMap::new();
+        for (name, bytes) in self.store.facts(KEYS_OF)? {
+            facts.insert(last_word::<DataKeyId>(&name)?, read_facts(&name, &bytes)?);
+        }
         let places: Vec<u32> = {
             let table = self.table();
+            let spare: HashSet<DataKeyId> = table.spare.iter().copied().collect();
             table.held.iter().filter(|(id, _)| !spare.contains(*id)).map(|(_, place)| *place).collect()
         };
         for place in places {
             let read = slots::at(&self.reader, place);
             let read = read.map_err(|source| VaultError::File { path: "the file of data keys".into(), source })?;
             if let Some((id, wrapped)) = read
-                && !visit(id, wrapped.by)
+                && !visit(id, wrapped.by, facts.get(&id))
             {
                 break;
             }

@@ -184,6 +184,10 @@ impl Writer {
                 self.is_quiet(group, &everywhere);
                 group.answers.done.push(answer);
             }
+            Change::Evict(address, which, answer) => match self.evict(group, &address, &which) {
+                Ok(()) => group.answers.done.push(answer),
+                Err(error) => drop(answer.send(Err(error))),
+            },
             Change::Forget(facts, answer) => match self.forget(group, facts) {
                 Ok(()) => group.answers.done.push(answer),
                 Err(error) => drop(answer.send(Err(error))),
@@ -451,7 +455,8 @@ pub(crate) fn labels_of_delete(
     let last = labelled.max_by(|left, right| left.version.lww_order().cmp(&right.version.lww_order()));
     let kept = last.and_then(|sibling| sibling.content.labels().cloned());
     match kept {
-        Some(labels) if claims.is_empty() => labels,
+        // A delete is about nobody: whom the record was about is not kept longer than the record.
+        Some(labels) if claims.is_empty() => model::record::Labels { subject: None, ..labels },
         _ => claims.labels(class, now),
     }
 }

@@ -48,6 +48,8 @@ envelope!(std::collections::BTreeSet<(crate::RegionId, crate::version::Incarnati
 envelope!(crate::snapshot::Moved, 0x09, 1, "note of what has moved");
 envelope!(crate::sealing::KeyFacts, 0x20, 1, "note of a data key");
 envelope!(crate::sealing::KeyParcel, 0x21, 1, "parcel of data keys");
+envelope!(crate::petition::Petition, 0x22, 1, "petition");
+envelope!(Vec<crate::petition::Petition>, 0x23, 1, "list of petitions");
 
 /// Why bytes could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod hlc;
 pub mod judgement;
 pub mod names;
+pub mod petition;
 pub mod question;
 pub mod radius;
 pub mod record;

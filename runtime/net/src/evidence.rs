@@ -10,7 +10,9 @@
 //! c  the note of the checkpoint     text
 //! l  a leaf                         index, u64 big-endian | bytes
 //! i  the row images of a leaf       index, u64 big-endian | bytes
-//! k  the name of a data key         16 bytes | 8 bytes that name the region key that wraps it
+//! k  the name of a data key         16 bytes | 8 that name the region key that wraps it | 16 that name its owner (zeros
+//!                                   where that is not known) | 16 for each erasure of the owner that its maker knew of
+//! o  a petition                     its envelope
 //! r  a row                          length of the key, u32 big-endian | key | envelope
 //! e  the end                        number of frames before, u64 big-endian
 //! ```
@@ -69,7 +71,22 @@ pub struct Dump {
     /// Rows: key and envelope.
     pub rows: Vec<(Vec<u8>, Vec<u8>)>,
     /// The data keys that it has, and the region key that wraps each.
-    pub keys: Vec<([u8; 16], [u8; 8])>,
+    pub keys: Vec<DumpedKey>,
+    /// Petitions, as stored.
+    pub petitions: Vec<Vec<u8>>,
+}
+
+/// A data key by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DumpedKey {
+    /// Its name.
+    pub name: [u8; 16],
+    /// The region key that wraps it.
+    pub by: [u8; 8],
+    /// Whose it is; zeros where that is not known.
+    pub owner: [u8; 16],
+    /// The erasures of the owner that its maker knew of.
+    pub after: Vec<[u8; 16]>,
 }
 
 /// Writes frames.
@@ -110,7 +127,12 @@ impl FrameWriter {
         match part {
             EvidencePart::Checkpoint(note) => self.frame(b'c', &[note]),
             EvidencePart::Leaf(index, bytes) => self.frame(b'l', &[&index.to_be_bytes(), bytes]),
-            EvidencePart::Key(id, by) => self.frame(b'k', &[id, by]),
+            EvidencePart::Key(id, by, facts) => {
+                let owner = facts.map(|facts| facts.owner.0).unwrap_or_default();
+                let after: Vec<u8> = facts.iter().flat_map(|facts| &facts.after).flat_map(|order| order.0).collect();
+                self.frame(b'k', &[id, by, &owner, &after]);
+            }
+            EvidencePart::Petition(bytes) => self.frame(b'o', &[bytes]),
             EvidencePart::Images(index, bytes) => self.frame(b'i', &[&index.to_be_bytes(), bytes]),
             EvidencePart::Row(key, envelope) => {
                 let length = u32::try_from(key.len()).expect("keys are short");
@@ -141,8 +163,8 @@ pub fn read(bytes: &[u8]) -> Result<Dump, String> {
         match (kind, &mut dump) {
             (b'h', None) => {
                 let header = serde_json::from_slice(content).map_err(|error| format!("its header: {error}"))?;
-                let (leaves, images, rows, keys) = Default::default();
-                dump = Some(Dump { header, bundle: None, checkpoint: None, leaves, images, rows, keys });
+                let (leaves, images, rows, keys, petitions) = Default::default();
+                dump = Some(Dump { header, bundle: None, checkpoint: None, leaves, images, rows, keys, petitions });
             }
             (b'e', Some(_)) => {
                 let whole = content == frames.to_be_bytes() && rest.is_empty();
@@ -174,9 +196,13 @@ impl Dump {
                 self.images.insert(index, bytes.to_vec());
             }
             b'k' => {
-                let (id, by) = content.split_first_chunk().ok_or(short)?;
-                self.keys.push((*id, by.try_into().map_err(|_| short)?));
+                let (name, rest) = content.split_first_chunk().ok_or(short)?;
+                let (by, rest) = rest.split_first_chunk().ok_or(short)?;
+                let (owner, rest) = rest.split_first_chunk().ok_or(short)?;
+                let after = rest.chunks(16).map(TryInto::try_into).collect::<Result<_, _>>().map_err(|_| short)?;
+                self.keys.push(DumpedKey { name: *name, by: *by, owner: *owner, after });
             }
+            b'o' => self.petitions.push(content.to_vec()),
             b'r' => {
                 let (length, bytes) = content.split_first_chunk().ok_or(short)?;
                 let (key, envelope) = bytes.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(short)?;

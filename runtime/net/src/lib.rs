@@ -19,6 +19,7 @@ pub mod pki;
 mod policies;
 mod problem;
 mod serve;
+mod subjects;
 pub mod token;
 pub mod wan;
 
@@ -34,9 +35,12 @@ use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
 use model::explain::{About, Explanation};
 use model::judgement::Decision;
+use model::names::Subject;
+use model::petition::Petition;
 use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::region::Regions;
 use model::routing::{ClientClass, Observation, RegionState};
+use model::sealing::OrderId;
 use model::status::RegionStatus;
 use model::{Country, Finding, RegionId, UnixMillis};
 use routing::TrafficCounts;
@@ -48,6 +52,7 @@ pub use gateway::serve_gateway;
 pub use identity::Identity;
 pub use keys::{KeyHead, Rotated};
 pub use peer::{CosignAnswer, CosignRefusal, PeerClient, PeerError, PeerReport, run_link, serve_peer};
+pub use subjects::{DemandRefused, Wanted};
 pub use token::TokenVerifier;
 pub use wan::Wan;
 
@@ -111,6 +116,19 @@ pub trait Region: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<String, CosignRefusal>>;
     /// The policies in force, read at once.
     fn policy(&self) -> Option<PolicyInForce>;
+    /// The petitions that a peer lacks, which names the orders that it has and how many acknowledgements of each. From
+    /// memory.
+    fn petitions(&self, _known: &BTreeMap<OrderId, u32>) -> Vec<Petition> {
+        Vec::new()
+    }
+    /// Takes in what is demanded for a person, and gives what came of it, as JSON.
+    fn demand(
+        self: Arc<Self>,
+        _subject: Subject,
+        _wanted: Wanted,
+    ) -> BoxFuture<'static, Result<serde_json::Value, DemandRefused>> {
+        Box::pin(async { Err(DemandRefused::Failed("this region takes no demands".into())) })
+    }
     /// Why this region should get no traffic, if so.
     fn ready(&self) -> Result<(), String>;
     /// The bundle in force.

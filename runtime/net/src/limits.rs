@@ -61,6 +61,9 @@ pub const BATCH_BYTES_ACCEPTED: usize = 8 * 1024 * 1024;
 /// The largest policy bundle accepted from a peer, before and after decompression.
 pub const BUNDLE_BYTES: usize = 8 * 1024 * 1024;
 
+/// Petitions in one answer to a peer: some 300 bytes each, and 8 for each record that an order concerned.
+pub const PETITIONS: usize = 2_000;
+
 /// The largest small answer accepted from a peer: vectors and reports.
 pub const REPORT_BYTES: usize = 1024 * 1024;
 

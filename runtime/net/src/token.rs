@@ -21,7 +21,7 @@ use crate::pki::{self, PkiError};
 pub const AUDIENCE: &str = "repomind";
 
 /// The scope of the development token.
-pub const ALL_SCOPES: &str = "data:read data:write admin";
+pub const ALL_SCOPES: &str = "data:read data:write admin subjects";
 
 /// Clocks of issuer and verifier may differ by this much.
 const LEEWAY_SECONDS: u64 = 30;
@@ -35,6 +35,8 @@ pub enum Scope {
     DataWrite,
     /// Operate the region.
     Admin,
+    /// Erase, export and hold what is about a person.
+    Subjects,
 }
 
 impl Scope {
@@ -44,6 +46,7 @@ impl Scope {
             Self::DataRead => "data:read",
             Self::DataWrite => "data:write",
             Self::Admin => "admin",
+            Self::Subjects => "subjects",
         }
     }
 }

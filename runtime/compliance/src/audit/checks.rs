@@ -45,6 +45,16 @@ pub enum Check {
     Key02,
     /// A region key was not replaced in time.
     Key03,
+    /// An erased person can be decrypted.
+    Era01,
+    /// An erasure was not carried out in time.
+    Era02,
+    /// A value about an erased person is there.
+    Era03,
+    /// A record under a hold is gone.
+    Ret02,
+    /// An export lacks a region.
+    Dsr02,
     /// Regions follow different policies.
     Pol01,
     /// A policy bundle is not signed by the deployment.
@@ -59,7 +69,7 @@ pub enum Check {
 
 impl Check {
     /// Every check, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::Res01,
         Self::Res03,
         Self::Lbl01,
@@ -68,6 +78,11 @@ impl Check {
         Self::Key01,
         Self::Key02,
         Self::Key03,
+        Self::Era01,
+        Self::Era02,
+        Self::Era03,
+        Self::Ret02,
+        Self::Dsr02,
         Self::Pol01,
         Self::Pol02,
         Self::Aud01,
@@ -86,6 +101,11 @@ impl Check {
             Self::Key01 => "KEY-01",
             Self::Key02 => "KEY-02",
             Self::Key03 => "KEY-03",
+            Self::Era01 => "ERA-01",
+            Self::Era02 => "ERA-02",
+            Self::Era03 => "ERA-03",
+            Self::Ret02 => "RET-02",
+            Self::Dsr02 => "DSR-02",
             Self::Pol01 => "POL-01",
             Self::Pol02 => "POL-02",
             Self::Aud01 => "AUD-01",
@@ -105,6 +125,11 @@ impl Check {
             Self::Key01 => "no region has a key to what it may not hold",
             Self::Key02 => "no value about a person, or that policies want encrypted, lies in plain text",
             Self::Key03 => "every region key was replaced within a year",
+            Self::Era01 => "no region has a key of a person whose erasure it has acknowledged",
+            Self::Era02 => "every erasure is acknowledged by every region within a month",
+            Self::Era03 => "no value about a person is left whose erasure was acknowledged",
+            Self::Ret02 => "every record under a legal hold is still there",
+            Self::Dsr02 => "every export has what every region holds, within a month",
             Self::Pol01 => "all regions follow the same policies",
             Self::Pol02 => "every region's policies are signed",
             Self::Aud01 => "no ledger was changed, truncated or forked",
@@ -117,7 +142,7 @@ impl Check {
     pub const fn severity(self) -> Severity {
         match self {
             Self::Key03 => Severity::Medium,
-            Self::Lbl02 | Self::Pol01 | Self::Aud02 => Severity::High,
+            Self::Lbl02 | Self::Era02 | Self::Era03 | Self::Dsr02 | Self::Pol01 | Self::Aud02 => Severity::High,
             _ => Severity::Critical,
         }
     }
@@ -131,6 +156,10 @@ impl Check {
             Self::Key01 => "keys",
             Self::Key02 => "values",
             Self::Key03 => "region keys",
+            Self::Era01 => "acknowledged erasures",
+            Self::Era02 | Self::Dsr02 => "orders",
+            Self::Era03 => "values about erased persons",
+            Self::Ret02 => "held records",
             Self::Res03 | Self::Pol01 | Self::Pol02 => "regions",
             Self::Aud01 => "leaves",
             Self::Aud02 => "checkpoints",
@@ -158,15 +187,10 @@ pub const NOT_PERFORMED: &[(&str, &str)] = &[
     ("RES-06", "threshold counters are kept"),
     ("RES-07", "indexes, logs and dead letters hold no regulated data"),
     ("RES-08", "routing and failover decisions were lawful"),
-    ("ERA-01", "an erased subject cannot be decrypted"),
-    ("ERA-02", "erasures are acknowledged in time"),
-    ("ERA-03", "no ciphertext of an erased subject remains"),
     ("ERA-04", "a restore does not bring erased data back"),
     ("RET-01", "nothing is kept past its expiry"),
-    ("RET-02", "nothing under a hold was deleted"),
     ("PUR-01", "purposes and consents match"),
     ("DSR-01", "requests of data subjects are answered in time"),
-    ("DSR-02", "exports are complete over all regions"),
     ("BRC-01", "the clock of breach notices is kept"),
     ("CAC-01", "no edge cache holds personal data unlawfully"),
     ("LOG-01", "logs, traces and metrics hold no personal data"),

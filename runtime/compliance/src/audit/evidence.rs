@@ -79,6 +79,8 @@ pub struct Evidence {
     pub ledger: Option<LedgerEvidence>,
     /// Its keys; none where it did not say.
     pub keys: Option<KeyEvidence>,
+    /// What it keeps of orders about people, as stored.
+    pub petitions: Vec<Vec<u8>>,
     /// The notes of other regions' checkpoints that this region, as their witness, cosigned last.
     pub witnessed: BTreeMap<RegionId, String>,
 }
@@ -95,12 +97,25 @@ pub struct RawRow {
 /// The keys of a region, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyEvidence {
-    /// The data keys that it has, each with the region key that wraps it.
-    pub held: Vec<([u8; 16], [u8; 8])>,
+    /// The data keys that it has.
+    pub held: Vec<HeldKey>,
     /// Its region keys and when each was made, the newest last.
     pub region_keys: Vec<([u8; 8], UnixMillis)>,
     /// Its files of region keys and of data keys, where they are on the auditor's machine.
     pub files: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A data key by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldKey {
+    /// Its name.
+    pub name: [u8; 16],
+    /// The region key that wraps it.
+    pub by: [u8; 8],
+    /// Whose it is; zeros where that is not known.
+    pub owner: [u8; 16],
+    /// The erasures of the owner that its maker knew of.
+    pub after: Vec<[u8; 16]>,
 }
 
 /// The policies that a region follows.

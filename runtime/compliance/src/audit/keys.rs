@@ -17,7 +17,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use model::{Millis, RegionId};
 
 use super::checks::Check;
-use super::evidence::{Evidence, Inputs, KeyEvidence};
+use super::evidence::{Evidence, HeldKey, Inputs, KeyEvidence};
 use super::raw::Sealed;
 use super::report::Tally;
 use super::tree::hex;
@@ -90,7 +90,7 @@ impl Opener {
         let files = keys.and_then(|keys| keys.files.as_ref());
         Self {
             keys: files.map(|(ring, slots)| data_keys(region, ring, slots)).unwrap_or_default(),
-            held: keys.map(|keys| keys.held.iter().map(|(name, _)| *name).collect()).unwrap_or_default(),
+            held: keys.map(|keys| keys.held.iter().map(|key| key.name).collect()).unwrap_or_default(),
         }
     }
 
@@ -125,7 +125,7 @@ pub(super) fn at_home(tally: &mut Tally, inputs: &Inputs, barred: &Barred) {
     let mut places = BTreeMap::<[u8; 8], Vec<&RegionId>>::new();
     for (region, keys) in with_keys(tally, inputs) {
         tally.examined(Check::Key01, keys.held.len() + keys.region_keys.len());
-        for (name, by) in &keys.held {
+        for HeldKey { name, by, .. } in &keys.held {
             if barred.0.get(name).is_some_and(|barred| barred.contains(region)) {
                 let rule = format!("it has the data key {} of values that it may not hold", hex(&name[..6]));
                 tally.find(Check::Key01, region, name, rule, remedy);

@@ -43,6 +43,11 @@ pub(super) fn leaf(envelope: &[u8]) -> Read<Leaf<'_>> {
             reader.integer()?;
             reader.hash().map(|_| Event::Other)?
         }
+        5 => {
+            reader.order()?;
+            reader.text()?;
+            reader.integer().map(|_| Event::Other)?
+        }
         other => return Err(format!("event {other} is not known")),
     };
     reader.end()?;

@@ -133,6 +133,20 @@ impl<'b> Reader<'b> {
         Ok(*taken)
     }
 
+    pub(super) fn eight(&mut self) -> Read<[u8; 8]> {
+        self.bytes(8)?.try_into().map_err(|_| "it ends too early".into())
+    }
+
+    /// Bytes with their length before them.
+    pub(super) fn blob(&mut self) -> Read<&'b [u8]> {
+        let length = self.length()?;
+        self.bytes(length)
+    }
+
+    pub(super) fn order(&mut self) -> Read<[u8; 16]> {
+        self.bytes(16)?.try_into().map_err(|_| "it ends too early".into())
+    }
+
     pub(super) fn end(&self) -> Read<()> {
         if self.0.is_empty() { Ok(()) } else { Err(format!("{} bytes are left over", self.0.len())) }
     }

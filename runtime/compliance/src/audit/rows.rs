@@ -9,8 +9,9 @@ use model::{RegionId, RuleId, UnixMillis};
 
 use super::checks::Check;
 use super::detect::{Detector, detect};
-use super::evidence::{Evidence, Inputs, RawRow};
+use super::evidence::{Evidence, Inputs, KeyEvidence, RawRow};
 use super::keys::{Barred, Opened, Opener};
+use super::petitions::Orders;
 use super::raw::{self, Labels, Sibling, Value};
 use super::report::Tally;
 use super::tree::Hash;
@@ -34,11 +35,20 @@ struct Court<'c, 'p> {
     opener: Opener,
     unseen: Unseen,
     barred: &'c mut Barred,
+    keys: Option<&'c KeyEvidence>,
+    orders: &'c mut Orders,
 }
 
-pub(super) fn judge(tally: &mut Tally, inputs: &Inputs, region: &RegionId, evidence: &Evidence, barred: &mut Barred) {
+pub(super) fn judge(
+    tally: &mut Tally,
+    inputs: &Inputs,
+    region: &RegionId,
+    evidence: &Evidence,
+    (barred, orders): (&mut Barred, &mut Orders),
+) {
     let opener = Opener::of(region, evidence.keys.as_ref());
-    let mut court = Court { inputs, region, opener, unseen: Unseen::default(), barred };
+    let keys = evidence.keys.as_ref();
+    let mut court = Court { inputs, region, keys, opener, unseen: Unseen::default(), barred, orders };
     for row in &evidence.rows {
         judge_row(tally, &mut court, row);
     }
@@ -95,6 +105,7 @@ fn judge_row(tally: &mut Tally, court: &mut Court<'_, '_>, row: &RawRow) {
                 encryption(tally, court, (row, &record), sibling, labels, &cases);
             }
         }
+        court.orders.value(tally, (region, court.keys), (row, &record), (sibling, labels));
         let opened = open(tally, court, (row, &record), sibling);
         search(tally, labels, (sibling, opened.as_deref()), row, &mut court.unseen, &mut detected);
     }

@@ -26,6 +26,31 @@ pub fn leaf(bytes: &[u8]) -> Hash {
     sha256(&[&[0], bytes].concat())
 }
 
+/// The root that a path proves for the leaf at `index` of `size`, by RFC 9162, section 2.1.3.2; nothing where the path has
+/// another length than it must.
+pub fn root_from(leaf: Hash, index: u64, size: u64, path: &[Hash]) -> Option<Hash> {
+    if index >= size {
+        return None;
+    }
+    let node = |left: &Hash, right: &Hash| sha256(&[&[1], left.as_slice(), right].concat());
+    let (mut at, mut last, mut root) = (index, size - 1, leaf);
+    for hash in path {
+        if last == 0 {
+            return None;
+        }
+        if at % 2 == 1 || at == last {
+            root = node(hash, &root);
+            while at % 2 == 0 && at != 0 {
+                (at, last) = (at >> 1, last >> 1);
+            }
+        } else {
+            root = node(&root, hash);
+        }
+        (at, last) = (at >> 1, last >> 1);
+    }
+    (last == 0).then_some(root)
+}
+
 /// The root over leaves by their hashes.
 pub fn root(leaves: &[Hash]) -> Hash {
     match leaves {

@@ -21,6 +21,7 @@ use compliance::ledger::{
 };
 use data::{CheckpointNotes, DataPlane};
 use futures_util::future::join_all;
+use model::petition::Signed;
 use model::{RegionId, UnixMillis};
 use net::pki::{SigningKey, VerifyingKey};
 use net::{CosignAnswer, CosignRefusal, PeerClient, PeerError};
@@ -71,6 +72,8 @@ pub struct Notary {
     cosigner: NamedKey,
     /// The keys with which others cosign.
     witnesses: BTreeMap<RegionId, VerifierKey>,
+    /// The keys with which regions sign their ledgers, and orders.
+    ledgers: BTreeMap<RegionId, VerifyingKey>,
     /// What this region has cosigned. Held until it is on disk.
     witness: tokio::sync::Mutex<Witness>,
     /// Regions whose ledgers show another history, so that it is said once.
@@ -89,6 +92,18 @@ fn named(
 }
 
 impl Notary {
+    /// Signs an order or an acknowledgement.
+    pub fn signed(&self, what: &str, bytes: Vec<u8>) -> Signed {
+        let signature = self.ledger.key.sign(&Signed::message(what, &bytes));
+        Signed { bytes, signature }
+    }
+
+    /// Whether `region` has signed that.
+    pub fn verifies(&self, region: &RegionId, what: &str, signed: &Signed) -> bool {
+        let message = Signed::message(what, &signed.bytes);
+        self.ledgers.get(region).is_some_and(|key| key.verify(&message, &signed.signature))
+    }
+
     /// A notary of `me`, which remembers what is kept in `data`.
     ///
     /// # Errors
@@ -117,6 +132,7 @@ impl Notary {
         Ok(Self {
             ledger: NamedKey { name: origin(me), key: keys.ledger },
             cosigner: NamedKey { name: witness_name(me), key: keys.witness },
+            ledgers: keys.ledgers,
             witnesses: named(&keys.witnesses, KeyKind::Witness, witness_name)?,
             witness: tokio::sync::Mutex::new(Witness::new(others, seen)),
             accused: Mutex::default(),

@@ -16,13 +16,16 @@ use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
 use model::explain::{About, Explanation};
 use model::judgement::Decision;
+use model::names::Subject;
+use model::petition::Petition;
 use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::region::Regions;
 use model::replication::LagAction;
 use model::routing::{ClientClass, Facts, Observation, RegionState};
+use model::sealing::OrderId;
 use model::status::RegionStatus;
 use model::{Country, Finding, Mono, RegionId, UnixMillis};
-use net::{CosignRefusal, DnsAnswers, PolicyInForce, Wan};
+use net::{CosignRefusal, DemandRefused, DnsAnswers, PolicyInForce, Wan, Wanted};
 use routing::{HealthTracker, TrafficCounts};
 
 use super::gate::Moment;
@@ -45,6 +48,8 @@ pub struct RunningRegion {
     pub generations: Generations,
     /// Signs its ledger and cosigns those of others.
     pub notary: Notary,
+    /// What is demanded for people.
+    pub petitions: super::petitions::Petitions,
     /// Woken whenever a generation comes into force.
     pub new_generation: tokio::sync::Notify,
     /// Woken when a generation was taken over from a peer that is ahead.
@@ -273,6 +278,18 @@ impl net::Region for RunningRegion {
         request: CosignRequest,
     ) -> BoxFuture<'static, Result<String, CosignRefusal>> {
         Box::pin(async move { self.notary.cosign(&self.data, &from, &request, self.wall_clock()).await })
+    }
+
+    fn petitions(&self, known: &BTreeMap<OrderId, u32>) -> Vec<Petition> {
+        self.petitions.lacking(known)
+    }
+
+    fn demand(
+        self: Arc<Self>,
+        subject: Subject,
+        wanted: Wanted,
+    ) -> BoxFuture<'static, Result<serde_json::Value, DemandRefused>> {
+        Box::pin(async move { self.demanded(subject, wanted).await })
     }
 
     fn policy(&self) -> Option<PolicyInForce> {

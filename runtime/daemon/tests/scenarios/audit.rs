@@ -70,7 +70,9 @@ fn a_clean_deployment_passes_and_one_that_lacks_a_region_is_incomplete() {
         assert!(cluster.state(&format!("audit/remembered/{}.note", region["region"].as_str().unwrap())).exists());
     }
     let checks = report["checks"].as_array().unwrap();
-    for check in checks.iter().filter(|check| check["check"] != "LBL-02") {
+    // Nobody has demanded anything yet, and nothing is about nobody in particular.
+    let idle = ["LBL-02", "ERA-01", "ERA-02", "ERA-03", "RET-02", "DSR-02"];
+    for check in checks.iter().filter(|check| !idle.contains(&check["check"].as_str().unwrap_or_default())) {
         assert!(check["examined"].as_u64() > Some(0), "a check that looked at nothing passed: {check}");
     }
     let verified = cluster.run(&["ledger", "verify"]);

@@ -13,6 +13,7 @@ mod judgement;
 mod machines;
 mod replication;
 mod simulate;
+mod subjects;
 
 use std::time::Duration;
 

@@ -26,7 +26,7 @@ fn evidence(data: &DataPlane) -> Evidence {
                 ledger.leaves.push(bytes.to_vec());
             }
             EvidencePart::Images(index, bytes) => drop(ledger.images.insert(index, bytes.to_vec())),
-            EvidencePart::Key(..) => {}
+            EvidencePart::Key(..) | EvidencePart::Petition(_) => {}
             EvidencePart::Checkpoint(note) => ledger.checkpoint = Some(String::from_utf8(note.to_vec()).unwrap()),
         }
         true

@@ -9,5 +9,6 @@ mod ledger;
 mod lives;
 mod lost_disks;
 mod moves;
+mod petitions;
 mod sealing;
 mod two_regions;

@@ -26,12 +26,12 @@ fn about(subject: &str, write: Write) -> Write {
     Write { labels, ..write }
 }
 
-fn keys(site: &Site) -> usize {
+pub fn keys(site: &Site) -> usize {
     let mut count = 0;
     site.data
         .vault()
         .unwrap()
-        .each_key(&mut |_, _| {
+        .each_key(&mut |_, _, _| {
             count += 1;
             true
         })
@@ -108,7 +108,7 @@ async fn what_was_encrypted_in_one_region_is_opened_in_another_and_after_a_resta
     assert_eq!(value(&us.data, "note").await.as_deref(), Some("for-all-regions"));
 }
 
-fn demand_encryption(plans: &mut data::plans::Plans) {
+pub fn demand_encryption(plans: &mut data::plans::Plans) {
     let mut policies = plans.residency.region_policies().clone();
     for policy in policies.values_mut() {
         policy.requires.insert(model::RuleId::new("encrypt-at-rest").unwrap());

@@ -72,6 +72,7 @@ impl Gateway {
         let route = match path {
             "/v1/batch" => "batch",
             _ if path == "/v1/data" || path.starts_with("/v1/data/") => "data",
+            _ if path.starts_with("/v1/subjects/") => "subjects",
             _ if path == "/v1/watch" || path.starts_with("/v1/watch/") => "watch",
             _ => "proxy",
         };
@@ -85,6 +86,7 @@ impl Gateway {
             match route {
                 "batch" => self.batch(request).await,
                 "data" => self.data(request).await,
+                "subjects" => crate::subjects::answer(self.region.clone(), &self.verifier, request).await,
                 "watch" => {
                     let detail = "watching a namespace is not offered by this version";
                     Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not-offered", detail))
@@ -148,6 +150,7 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
         DataError::TooManyCopies { asked, in_scope } => {
             Problem::field("Repomind-Ack", detail).with("asked", *asked).with("in_scope", *in_scope)
         }
+        DataError::Held => Problem::new(StatusCode::LOCKED, "held", detail).with("rule", "legal-hold"),
         DataError::BadLabel { field, .. } => Problem::field(field, detail),
         DataError::OwnLog { .. } => Problem::new(StatusCode::CONFLICT, "own-log", detail),
         DataError::EndedLife { .. } => Problem::new(StatusCode::CONFLICT, "ended-life", detail),

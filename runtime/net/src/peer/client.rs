@@ -16,9 +16,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::bundle::SignedBundle;
+use model::petition::Petition;
 use model::record::Shipment;
 use model::routing::ClientClass;
-use model::sealing::KeyParcel;
+use model::sealing::{KeyParcel, OrderId};
 use model::snapshot::SnapshotPart;
 use model::version::Incarnation;
 use model::{Micros, RegionId};
@@ -29,7 +30,9 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, COSIGN, CosignAnswer, KEYS, LIFE, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
+use super::{
+    BUNDLE, COSIGN, CosignAnswer, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack,
+};
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
 use crate::pki::DOMAIN;
@@ -244,6 +247,16 @@ impl PeerClient {
             Err(PeerError::Refused { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The petitions that this region lacks, which has these orders and so many acknowledgements of each.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn petitions(&self, known: &BTreeMap<OrderId, u32>) -> Result<Vec<Petition>, PeerError> {
+        let body = postcard::to_stdvec(known).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.control, Method::POST, PETITIONS, body.into(), limits::SHIP_TIME).await?;
+        unpack(&answer.await?, limits::BUNDLE_BYTES).map_err(|reason| self.answer(reason))
     }
 
     /// What the peer routed lately, by client class, within [`limits::PROBE_TIME`].

@@ -6,6 +6,7 @@
 //! | `POST /peer/v1/ship` | a batch envelope, zstd level 1 | [`data::Received`] in postcard |
 //! | `POST /peer/v1/keys` | data keys of what is shipped next, each encrypted for the receiver | nothing |
 //! | `POST /peer/v1/rows` | a part of the sender's rows, zstd level 1 | [`data::Received`] in postcard |
+//! | `POST /peer/v1/petitions` | the orders about people that the sender has, in postcard | those that it lacks, zstd |
 //! | `POST /peer/v1/bundle` | a policy bundle envelope, zstd | the generation in force, in postcard |
 //! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
 //! | `GET /peer/v1/traffic` | | recent traffic by client class, in postcard |
@@ -38,6 +39,7 @@ use serde::{Deserialize, Serialize};
 const PROBE: &str = "/peer/v1/probe";
 const SHIP: &str = "/peer/v1/ship";
 const KEYS: &str = "/peer/v1/keys";
+const PETITIONS: &str = "/peer/v1/petitions";
 const ROWS: &str = "/peer/v1/rows";
 const BUNDLE: &str = "/peer/v1/bundle";
 const TRAFFIC: &str = "/peer/v1/traffic";

@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, COSIGN, KEYS, LIFE, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
+use super::{BUNDLE, COSIGN, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -122,6 +122,7 @@ impl Session {
                 (Method::GET, PROBE) => self.probe(),
                 (Method::POST, SHIP) => self.ship(request, turn).await,
                 (Method::POST, KEYS) => self.take_keys(request.into_body(), turn).await,
+                (Method::POST, PETITIONS) => self.petitions(request.into_body()).await,
                 (Method::POST, ROWS) => self.take_part(request.into_body()).await,
                 (Method::POST, BUNDLE) => self.take_bundle(request.into_body()).await,
                 (Method::GET, BUNDLE) => self.give_bundle(),
@@ -160,6 +161,16 @@ impl Session {
             crate::gateway::problem_of(&error)
         })?;
         postcard_response(&received)
+    }
+
+    async fn petitions(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::BUNDLE_BYTES).await?;
+        let known = postcard::from_bytes(&bytes).map_err(|error| bad_request(error.to_string()))?;
+        let mut lacking = self.region.petitions(&known);
+        // The rest with the next round.
+        lacking.truncate(limits::PETITIONS);
+        let packed = pack(&lacking).map_err(|error| Problem::unavailable("encoding", error.to_string()))?;
+        Ok(Response::new(full(Bytes::from(packed))))
     }
 
     async fn take_keys(&self, body: Incoming, mut turn: Option<Turn>) -> Result<Response<Body>, Problem> {

@@ -26,7 +26,7 @@ pub(super) fn sealed(row_key: &[u8], class: DataClass, value: &str) -> Vec<u8> {
     codec::encode(&sealed_row(row_key, class, value))
 }
 
-fn sealed_row(row_key: &[u8], class: DataClass, value: &str) -> Row {
+pub(super) fn sealed_row(row_key: &[u8], class: DataClass, value: &str) -> Row {
     let mut row = row_of(class, Payload::Plain(value.as_bytes().to_vec().into()));
     let text = std::str::from_utf8(row_key).unwrap();
     let (namespace, key) = text.split_once('\0').unwrap();
@@ -39,7 +39,7 @@ fn sealed_row(row_key: &[u8], class: DataClass, value: &str) -> Row {
     row
 }
 
-fn region_key(id: &str) -> [u8; 8] {
+pub(super) fn region_key(id: &str) -> [u8; 8] {
     blake3::hash(id.as_bytes()).as_bytes()[..8].try_into().unwrap()
 }
 
@@ -60,7 +60,7 @@ pub(super) fn evidence(id: &str, names: &[[u8; 16]]) -> KeyEvidence {
         slots.extend(slot);
     }
     KeyEvidence {
-        held: names.iter().map(|name| (*name, by)).collect(),
+        held: names.iter().map(|name| HeldKey { name: *name, by, ..HeldKey::default() }).collect(),
         region_keys: vec![(by, THEN)],
         files: Some((ring.into_bytes(), slots)),
     }
@@ -80,7 +80,9 @@ fn a_key_of_home_that_is_usable_abroad_is_found() {
     assert!(report.findings[0].rule.starts_with("it has the data key 03"), "{:#?}", found(&report));
 
     // Its wrapped form, copied, and the region key that unwraps it.
-    let report = with("us-east", |keys| keys.held.push(([8; 16], region_key("eu-west"))));
+    let report = with("us-east", |keys| {
+        keys.held.push(HeldKey { name: [8; 16], by: region_key("eu-west"), ..HeldKey::default() });
+    });
     assert_red(&report, "us-east", &[Check::Key01]);
     let report = with("us-east", |keys| keys.region_keys.insert(0, (region_key("eu-west"), THEN)));
     let red: Vec<_> = found(&report).into_iter().map(|(check, region, _)| (check, region)).collect();

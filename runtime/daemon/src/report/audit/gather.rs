@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use compliance::audit::{
-    Evidence, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence, RegionKeys, Revision,
+    Evidence, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence, RegionKeys,
+    Revision,
 };
 use data::vault::KeyPlace;
 use model::bundle::{Bundle, PolicyTree};
@@ -112,7 +113,7 @@ fn evidence(
 ) -> Evidence {
     let rows = dump.rows.into_iter().map(|(key, envelope)| RawRow { key, envelope }).collect();
     let ledger = LedgerEvidence { leaves: dump.leaves, images: dump.images, checkpoint: dump.checkpoint };
-    Evidence { attested, rows, policy, ledger: Some(ledger), witnessed, keys: None }
+    Evidence { attested, rows, policy, ledger: Some(ledger), petitions: dump.petitions, witnessed, keys: None }
 }
 
 /// The keys that a region names, and its files of keys where they are on this machine: by them it is seen whether values
@@ -122,7 +123,9 @@ fn keys_of(dump: &Dump, state: &Path, region: &RegionId, folder: Option<&PathBuf
     let folder = state.join(folder.cloned().unwrap_or_else(|| region.as_str().into())).join("keys");
     let file = |name: &str| std::fs::read(folder.join(name)).ok();
     let files = file(KeyPlace::REGION_KEYS).zip(file(KeyPlace::DATA_KEYS));
-    Some(KeyEvidence { held: dump.keys.clone(), region_keys, files })
+    let held =
+        dump.keys.iter().map(|key| HeldKey { name: key.name, by: key.by, owner: key.owner, after: key.after.clone() });
+    Some(KeyEvidence { held: held.collect(), region_keys, files })
 }
 
 impl Gathered {
