@@ -75,7 +75,10 @@ impl DataPlane {
         let batch = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
         let (answer, durable) = oneshot::channel();
         self.enqueue(Change::Receive(from.clone(), batch, answer)).await?;
-        durable.await.map_err(|_| DataError::Closed)?
+        let mut received = durable.await.map_err(|_| DataError::Closed)??;
+        // Also before the first entry of this life: by it the sender tells this process from another one.
+        received.vector.begin(me, present);
+        Ok(received)
     }
 
     pub(crate) fn not_of_an_ended_life(&self, from: &RegionId, life: Option<Incarnation>) -> Result<(), DataError> {
