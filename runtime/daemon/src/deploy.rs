@@ -164,7 +164,8 @@ async fn policies_good(place: &Place, regions: &Regions) -> anyhow::Result<()> {
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let all: Vec<String> = findings.iter().map(|finding| finding.render(colour)).collect();
     let (all, count) = (all.join("\n\n"), findings.len());
-    if crate::start::history(&place.state, &regions.primary).newest().is_none() {
+    let kept = |region: &RegionId| crate::start::history(&place.state, region).newest().is_some();
+    if !regions.by_id.keys().any(kept) {
         return Err(BadPolicies(format!("{all}\n\n{count} finding(s) in the policies: nothing was started")).into());
     }
     eprintln!("{all}\n\n{count} finding(s) in the policies: the last good generation stays in force");
@@ -225,7 +226,7 @@ pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -
                 bail!("{region} ended while starting; {} says:\n{}", dead.log.display(), dead.last_words(15));
             }
             match not_serving(&client, addresses.admin, deployment).await {
-                Some(Waits { refused: Some(errors), .. }) if *region == deployment.primary => {
+                Some(Waits { refused: Some(errors), .. }) => {
                     progress.finish();
                     return Err(BadPolicies(format!("{region} refuses the policies of its tree:\n  {errors}")).into());
                 }

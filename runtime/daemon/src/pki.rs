@@ -121,7 +121,7 @@ pub fn run(step: Pki) -> anyhow::Result<ExitCode> {
             if !regions.by_id.contains_key(&region) {
                 bail!("no region is called {region} in {}", tree.display());
             }
-            bundle(&net::pki::bundle_for(&keys.dir, &region, &regions.primary)?, &to)?;
+            bundle(&net::pki::bundle_for(&keys.dir, &region)?, &to)?;
             println!("copy {} to STATE/pki on the machine of {region}, owned by its user", to.display());
         }
         Pki::Status { keys, json } => return status(&keys.dir, json),

@@ -1,7 +1,8 @@
 //! `repomind-run policy`: the generations of the policies, as an operator handles them.
 //!
-//! The primary orders generations; every command here speaks with its admin
-//! address. `publish` hands in a tree from anywhere, `rollback` an earlier one.
+//! The primary orders generations; every command here asks who that is, and
+//! speaks with its admin address. Where nobody is, one that answers is asked: it
+//! shows what it has, and takes what only tightens. `publish` hands in a tree from anywhere, `rollback` an earlier one.
 //! Both go through the whole gate, as a save does, and name the generation that
 //! they grew from, so that two people never overwrite each other unseen. What
 //! changes more than the bounds of a change allow waits for `confirm`.
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -28,6 +29,9 @@ use crate::deploy::BadConfiguration;
 
 /// Loading a tree, its tests included, is bounded by a few seconds in the region.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long an election is waited for before a region that is not the primary is asked.
+const ELECTION: Duration = Duration::from_secs(3);
 
 /// What to do with generations.
 #[derive(Clone, Debug, Subcommand)]
@@ -100,7 +104,7 @@ pub enum Policy {
 pub async fn run(command: Policy) -> anyhow::Result<ExitCode> {
     match command {
         Policy::History { place, json } => {
-            let all = Primary::of(&place)?.history().await?;
+            let all = Primary::of(&place).await?.history().await?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&all)?);
             } else {
@@ -108,16 +112,16 @@ pub async fn run(command: Policy) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Policy::Diff { from, to, place, json } => Primary::of(&place)?.diff((from, to), &place, json).await,
-        Policy::Confirm { hash, place, json } => Primary::of(&place)?.confirm(hash, json).await,
+        Policy::Diff { from, to, place, json } => Primary::of(&place).await?.diff((from, to), &place, json).await,
+        Policy::Confirm { hash, place, json } => Primary::of(&place).await?.confirm(hash, json).await,
         Policy::Rollback { generation, reason, confirm, place } => {
-            let primary = Primary::of(&place)?;
+            let primary = Primary::of(&place).await?;
             let tree = primary.tree(generation).await?;
             primary.publish(tree, format!("back to generation {generation}: {reason}"), confirm).await
         }
         Policy::Publish { dir, reason, confirm, place } => {
             let tree = crate::start::watch::read_tree(&dir).map_err(BadConfiguration)?;
-            Primary::of(&place)?.publish(tree, reason, confirm).await
+            Primary::of(&place).await?.publish(tree, reason, confirm).await
         }
     }
 }
@@ -129,10 +133,24 @@ struct Primary {
 }
 
 impl Primary {
-    fn of(place: &Place) -> anyhow::Result<Self> {
+    async fn of(place: &Place) -> anyhow::Result<Self> {
         let deployment = crate::status::at(place)?;
-        let admin = deployment.regions[&deployment.primary].admin;
-        Ok(Self { client: Client::new(&place.state)?, admin })
+        let client = Client::new(&place.state)?;
+        let deadline = Instant::now() + ELECTION;
+        let status = loop {
+            let status = crate::status::gather(&client, &deployment.admins(), &deployment.primary).await;
+            if let Some(primary) = status.primary {
+                return Ok(Self { client, admin: deployment.regions[&primary].admin });
+            }
+            if Instant::now() >= deadline {
+                break status;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        // The preferred one comes first.
+        let Some(first) = status.regions.first() else { bail!("no region answers; see `repomind-run status`") };
+        eprintln!("no region is the primary at this moment; asking {}", first.id);
+        Ok(Self { client, admin: first.admin })
     }
 
     async fn history(&self) -> anyhow::Result<Vec<GenerationInfo>> {
@@ -238,7 +256,7 @@ fn author() -> String {
 }
 
 fn in_force(number: u64) -> ExitCode {
-    println!("generation {number} is in force in the primary and on its way to the others");
+    println!("generation {number} is in force here, and in the others as soon as they hear of it");
     ExitCode::SUCCESS
 }
 

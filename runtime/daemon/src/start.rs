@@ -5,6 +5,7 @@
 //! be replaced at any time; until the first generation is in force the region
 //! denies every record and reports that it is not ready.
 
+pub mod control;
 mod explaining;
 pub mod gate;
 mod gauges;
@@ -29,6 +30,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ::control::RaftLog;
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use data::plans::Plans;
@@ -48,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cli::{ApiOf, LogForm, StartArgs, WanProfile};
+use control::Control;
 use generations::Generations;
 use notary::{Notary, NotaryKeys};
 use running::RunningRegion;
@@ -146,7 +149,14 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     opening.keys = Some(KeyPlace::in_files(&key_dir, opening.clock.wall())?);
     let failed = |error: data::DataError| cannot_open(error, &me.id, &data_dir);
     let store = Store::open(&data_dir, opening.clock.wall()).map_err(|error| failed(error.into()))?;
-    let data = DataPlane::start(store, opening).map_err(failed)?;
+    let data = DataPlane::start(store.clone(), opening).map_err(failed)?;
+    let wan = match args.wan {
+        WanProfile::Realistic => Wan::realistic(&me.id, &regions),
+        WanProfile::Lan => Wan::emulated(),
+        WanProfile::None => Wan::none(),
+    };
+    let may_lead = secrets.bundle_signer.is_some();
+    let control = open_control(&me, &regions, (&store, &data_dir), (&secrets.identity, &wan), may_lead).await?;
     let dns = Arc::new(DnsAnswers::new(regions.clone()));
     let cookies = routing::dns::CookieKey::derived_from(&secrets.digest_key);
     let generations = Generations::new(
@@ -156,7 +166,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         (secrets.bundle_signer, secrets.bundle_verifier),
         history(&args.state, &me.id),
         (plans.clone(), dns.clone()),
-        data.clone(),
+        (data.clone(), control.clone()),
     );
     let keys = NotaryKeys {
         ledger: secrets.ledger_signer,
@@ -178,14 +188,10 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         classes: routing::classes(),
         health: Mutex::new(routing::HealthTracker::new(me.peers.clone())),
         judging: judging::Judging::new(&me.id, &regions),
-        wan: match args.wan {
-            WanProfile::Realistic => Wan::realistic(&me.id, &regions),
-            WanProfile::Lan => Wan::emulated(),
-            WanProfile::None => Wan::none(),
-        },
+        wan,
+        control,
         me: me.id.clone(),
         dns,
-        new_generation: tokio::sync::Notify::new(),
         adopted: tokio::sync::Notify::new(),
         states: ArcSwap::from_pointee(BTreeMap::new()),
         api_ok: AtomicBool::new(false),
@@ -222,6 +228,31 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     host.shutdown();
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens this region's side of the log that the regions agree on.
+async fn open_control(
+    me: &model::region::Region,
+    regions: &Regions,
+    (store, dir): (&Store, &Path),
+    (identity, wan): (&net::Identity, &Wan),
+    may_lead: bool,
+) -> anyhow::Result<Arc<Control>> {
+    let mut peers = BTreeMap::new();
+    for other in regions.by_id.values().filter(|other| other.id != me.id) {
+        let client = PeerClient::new(other.id.clone(), other.addresses.peer, identity, wan.clone())?;
+        peers.insert(other.id.clone(), Arc::new(client));
+    }
+    let log = RaftLog::open(me.id.clone(), store, Arc::new(control::Peers(peers)), may_lead).await;
+    let log = log.with_context(|| {
+        format!(
+            "the common log of {} in {} cannot be opened; if it is damaged, move that directory elsewhere, keep it, and \
+             start the region again: it takes over from the other regions what they hold",
+            me.id,
+            dir.display()
+        )
+    })?;
+    Ok(Arc::new(Control::new(me.id.clone(), log)))
 }
 
 /// The generations that a region keeps.
@@ -270,8 +301,8 @@ fn cannot_open(error: data::DataError, region: &RegionId, dir: &Path) -> anyhow:
 /// Begins to log to standard error. `REPOMIND_LOG` says what, as in `info,net=debug`.
 fn log(form: LogForm) {
     use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_from_env("REPOMIND_LOG").unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
+    let filter = EnvFilter::try_from_env("REPOMIND_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn,openraft=error"));
     // A region outlives whoever reads its log: a line that cannot be written is not complained of on the same stream.
     let lines =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
@@ -346,9 +377,7 @@ fn start_tasks(
         witnesses.push(connect()?);
         tasks.spawn(petitions::hear(region.clone(), connect()?, stop.clone()));
         let client = Arc::new(connect()?);
-        if region.me == region.regions.primary {
-            tasks.spawn(traffic::keep(region.clone(), peer.clone(), client.clone(), stop.clone()));
-        }
+        tasks.spawn(traffic::keep(region.clone(), peer.clone(), client.clone(), stop.clone()));
         tasks.spawn(probes::probe_peer(region.clone(), peer.clone(), client, stop.clone()));
         tasks.spawn(net::run_link(region.data.clone(), Arc::new(connect()?), stop.clone()));
     }
@@ -359,15 +388,16 @@ fn start_tasks(
     tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));
     tasks.spawn(region.countries.clone().follow(stop.clone()));
     tasks.spawn(gauges::keep(region.clone(), stop.clone()));
+    tasks.spawn(control::keep_leader(region.clone(), stop.clone()));
+    tasks.spawn(control::keep_members(region.clone(), stop.clone()));
+    tasks.spawn(control::follow(region.clone(), stop.clone()));
     tasks.spawn(tend(region.data.clone(), Duration::from_secs(args.keep_log_seconds) / 4, stop.clone()));
-    if region.me == region.regions.primary {
-        let (watched, root, stop) = (region.clone(), args.tree.clone(), stop.clone());
-        tasks.spawn(async move {
-            if let Err(error) = watch::watch(watched, root, stop).await {
-                tracing::error!(%error, "edited policy files are no longer noticed; restart this region");
-            }
-        });
-    }
+    let (watched, root, watching) = (region.clone(), args.tree.clone(), stop.clone());
+    tasks.spawn(async move {
+        if let Err(error) = watch::watch(watched, root, watching).await {
+            tracing::error!(%error, "edited policy files are no longer noticed; restart this region");
+        }
+    });
     let socket = args.state.join(region.me.as_str()).join("repl.sock");
     let (asked, stop) = (region.clone(), stop.clone());
     tasks.spawn(async move {

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use comfy_table::{Attribute, Cell, Color, Table, presets};
 use model::RegionId;
+use model::control::ControlRole;
 use model::status::{ClusterStatus, Cut, RegionStatus};
 
 use crate::cli::{FINDING, NOT_RUN, Place, StatusArgs};
@@ -126,6 +127,11 @@ pub fn notes(status: &ClusterStatus) -> Vec<String> {
     let mut notes = Vec::new();
     for region in &status.regions {
         let id = &region.id;
+        notes.extend(region.control.limits.as_ref().map(|limits| format!("{id}: {limits}")));
+        if region.control.tightened_alone {
+            let what = "tightened by itself, for want of a quorum; the regions have yet to agree";
+            notes.push(format!("{id}: its policies were {what}"));
+        }
         let unwell = region.sees.iter().filter(|(_, state)| !state.serves());
         notes.extend(unwell.map(|(other, state)| format!("{id} sees {other} as {}", state.name())));
         if let Some(plan) = region.plan.as_ref().filter(|plan| !plan.drain.is_empty()) {
@@ -180,11 +186,15 @@ pub async fn gather(client: &Client, admins: &BTreeMap<RegionId, SocketAddr>, pr
         }
     }
     regions.sort_by_key(|region| (region.id != *preferred, region.id.clone()));
-    let first = regions.first().map(|region| region.primary.clone());
-    let primary = first.filter(|primary| regions.iter().all(|region| region.primary == *primary));
+    // Only a region whose lease holds says so of itself. Should two answers overlap, the later term is right.
+    let leads = regions.iter().filter(|region| region.control.role == ControlRole::Primary);
+    let primary = leads.max_by_key(|region| region.control.term);
+    let newest = regions.iter().map(|region| region.control.term).max().unwrap_or(0);
+    let (primary, term) = primary.map_or((None, newest), |leads| (Some(leads.id.clone()), leads.control.term));
     ClusterStatus {
         generation: regions.iter().map(|region| region.generation).max().unwrap_or(0),
         primary,
+        term,
         regions,
         unreachable,
         strangers: Vec::new(),
@@ -249,6 +259,7 @@ mod tests {
         let status = ClusterStatus {
             generation: 0,
             primary: None,
+            term: 0,
             regions: vec![],
             unreachable: vec![missing],
             strangers: vec![],
@@ -262,20 +273,23 @@ mod tests {
         let region: RegionStatus = serde_json::from_value(serde_json::json!({
             "id": "us-east", "name": "us-east-1", "state": "ready", "gateway": "127.0.1.1:8080",
             "admin": "127.0.1.1:9090", "dns": "127.0.1.1:5300", "generation": 1, "policy_hash": "abc",
-            "policy_errors": [], "primary": "us-east", "sees": {"eu-west": "down", "ap-southeast": "ready"},
+            "policy_errors": [], "primary": null, "sees": {"eu-west": "down", "ap-southeast": "ready"},
             "rtt_ms": {}, "replication": [], "plan": {"drain": ["ap-southeast"], "shift": 100, "promote": null},
             "emulated_delay_ms": {"eu-west": 34.0}, "emulated_loss": {"eu-west": 0.05},
             "emulated_cut": {"eu-west": "both"},
+            "control": {"node": 1, "role": "follower", "term": 3, "voters": [], "learners": [], "limits": "no primary"},
         }))
         .unwrap();
         let status = ClusterStatus {
             generation: 1,
             primary: None,
+            term: 0,
             regions: vec![region],
             unreachable: vec![],
             strangers: vec![RegionId::new("eu-west").unwrap()],
         };
         let expected = [
+            "us-east: no primary",
             "us-east sees eu-west as down",
             "us-east: failover-plan drains ap-southeast",
             "us-east to eu-west: the link is cut (emulated): nothing passes",

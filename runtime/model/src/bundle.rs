@@ -89,9 +89,10 @@ impl Because {
         Self { author: format!("{SAVED_BY}{region}"), reason: "saved files".to_owned() }
     }
 
-    /// Whether the files came from a tree that is watched, and not from somebody who published them.
-    pub fn is_saved(&self) -> bool {
-        self.author.starts_with(SAVED_BY)
+    /// Whether the files came from the tree that `region` watches, and not from another, or from somebody who published
+    /// them.
+    pub fn is_saved_by(&self, region: &RegionId) -> bool {
+        self.author.strip_prefix(SAVED_BY) == Some(region.as_str())
     }
 }
 

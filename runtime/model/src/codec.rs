@@ -107,6 +107,22 @@ pub fn encode<T: Format>(value: &T) -> Vec<u8> {
     bytes
 }
 
+/// The bytes of plain data that goes into an envelope of something else.
+///
+/// # Errors
+/// Where the value's own serialisation fails.
+pub fn plain(value: &impl Serialize) -> Result<Vec<u8>, CodecError> {
+    postcard::to_stdvec(value).map_err(|error| CodecError::Body { what: "value", reason: error.to_string() })
+}
+
+/// Reads what [`plain`] wrote.
+///
+/// # Errors
+/// Where the bytes hold something else.
+pub fn from_plain<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    postcard::from_bytes(bytes).map_err(|error| CodecError::Body { what: "value", reason: error.to_string() })
+}
+
 /// Opens an envelope. See [`CodecError`] for what is refused.
 pub fn decode<T: Format>(bytes: &[u8]) -> Result<T, CodecError> {
     let what = T::NAME;

@@ -191,6 +191,25 @@ impl BlastRadius {
             && self.bounds.is_none()
     }
 
+    /// Why this is more than a tightening: residency verdicts that become stricter, and nothing else that a dry run
+    /// sees. Empty where it is none.
+    pub fn beyond_tightening(&self) -> Vec<String> {
+        let mut beyond = Vec::new();
+        if self.residency.more_permissive > 0 {
+            beyond.push(format!("{} residency verdicts would become more permissive", self.residency.more_permissive));
+        }
+        if !self.traffic.moves.is_empty() || self.traffic.reordered > 0 {
+            beyond.push("clients would be served by other regions".to_owned());
+        }
+        if !self.differences.is_empty() || self.bounds.is_some() {
+            beyond.push("something other than residency would change".to_owned());
+        }
+        if self.residency.stricter == 0 {
+            beyond.push("no residency verdict would become stricter".to_owned());
+        }
+        beyond
+    }
+
     /// Which of the bounds in force the change is beyond, a sentence each; empty where it may come into force at once.
     pub fn beyond(&self, bounds: ChangeBounds) -> Vec<String> {
         let mut beyond = Vec::new();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::ControlStatus;
 use crate::judgement::FailoverPlan;
 use crate::names::RegionId;
 use crate::radius::Waiting;
@@ -40,8 +41,10 @@ pub struct RegionStatus {
     /// Files that are good and change so much that they wait for `policy confirm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_waiting: Option<Waiting>,
-    /// Which region it takes for the primary.
-    pub primary: RegionId,
+    /// Which region it takes for the primary; none where nobody is known to lead.
+    pub primary: Option<RegionId>,
+    /// The log that the regions agree on, as this one sees it.
+    pub control: ControlStatus,
     /// How it sees each other region.
     pub sees: BTreeMap<RegionId, RegionState>,
     /// Measured round trips in milliseconds.
@@ -161,8 +164,10 @@ pub struct LinkStatus {
 pub struct ClusterStatus {
     /// The newest generation that any region has in force.
     pub generation: u64,
-    /// The primary, where the regions agree.
+    /// The region that may answer for the primary at this moment.
     pub primary: Option<RegionId>,
+    /// The term in which it leads; the newest known where nobody does.
+    pub term: u64,
     /// The regions that answered.
     pub regions: Vec<RegionStatus>,
     /// The regions that did not.

@@ -33,6 +33,7 @@ use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
+use model::control::ControlReport;
 use model::explain::{About, Explanation};
 use model::judgement::Decision;
 use model::names::Subject;
@@ -87,9 +88,10 @@ pub trait Region: Send + Sync + 'static {
     fn country(&self, address: IpAddr) -> Option<Country>;
     /// The base URL of the service behind a region's gateway.
     fn api_of(&self, region: &RegionId) -> Option<Uri>;
-    /// Takes in a policy bundle that `from` sent, and gives the generation in force afterwards.
-    fn receive_bundle(self: Arc<Self>, from: RegionId, bundle: SignedBundle)
-    -> BoxFuture<'static, Result<u64, String>>;
+    /// How this region takes part in the common log, as peers are told.
+    fn control_report(&self) -> ControlReport;
+    /// Answers a request that the common log of `from` makes.
+    fn control(&self, from: RegionId, request: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>>;
     /// The policy generations kept here, oldest first. Reads files.
     fn policy_history(&self) -> Vec<GenerationInfo>;
     /// The files of a generation, or why they cannot be had. Reads a file.

@@ -13,6 +13,8 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("edge", 1, &[]),
     ("world", 1, &[]),
     ("store", 1, &[]),
+    // Its log lies in the store.
+    ("control", 1, &["store"]),
     ("policy", 1, &[]),
     ("data", 2, &[]),
     ("net", 3, &[]),

@@ -14,6 +14,7 @@ use data::{DataPlane, Resolver};
 use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::SignedBundle;
+use model::control::{ControlNode, ControlReport};
 use model::edge::{CacheRule, EdgePlan, KeyPart, RequestMatch};
 use model::names::Feature;
 use model::question::Resolution;
@@ -83,7 +84,16 @@ impl net::Region for Fixture {
             policy_errors: Vec::new(),
             policy_proving: None,
             policy_waiting: None,
-            primary: self.me.clone(),
+            primary: Some(self.me.clone()),
+            control: model::control::ControlStatus {
+                node: ControlNode(9),
+                role: model::control::ControlRole::Outside,
+                term: 0,
+                voters: Default::default(),
+                learners: Default::default(),
+                limits: None,
+                tightened_alone: false,
+            },
             sees: BTreeMap::new(),
             rtt_ms: BTreeMap::new(),
             replication: Vec::new(),
@@ -98,8 +108,15 @@ impl net::Region for Fixture {
     fn api_of(&self, region: &RegionId) -> Option<Uri> {
         self.apis.get(region).cloned()
     }
-    fn receive_bundle(self: Arc<Self>, _: RegionId, _: SignedBundle) -> BoxFuture<'static, Result<u64, String>> {
-        Box::pin(std::future::ready(Err("the parent is another one".into())))
+    fn control_report(&self) -> ControlReport {
+        ControlReport { node: ControlNode(9), fresh: true, may_lead: true }
+    }
+    fn control(&self, from: RegionId, request: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+        let answer = match request.as_slice() {
+            b"who asks?" => Ok(from.as_str().into()),
+            _ => Err("the disk here is that of another voter".into()),
+        };
+        Box::pin(std::future::ready(answer))
     }
     fn policy_history(&self) -> Vec<model::bundle::GenerationInfo> {
         Vec::new()
@@ -438,8 +455,9 @@ async fn a_probe_pays_the_emulated_distance_and_a_stranger_gets_no_answer() {
     client.probe().await.unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(80), "{:?}", begun.elapsed());
     assert_eq!(client.fetch_bundle().await.unwrap(), None);
-    let bundle = SignedBundle { bundle: vec![1], signature: vec![2] };
-    let refused = client.send_bundle(&bundle).await.unwrap_err();
+    assert_eq!(report.control.node, ControlNode(9));
+    assert_eq!(client.control(b"who asks?".to_vec()).await.unwrap(), "us-east");
+    let refused = client.control(b"voter 7?".to_vec()).await.unwrap_err();
     assert!(matches!(refused, PeerError::Refused { status: 409, .. }), "{refused}");
 
     let mut forged = Identity::load(strangers.path(), &id("us-east")).unwrap();

@@ -17,10 +17,11 @@ pub(crate) enum Space {
     Log,
     Ledger,
     Meta,
+    Control,
 }
 
 impl Space {
-    pub(crate) const ALL: [Self; 4] = [Self::Rows, Self::Log, Self::Ledger, Self::Meta];
+    pub(crate) const ALL: [Self; 5] = [Self::Rows, Self::Log, Self::Ledger, Self::Meta, Self::Control];
 
     const fn name(self) -> &'static str {
         match self {
@@ -28,6 +29,7 @@ impl Space {
             Self::Log => "log",
             Self::Ledger => "ledger",
             Self::Meta => "meta",
+            Self::Control => "control",
         }
     }
 }
@@ -90,15 +92,15 @@ pub(crate) trait Engine: Send + Sync {
 /// The log-structured merge tree on disk.
 pub(crate) struct Fjall {
     database: Database,
-    spaces: [Keyspace; 4],
+    spaces: [Keyspace; 5],
 }
 
 impl Fjall {
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         let database = Database::builder(dir).open()?;
         let open = |space: Space| database.keyspace(space.name(), KeyspaceCreateOptions::default);
-        let [rows, log, ledger, meta] = Space::ALL;
-        let spaces = [open(rows)?, open(log)?, open(ledger)?, open(meta)?];
+        let [rows, log, ledger, meta, control] = Space::ALL;
+        let spaces = [open(rows)?, open(log)?, open(ledger)?, open(meta)?, open(control)?];
         Ok(Self { database, spaces })
     }
 
@@ -142,7 +144,7 @@ impl Engine for Fjall {
 
 struct FjallView {
     at: fjall::Snapshot,
-    spaces: [Keyspace; 4],
+    spaces: [Keyspace; 5],
 }
 
 impl View for FjallView {

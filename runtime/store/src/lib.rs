@@ -11,6 +11,7 @@
 //! The engine is fjall, a log-structured merge tree, or a [`memory::Disk`] for simulators; this crate is
 //! the only one that knows. Start with [`Store::open`].
 
+mod control;
 mod engine;
 mod ledger;
 mod log;
@@ -29,6 +30,7 @@ use model::version::{Incarnation, LogPosition, PositionVector};
 use engine::{Batch, Durability, Engine, Fjall, Space};
 use log::Reach;
 
+pub use control::{ControlBatch, ControlPair, ControlSpace};
 pub use ledger::{ImagePass, IndexedBytes, StoredLeaf};
 pub use rows::{StoredRow, row_key};
 pub use snapshot::Snapshot;
@@ -181,6 +183,11 @@ impl Store {
     /// Which life of this region's log is being written.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
+    }
+
+    /// Where the regions' common log lies: a space of its own, which commits of data never touch.
+    pub fn control(&self) -> ControlSpace {
+        ControlSpace::of(self.engine.clone())
     }
 
     /// Everything as of this moment, while writing goes on.

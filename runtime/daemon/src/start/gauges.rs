@@ -33,6 +33,12 @@ pub fn describe() {
         "repomind_judgement_held_total",
         "times that a bound held back what failover.scm wanted, by bound"
     );
+    describe_gauge!("repomind_control_primary", "1 while this region may answer for the primary");
+    describe_gauge!("repomind_control_term", "the newest term of the common log that this region knows of");
+    describe_counter!(
+        "repomind_control_elections_total",
+        "times that this region asked for votes because it lost the primary"
+    );
     describe_counter!("repomind_requests_total", "requests answered by the gateway, by route and status");
     describe_histogram!("repomind_request_seconds", Unit::Seconds, "time to answer a request, by route");
     describe_counter!("repomind_writes_total", "writes made durable here");

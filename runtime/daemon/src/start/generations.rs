@@ -1,10 +1,10 @@
 //! Takes policy generations through their life: loaded, compiled to plans, in force.
 //!
 //! ```text
-//!   edited tree ──propose──▶ the gate ──▶ signed ──▶ in force ──▶ sent to the others
+//!   edited tree ──propose──▶ the gate ──▶ signed ──▶ agreed on ──▶ in force
 //!                               │ beyond the bounds of a change
 //!                               └──▶ waiting ──confirm──▶ the gate once more ──▶ signed ──▶ …
-//!   bundle from the primary ─receive──▶ verified ──▶ the gate ──▶ in force
+//!   bundle from the log ──decided──▶ verified ──▶ the gate ──▶ in force
 //!                                          └── any failure: the last good generation stays
 //! ```
 //!
@@ -12,13 +12,18 @@
 //! memory: after a restart, the same files are examined again and wait again. It
 //! is dropped by whatever comes after it, a newer save or another generation in force.
 //!
-//! Until consensus orders generations, only the region whose file says
-//! `primary: true` proposes; the others refuse bundles from anyone else.
+//! Generations are ordered by the log that the regions agree on (`control`): the primary hands in what passed its
+//! gate, and every region takes up what was agreed on. What grew from other files than those in force by then is
+//! refused there. A region without a quorum takes nothing but what makes residency stricter, and is *ahead* of the log
+//! then; the primary takes that over once they meet again, unless something else was agreed on meanwhile.
+
+mod ordering;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use control::Unagreed;
 use data::DataPlane;
 use data::plans::Plans;
 use model::bundle::{Because, Bundle, GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
@@ -30,10 +35,14 @@ use net::pki::{BundleSigner, BundleVerifier};
 use net::{DnsAnswers, PolicyInForce};
 use policy::{Generation, PolicyHost};
 
+use super::control::Control;
 use super::gate::{self, Candidate, Moment};
 use super::history::History;
 use super::proofs::Proofs;
 
+/// How long a change that loosens something waits for the other regions to have it first. One that does not take it
+/// over by then is down, or refuses it.
+const RECEIVERS_FIRST: Duration = Duration::from_secs(2);
 /// How many kept generations are tried after a restart before a region waits for the primary.
 const RESUMED: usize = 3;
 
@@ -78,6 +87,8 @@ pub struct Generations {
     dns: Arc<DnsAnswers>,
     /// Where the ledger is.
     data: DataPlane,
+    /// Orders generations.
+    control: Arc<Control>,
     live: ArcSwapOption<Live>,
     waiting: ArcSwapOption<Held>,
     findings: ArcSwap<Vec<Finding>>,
@@ -108,6 +119,12 @@ pub enum RefusedGeneration {
         /// What is in force.
         ours: String,
     },
+    /// The regions did not agree on it, or nobody knows whether they did.
+    #[error("{0}")]
+    Unagreed(#[from] Unagreed),
+    /// It does more than tighten, and there is no quorum that could agree on it.
+    #[error("without a quorum only a change that tightens residency and does nothing else is taken: {}", .0.join("; "))]
+    Loosens(Vec<String>),
     /// The word was for something that does not wait, or not any more.
     #[error("{asked} does not wait for a word; {}", .waits.as_ref().map_or_else(|| "nothing does".to_owned(), |hash| format!("{hash} does")))]
     NotWaiting {
@@ -143,7 +160,7 @@ impl Generations {
         (signer, verifier): (Option<BundleSigner>, BundleVerifier),
         history: History,
         (plans, dns): (Arc<ArcSwap<Plans>>, Arc<DnsAnswers>),
-        data: DataPlane,
+        (data, control): (DataPlane, Arc<Control>),
     ) -> Self {
         Self {
             me,
@@ -155,6 +172,7 @@ impl Generations {
             plans,
             dns,
             data,
+            control,
             live: ArcSwapOption::empty(),
             waiting: ArcSwapOption::empty(),
             findings: ArcSwap::from_pointee(Vec::new()),
@@ -215,14 +233,15 @@ impl Generations {
         self.host.scratch_eval(tree, facts, source).await
     }
 
-    /// Says so where `tree`, as it stands on disk, is what somebody has published another in place of: a restart, or a
-    /// change to some other file, must not undo what that person did. A tree that was edited since is new.
+    /// Says so where `tree`, as it stands on disk, is what somebody has published another in place of, or saved in
+    /// another region's tree: a restart, or a change to some other file, must not undo what that person did. A tree that
+    /// was edited since is new.
     pub fn superseded(&self, tree: &PolicyTree) -> Option<Finding> {
         let live = self.live.load_full()?;
         let kept = |generation: u64| self.verify(&self.history.load(generation).ok()?).ok();
         let (hash, mut published) = (tree.hash(), live.bundle.clone());
         // Several may have been published one after the other.
-        while !published.because.is_saved() {
+        while !published.because.is_saved_by(&self.me) {
             let parent = published.parent?;
             if parent == hash {
                 let Because { author, reason } = &live.bundle.because;
@@ -246,6 +265,15 @@ impl Generations {
             tracing::warn!(help = %finding.help, "{}", finding.message);
             self.findings.store(Arc::new(vec![finding]));
         }
+    }
+
+    /// Forgets what was found about the files on disk: they are another region's to judge now.
+    pub fn nothing_to_report(&self) {
+        if !self.findings.load().is_empty() && self.number() > 0 {
+            self.findings.store(Arc::default());
+        }
+        metrics::gauge!("repomind_policy_refused").set(0.0);
+        self.hold(None);
     }
 
     /// Takes up the newest generation kept from before a restart that still loads.
@@ -377,19 +405,14 @@ impl Generations {
         confirmed: bool,
     ) -> Result<Proposed, RefusedGeneration> {
         let live = self.live.load_full();
-        let (number, parent) = live.as_ref().map_or((1, None), |live| (live.bundle.generation + 1, Some(live.hash)));
         // Whatever waited was proposed before this.
         self.hold(None);
-        if parent == Some(tree.hash()) {
+        if live.as_ref().is_some_and(|live| live.hash == tree.hash()) {
             self.findings.store(Arc::default());
             return Ok(Proposed::Unchanged);
         }
-        let Some(signer) = &self.signer else {
-            return Err(RefusedGeneration::Host("this region holds no key to sign generations with".into()));
-        };
-        let proposed_at = moment.now;
-        let bundle = Bundle { generation: number, parent, proposer: self.me.clone(), proposed_at, because, tree };
-        let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
+        let (bundle, candidate) = self.candidate(tree, because, moment).await?;
+        let mut loosens = false;
         if let Some(live) = &live {
             let began = Instant::now();
             let radius = self.dry_run(live, &candidate, moment).await?;
@@ -399,12 +422,39 @@ impl Generations {
                 return Ok(Proposed::Waiting(Box::new(self.let_wait(bundle, live.hash, beyond, radius))));
             }
             for line in radius.lines() {
-                tracing::info!(generation = number, "this change: {line}");
+                tracing::info!(generation = bundle.generation, "this change: {line}");
             }
+            loosens = radius.residency.more_permissive > 0;
         }
-        let bytes = net::pki::bundle_bytes(&bundle);
-        let signed = SignedBundle { signature: signer.sign(&bytes), bundle: bytes };
+        let signed = self.sign(&bundle)?;
+        self.agree(&bundle, &signed).await?;
+        if loosens {
+            // A record that is allowed here must not meet regions that do not know yet that it is.
+            self.control.taken_over(bundle.generation, RECEIVERS_FIRST).await;
+        }
         Ok(Proposed::InForce(self.install(bundle, signed, candidate, moment.now).await))
+    }
+
+    /// The generation that would follow with these files, through the gate up to the dry run.
+    async fn candidate(
+        &self,
+        tree: PolicyTree,
+        because: Because,
+        moment: &Moment,
+    ) -> Result<(Bundle, Candidate), RefusedGeneration> {
+        let live = self.live.load_full();
+        let (generation, parent) = live.map_or((1, None), |live| (live.bundle.generation + 1, Some(live.hash)));
+        let bundle = Bundle { generation, parent, proposer: self.me.clone(), proposed_at: moment.now, because, tree };
+        let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
+        Ok((bundle, candidate))
+    }
+
+    fn sign(&self, bundle: &Bundle) -> Result<SignedBundle, RefusedGeneration> {
+        let Some(signer) = &self.signer else {
+            return Err(RefusedGeneration::Host("this region holds no key to sign generations with".into()));
+        };
+        let bytes = net::pki::bundle_bytes(bundle);
+        Ok(SignedBundle { signature: signer.sign(&bytes), bundle: bytes })
     }
 
     async fn dry_run(
@@ -434,24 +484,6 @@ impl Generations {
     fn hold(&self, held: Option<Held>) {
         metrics::gauge!("repomind_policy_waiting").set(f64::from(u8::from(held.is_some())));
         self.waiting.store(held.map(Arc::new));
-    }
-
-    /// Takes over a generation that another region proposed.
-    ///
-    /// # Errors
-    /// [`RefusedGeneration`]; the generation in force stays.
-    pub async fn receive(&self, from: &RegionId, signed: SignedBundle, facts: Facts) -> Result<u64, RefusedGeneration> {
-        let refuse = |reason: String| RefusedGeneration::Bundle { from: from.clone(), reason };
-        let bundle = self.verify(&signed).map_err(refuse)?;
-        if bundle.proposer != self.regions.primary {
-            return Err(refuse(format!("{} proposed it, and only {} may", bundle.proposer, self.regions.primary)));
-        }
-        let _one = self.changing.lock().await;
-        if bundle.generation <= self.number() {
-            return Ok(self.number());
-        }
-        let candidate = self.examine(&bundle, &facts, Role::Receiver).await?;
-        Ok(self.install(bundle, signed, candidate, unix(SystemTime::now())).await)
     }
 
     fn verify(&self, signed: &SignedBundle) -> Result<Bundle, String> {
@@ -540,10 +572,6 @@ impl Generations {
     }
 
     fn keep(&self, generation: u64, signed: &SignedBundle) {
-        // One taken up after a restart is there already.
-        if self.history.newest() == Some(generation) {
-            return;
-        }
         if let Err(error) = self.history.keep(generation, signed) {
             tracing::error!(generation, %error, "the generation could not be kept for a restart");
         }

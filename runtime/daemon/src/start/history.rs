@@ -33,6 +33,10 @@ impl History {
     /// # Errors
     /// Those of the disk; the generation is in force all the same.
     pub fn keep(&self, generation: u64, signed: &SignedBundle) -> std::io::Result<()> {
+        // One that was taken up after a restart is there already.
+        if self.load(generation).is_ok_and(|kept| kept == *signed) {
+            return Ok(());
+        }
         std::fs::create_dir_all(&self.folder)?;
         write(&self.file(generation), &codec::encode(signed))?;
         let all = self.generations();

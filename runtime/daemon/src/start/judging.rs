@@ -184,7 +184,7 @@ fn take_plan(region: &RunningRegion, plan: FailoverPlan, asked: &States, generat
             shift = plan.shift,
             promote,
             generation,
-            "failover-plan: promotion is advice, as long as the primary is static"
+            "failover-plan: who is promoted asks for votes first, once the primary is lost"
         );
     }
     let native = probes::native(region);

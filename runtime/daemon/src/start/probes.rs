@@ -4,8 +4,8 @@
 //! Every [`EVERY`] each peer is probed over connections of their own, whether or
 //! not earlier probes were answered: a region that swallows packets is noticed
 //! as fast as one that is gone. The answer says how far that peer has taken over
-//! data, which generation it runs, and whether its service answers; a peer that
-//! is behind the primary's generation is sent it at once.
+//! data, which generation it runs, how it takes part in the common log, and whether
+//! its service answers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,8 +57,8 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (outcomes, mut seen) = mpsc::channel::<Outcome>(UNDER_WAY);
-    let (mut under_way, mut offer, mut adopting) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-    let (mut refused, mut goal) = (0, None);
+    let (mut under_way, mut adopting) = (JoinSet::new(), JoinSet::new());
+    let mut goal = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -73,27 +73,11 @@ pub async fn probe_peer(region: Arc<RunningRegion>, peer: RegionId, client: Arc<
             Some(outcome) = seen.recv() => {
                 observe(&region, &peer, &outcome, &mut goal);
                 let (ours, theirs) = (region.generations.number(), outcome.report().map(|report| report.generation));
-                if theirs.is_some_and(|theirs| theirs < ours) && offer.is_empty() {
-                    offer_generation(&region, &client, &mut offer);
-                }
-                if theirs.is_some_and(|theirs| theirs > ours) && adopting.is_empty() {
+                if theirs.is_some_and(|theirs| theirs > ours) && adopting.is_empty() && may_adopt(&region) {
                     adopting.spawn(adopt(region.clone(), peer.clone(), client.clone()));
                 }
             }
-            () = region.new_generation.notified() => offer_generation(&region, &client, &mut offer),
             Some(_) = adopting.join_next() => {}
-            Some(answer) = offer.join_next() => {
-                let ours = region.generations.number();
-                match answer {
-                    Ok(Ok(generation)) => tracing::info!(%peer, generation, "a region took over the policy generation"),
-                    // Said once a generation: the offer is repeated with every probe.
-                    Ok(Err(error)) if refused != ours => {
-                        refused = ours;
-                        tracing::warn!(%peer, generation = ours, %error, "a region did not take the generation");
-                    }
-                    _ => {}
-                }
-            }
         }
     }
 }
@@ -132,6 +116,7 @@ fn observe(region: &RunningRegion, peer: &RegionId, outcome: &Outcome, goal: &mu
         // Also what it has of others' logs, which no batch of ours would tell.
         let burials = data::Burials { buried: report.buried.clone(), quiet: report.quiet.clone() };
         region.data.heard(peer, &report.vector, &burials);
+        region.control.heard(peer, report.control, report.generation);
     }
     {
         let (mut health, now) = (region.health.lock().expect("no probe panics while it holds the lock"), region.now());
@@ -201,33 +186,22 @@ pub fn publish(region: &RunningRegion) {
     region.dns.states_changed(states);
 }
 
-/// Sends the generation in force to a peer, where it is this region's to send.
-fn offer_generation(
-    region: &RunningRegion,
-    client: &Arc<PeerClient>,
-    offer: &mut JoinSet<Result<u64, net::PeerError>>,
-) {
-    if region.me != region.regions.primary {
-        return;
-    }
-    let Some(bundle) = region.generations.signed() else { return };
-    // An older one that is still under way is worth nothing any more.
-    offer.abort_all();
-    let client = client.clone();
-    offer.spawn(async move { client.send_bundle(&bundle).await });
+/// Whether a generation that a peer has and this region has not is this region's to look at: as the primary, because
+/// the peer tightened something by itself; without a log, because there is nobody else to have it from.
+fn may_adopt(region: &RunningRegion) -> bool {
+    region.control.decided().is_none() || region.control.log.check().is_ok()
 }
 
-/// Takes over a newer generation than ours from a peer: one that we missed, or that we ourselves proposed before our
-/// disk was lost. Its signature is checked as if its proposer had sent it.
+/// Takes over a newer generation than ours from a peer. Its signature is checked, and all that the gate checks.
 async fn adopt(region: Arc<RunningRegion>, peer: RegionId, client: Arc<PeerClient>) {
     let bundle = match client.fetch_bundle().await {
         Ok(Some(bundle)) => bundle,
         Ok(None) | Err(_) => return,
     };
-    match region.generations.receive(&peer, bundle, region.facts()).await {
+    match region.generations.take_over(&peer, bundle, &region.moment()).await {
         Ok(generation) => {
             tracing::info!(%peer, generation, "took over a newer policy generation");
-            // The primary looks at its tree again: what is saved there may differ.
+            // The watcher looks at its tree again: what is saved there may differ.
             region.adopted.notify_one();
         }
         Err(error) => {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use ::control::NotPrimary;
 use arc_swap::ArcSwap;
 use compliance::ledger::CosignRequest;
 use data::DataPlane;
@@ -14,6 +15,7 @@ use data::plans::Plans;
 use futures_util::future::BoxFuture;
 use http::Uri;
 use model::bundle::{GenerationInfo, PolicyTree, Proposal, SignedBundle};
+use model::control::ControlReport;
 use model::explain::{About, Explanation};
 use model::judgement::Decision;
 use model::names::Subject;
@@ -28,6 +30,7 @@ use model::{Country, Finding, Mono, RegionId, UnixMillis};
 use net::{CosignRefusal, DemandRefused, DnsAnswers, PolicyInForce, Wan, Wanted};
 use routing::{HealthTracker, TrafficCounts};
 
+use super::control::Control;
 use super::gate::Moment;
 use super::generations::{Generations, Proposed, RefusedGeneration};
 use super::judging::Judging;
@@ -50,9 +53,9 @@ pub struct RunningRegion {
     pub notary: Notary,
     /// What is demanded for people.
     pub petitions: super::petitions::Petitions,
-    /// Woken whenever a generation comes into force.
-    pub new_generation: tokio::sync::Notify,
-    /// Woken when a generation was taken over from a peer that is ahead.
+    /// The log that the regions agree on.
+    pub control: Arc<Control>,
+    /// Woken when the watcher of files has reason to look: another generation is in force, or another region leads.
     pub adopted: tokio::sync::Notify,
     /// The plans that requests are answered from.
     pub plans: Arc<ArcSwap<Plans>>,
@@ -113,13 +116,20 @@ impl RunningRegion {
         Moment { facts: self.facts(), now: self.wall_clock(), states, traffic: self.traffic.everywhere(self.now()) }
     }
 
-    /// Whether this region orders generations; what an operator wants is done there.
-    fn orders(&self, what: &str) -> Result<(), Vec<Finding>> {
-        if self.me == self.regions.primary {
-            return Ok(());
+    /// Whether this region orders generations at this moment; what an operator wants is done there. Without a quorum
+    /// nobody does, and this region is [`Standing::Alone`].
+    async fn standing(&self, what: &str) -> Result<Standing, Vec<Finding>> {
+        let refused = |message: String, help: String| Err(vec![Finding::error("", "", (0, 0), message, help)]);
+        match self.control.settled(&self.states).await {
+            Ok(()) => Ok(Standing::Primary),
+            Err(NotPrimary::Elsewhere { primary, .. }) => {
+                refused(format!("{primary} orders generations; this is {}", self.me), format!("{what} to the primary"))
+            }
+            Err(NotPrimary::Nobody | NotPrimary::LeaseLost) => Ok(Standing::Alone),
+            Err(error @ (NotPrimary::Unfounded | NotPrimary::Failed(_))) => {
+                refused(error.to_string(), "see `repomind-run status`".to_owned())
+            }
         }
-        let message = format!("{} orders generations; this is {}", self.regions.primary, self.me);
-        Err(vec![Finding::error("", "", (0, 0), message, format!("{what} to the primary"))])
     }
 
     /// This region's own health, by its own account.
@@ -136,6 +146,15 @@ impl RunningRegion {
             RegionState::Down
         }
     }
+}
+
+/// What a region may order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Everything.
+    Primary,
+    /// Only what makes residency stricter, and for itself: there is no quorum.
+    Alone,
 }
 
 /// A refusal as findings, for those who asked over HTTP.
@@ -172,6 +191,8 @@ impl net::Region for RunningRegion {
         let states = self.states.load();
         let health = self.health.lock().expect("no probe panics while it holds the lock");
         let peers = self.peers();
+        let view = self.control.log.view();
+        let primary = self.control.primary(&view, &states);
         RegionStatus {
             id: self.me.clone(),
             name: region.name.clone(),
@@ -185,7 +206,8 @@ impl net::Region for RunningRegion {
             policy_waiting: self.generations.waiting(),
             not_ready: net::Region::ready(self).err(),
             policy_errors: self.generations.findings().iter().map(ToString::to_string).collect(),
-            primary: self.regions.primary.clone(),
+            control: self.control.status(self, &view, primary.as_ref()),
+            primary,
             sees: states.iter().filter(|(id, _)| **id != self.me).map(|(id, state)| (id.clone(), *state)).collect(),
             rtt_ms: peers
                 .iter()
@@ -206,20 +228,12 @@ impl net::Region for RunningRegion {
         self.apis.get(region).cloned()
     }
 
-    fn receive_bundle(
-        self: Arc<Self>,
-        from: RegionId,
-        bundle: SignedBundle,
-    ) -> BoxFuture<'static, Result<u64, String>> {
-        Box::pin(async move {
-            let facts = self.facts();
-            let taken = self.generations.receive(&from, bundle, facts).await;
-            self.new_generation.notify_waiters();
-            taken.map_err(|error| {
-                tracing::warn!(%from, %error, "a policy bundle was refused");
-                error.to_string()
-            })
-        })
+    fn control_report(&self) -> ControlReport {
+        self.control.log.report()
+    }
+
+    fn control(&self, from: RegionId, request: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+        self.control.log.answer(from, request)
     }
 
     fn policy_history(&self) -> Vec<GenerationInfo> {
@@ -232,9 +246,10 @@ impl net::Region for RunningRegion {
 
     fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<Published, Vec<Finding>>> {
         Box::pin(async move {
-            self.orders("publish")?;
-            let proposed = self.generations.publish(proposal, &self.moment()).await;
-            self.new_generation.notify_waiters();
+            let proposed = match self.standing("publish").await? {
+                Standing::Primary => self.generations.publish(proposal, &self.moment()).await,
+                Standing::Alone => self.generations.publish_alone(proposal, &self.moment()).await,
+            };
             match proposed.map_err(findings)? {
                 Proposed::Unchanged => Ok(Published::Generation(self.generations.number())),
                 Proposed::InForce(number) => Ok(Published::Generation(number)),
@@ -249,10 +264,10 @@ impl net::Region for RunningRegion {
 
     fn confirm(self: Arc<Self>, word: Confirmation) -> BoxFuture<'static, Result<u64, Vec<Finding>>> {
         Box::pin(async move {
-            self.orders("give the word")?;
-            let confirmed = self.generations.confirm(word, &self.moment()).await;
-            self.new_generation.notify_waiters();
-            confirmed.map_err(findings)
+            if self.standing("give the word").await? == Standing::Alone {
+                return Err(findings(RefusedGeneration::Loosens(vec!["what waits goes beyond that".to_owned()])));
+            }
+            self.generations.confirm(word, &self.moment()).await.map_err(findings)
         })
     }
 
@@ -298,7 +313,12 @@ impl net::Region for RunningRegion {
 
     fn ready(&self) -> Result<(), String> {
         if self.generations.number() == 0 {
-            return Err(format!("waiting for a policy generation from {}", self.regions.primary));
+            return Err(match self.control.log.check() {
+                Err(error @ (NotPrimary::Unfounded | NotPrimary::Failed(_))) => {
+                    format!("waiting for a policy generation: {error}")
+                }
+                _ => "waiting for a policy generation".to_owned(),
+            });
         }
         if let Some(reason) = self.data.failed() {
             let place = self.data_dir.display();

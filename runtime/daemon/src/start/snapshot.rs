@@ -87,7 +87,7 @@ fn regions(region: &RunningRegion) -> String {
             "({} (state . {}) (rtt-ms . {trip}) (primary . {}) (gateway . \"{}\"))",
             one.id,
             state.name(),
-            if one.id == status.primary { "#true" } else { "#false" },
+            if Some(&one.id) == status.primary.as_ref() { "#true" } else { "#false" },
             one.addresses.gateway
         )
     });

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::Finding;
+use control::NotPrimary;
 use model::bundle::{Because, POLICY_FILES, PolicyTree};
+use model::{Finding, UnixMillis};
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +74,17 @@ fn read_file(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|error| error.to_string())
 }
 
-/// Proposes the tree now and after every save, until `stop`.
+/// What is known of the files of a region's tree.
+struct Files {
+    read: Result<PolicyTree, Vec<Finding>>,
+    /// When they were seen to change, since this process started; no event tells what was done before.
+    edited: Option<UnixMillis>,
+}
+
+/// Watches the tree, and proposes it after every save where this region is the primary, until `stop`.
+///
+/// Every region watches its own. One that becomes the primary proposes what was edited there since the generation in
+/// force, such as a file saved while there was no primary. A copy that merely differs is nobody's edit.
 pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: CancellationToken) -> anyhow::Result<()> {
     // One waiting event is enough: the whole tree is read each time.
     let (saved, mut saves) = mpsc::channel::<()>(1);
@@ -86,9 +97,9 @@ pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: Cancellation
         watcher.watch(&root.join(folder), RecursiveMode::NonRecursive)?;
     }
     let mut wait = FIRST_WAIT;
+    let mut files = Files { read: read_tree(&root), edited: None };
     loop {
-        let read = read_tree(&root);
-        let again = match propose(&region, &read).await {
+        let again = match propose(&region, &files).await {
             Judged::Yes => {
                 wait = FIRST_WAIT;
                 Duration::MAX
@@ -103,10 +114,14 @@ pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: Cancellation
             () = stop.cancelled() => return Ok(()),
             () = region.adopted.notified() => {}
             () = tokio::time::sleep(again) => {}
-            () = another(&root, &read) => {}
+            () = another(&root, &files.read) => {}
             event = saves.recv() => if event.is_none() { return Ok(()) },
         }
         while tokio::time::timeout(QUIET, saves.recv()).await.is_ok_and(|event| event.is_some()) {}
+        let read = read_tree(&root);
+        if read != files.read {
+            files = Files { read, edited: Some(region.wall_clock()) };
+        }
     }
 }
 
@@ -126,15 +141,24 @@ async fn another(root: &Path, read: &Result<PolicyTree, Vec<Finding>>) {
     }
 }
 
-async fn propose(region: &RunningRegion, read: &Result<PolicyTree, Vec<Finding>>) -> Judged {
-    let tree = match read {
+async fn propose(region: &RunningRegion, files: &Files) -> Judged {
+    match region.control.log.confirm().await {
+        Ok(_) => {}
+        // It is looked at again as soon as that changes; what is reported about the files is the primary's to say.
+        Err(NotPrimary::LeaseLost) => return Judged::No,
+        Err(_) => {
+            region.generations.nothing_to_report();
+            return Judged::Yes;
+        }
+    }
+    let tree = match &files.read {
         Ok(tree) => tree.clone(),
         Err(findings) => {
             region.generations.report(findings);
             return Judged::Yes;
         }
     };
-    if let Some(finding) = region.generations.superseded(&tree) {
+    if let Some(finding) = untouched(region, files, &tree) {
         region.generations.note(finding);
         return Judged::Yes;
     }
@@ -143,7 +167,6 @@ async fn propose(region: &RunningRegion, read: &Result<PolicyTree, Vec<Finding>>
         Ok(Proposed::Unchanged) => Judged::Yes,
         Ok(Proposed::InForce(generation)) => {
             tracing::info!(generation, "the edited policy files are in force here");
-            region.new_generation.notify_waiters();
             Judged::Yes
         }
         // What waits was reported where that was found, and so are findings.
@@ -154,4 +177,20 @@ async fn propose(region: &RunningRegion, read: &Result<PolicyTree, Vec<Finding>>
             Judged::No
         }
     }
+}
+
+/// Says so where the files are other ones than those in force, and nobody has edited them since.
+fn untouched(region: &RunningRegion, files: &Files, tree: &PolicyTree) -> Option<Finding> {
+    let in_force = region.generations.in_force()?;
+    if tree.hash() == in_force.tree || files.edited.is_some_and(|edited| edited > in_force.since) {
+        return None;
+    }
+    let superseded = region.generations.superseded(tree);
+    // The preferred primary is where operators save; what was saved there while it was not running counts.
+    if superseded.is_some() || region.me == region.regions.primary {
+        return superseded;
+    }
+    let message = format!("the files on disk are not those of generation {}, which is in force", in_force.generation);
+    let help = "edit and save them, or publish them, to put them in force; or copy those in force here";
+    Some(Finding::error("", "", (0, 0), message, help).warning())
 }

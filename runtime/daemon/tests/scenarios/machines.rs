@@ -93,7 +93,7 @@ impl Machines {
                 !to.join("ca.key").exists() && !to.join("token.key").exists(),
                 "a machine got a key of the authority"
             );
-            assert_eq!(to.join("bundle.key").exists(), region == "us-east", "only the primary signs policies");
+            assert!(to.join("bundle.key").exists(), "any region may become the primary, and signs policies then");
         }
         let words = ["token", "--subject", "scenario", "--scopes", "data:read data:write admin", "--dir", path(&keys)];
         self.token = self.pki(&words).trim().to_owned();

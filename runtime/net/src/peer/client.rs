@@ -31,7 +31,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BUNDLE, COSIGN, CosignAnswer, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack,
+    BUNDLE, CONTROL, COSIGN, CosignAnswer, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack,
 };
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -112,6 +112,8 @@ pub struct PeerClient {
     /// For policies and checkpoints, so that a probe never waits behind a bundle.
     control: Lane,
     shipping: Lane,
+    /// For the common log.
+    agreeing: Lane,
 }
 
 /// One connection, made when it is first needed and again when it has broken.
@@ -145,6 +147,7 @@ impl PeerClient {
             probes: AtomicUsize::new(0),
             control: Lane::default(),
             shipping: Lane::default(),
+            agreeing: Lane::default(),
         })
     }
 
@@ -226,14 +229,12 @@ impl PeerClient {
         self.read(&answer.await?)
     }
 
-    /// Sends a policy bundle and gives the generation that is in force there afterwards.
+    /// Asks the peer's side of the common log, within [`limits::CONTROL_TIME`].
     ///
     /// # Errors
-    /// [`PeerError::Refused`] with the peer's reason when it does not take the bundle.
-    pub async fn send_bundle(&self, bundle: &SignedBundle) -> Result<u64, PeerError> {
-        let body = pack(bundle).map_err(|error| self.answer(error.to_string()))?;
-        let answer = self.send(&self.control, Method::POST, BUNDLE, body.into(), limits::SHIP_TIME).await?;
-        self.read(&answer.await?)
+    /// [`PeerError`]; the request may or may not have arrived.
+    pub async fn control(&self, request: Vec<u8>) -> Result<Bytes, PeerError> {
+        self.send(&self.agreeing, Method::POST, CONTROL, request.into(), limits::CONTROL_TIME).await?.await
     }
 
     /// The bundle in force at the peer, if it has one.

@@ -7,13 +7,13 @@
 //! | `POST /peer/v1/keys` | data keys of what is shipped next, each encrypted for the receiver | nothing |
 //! | `POST /peer/v1/rows` | a part of the sender's rows, zstd level 1 | [`data::Received`] in postcard |
 //! | `POST /peer/v1/petitions` | the orders about people that the sender has, in postcard | those that it lacks, zstd |
-//! | `POST /peer/v1/bundle` | a policy bundle envelope, zstd | the generation in force, in postcard |
 //! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
 //! | `GET /peer/v1/traffic` | | recent traffic by client class, in postcard |
+//! | `POST /peer/v1/control` | a request of the common log, see `control` | its answer |
 //! | `POST /peer/v1/cosign` | the body of C2SP tlog-witness `add-checkpoint` | the signature line; 409 with the size to prove from |
 //!
-//! The sender is the region that its certificate names. Probes and shipping use
-//! separate connections, so that a full window never looks like a dead peer.
+//! The sender is the region that its certificate names. Probes, shipping and the common log use
+//! separate connections, so that a full window never looks like a dead peer or a leader that is gone.
 //! Keys and batches are dealt with in the order in which they were sent, so that keys may be sent ahead.
 //! A batch carries the header `repomind-life`: the incarnation in which its sender is.
 
@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 
 use model::RegionId;
 use model::codec::{self, Format};
+use model::control::ControlReport;
 use model::routing::{Observation, RegionState};
 use model::sealing::RegionPublicKey;
 use model::version::PositionVector;
@@ -42,6 +43,7 @@ const KEYS: &str = "/peer/v1/keys";
 const PETITIONS: &str = "/peer/v1/petitions";
 const ROWS: &str = "/peer/v1/rows";
 const BUNDLE: &str = "/peer/v1/bundle";
+const CONTROL: &str = "/peer/v1/control";
 const TRAFFIC: &str = "/peer/v1/traffic";
 const COSIGN: &str = "/peer/v1/cosign";
 
@@ -62,6 +64,8 @@ pub struct PeerReport {
     pub quiet: PositionVector,
     /// The policy generation in force there.
     pub generation: u64,
+    /// How it takes part in the common log.
+    pub control: ControlReport,
     /// Whether it considers itself able to serve.
     pub api_ok: bool,
     /// Its state by its own account.

@@ -10,7 +10,6 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use model::RegionId;
-use model::bundle::SignedBundle;
 use model::record::Shipment;
 use model::sealing::KeyParcel;
 use model::snapshot::SnapshotPart;
@@ -23,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, COSIGN, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
+use super::{BUNDLE, CONTROL, COSIGN, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -124,7 +123,7 @@ impl Session {
                 (Method::POST, KEYS) => self.take_keys(request.into_body(), turn).await,
                 (Method::POST, PETITIONS) => self.petitions(request.into_body()).await,
                 (Method::POST, ROWS) => self.take_part(request.into_body()).await,
-                (Method::POST, BUNDLE) => self.take_bundle(request.into_body()).await,
+                (Method::POST, CONTROL) => self.control(request.into_body()).await,
                 (Method::GET, BUNDLE) => self.give_bundle(),
                 (Method::GET, TRAFFIC) => postcard_response(&self.region.recent_traffic()),
                 (Method::POST, COSIGN) => self.cosign(request.into_body()).await,
@@ -145,6 +144,7 @@ impl Session {
             buried,
             quiet,
             generation: self.region.plans().generation,
+            control: self.region.control_report(),
             api_ok: self.region.api_ok(),
             state: self.region.own_state(),
             region_key: self.region.data().vault().map(|vault| vault.public_key()),
@@ -218,12 +218,11 @@ impl Session {
         postcard_response(&received)
     }
 
-    async fn take_bundle(&self, body: Incoming) -> Result<Response<Body>, Problem> {
-        let bytes = collect(body, limits::BUNDLE_BYTES).await?;
-        let bundle: SignedBundle = unpack(&bytes, limits::BUNDLE_BYTES).map_err(bad_request)?;
-        match self.region.clone().receive_bundle(self.from.clone(), bundle).await {
-            Ok(generation) => postcard_response(&generation),
-            Err(reason) => Err(Problem::new(StatusCode::CONFLICT, "bundle", reason)),
+    async fn control(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let request = collect(body, limits::CONTROL_BYTES).await?;
+        match self.region.control(self.from.clone(), request.to_vec()).await {
+            Ok(answer) => Ok(Response::new(full(answer))),
+            Err(reason) => Err(Problem::new(StatusCode::CONFLICT, "control", reason)),
         }
     }
 

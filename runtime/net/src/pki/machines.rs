@@ -14,21 +14,19 @@ use super::{LEDGER, PkiError, WITNESS, check_name, content, ledger, read, witnes
 
 /// The files that the machine of `region` needs, to be copied with their modes;
 /// all of them exist. `ca.key` and `token.key` are never among them: they stay
-/// where the authority was made. `bundle.key` goes to the primary alone.
+/// where the authority was made. Any region may become the primary, so all get `bundle.key`; one that is not to sign
+/// policies is given no copy of it, and then only votes.
 ///
 /// # Errors
 /// [`PkiError::Missing`] for the first that does not exist, [`PkiError::File`]
 /// when the directory cannot be read.
-pub fn bundle_for(dir: &Path, region: &RegionId, primary: &RegionId) -> Result<Vec<PathBuf>, PkiError> {
+pub fn bundle_for(dir: &Path, region: &RegionId) -> Result<Vec<PathBuf>, PkiError> {
     check_name(region)?;
     let (ledger, witness) = (ledger(region), witness(region));
     let own = [format!("{region}.pem"), format!("{region}.key"), format!("{ledger}.key"), format!("{witness}.key")];
-    let shared = ["ca.pem", "token.pub", "bundle.pub", "digest.key"].map(str::to_owned);
+    let shared = ["ca.pem", "token.pub", "bundle.pub", "bundle.key", "digest.key"].map(str::to_owned);
     let mut files: Vec<PathBuf> = own.iter().chain(&shared).map(|name| dir.join(name)).collect();
     files.extend([ledger, witness].map(|name| dir.join(format!("{name}.pub"))));
-    if region == primary {
-        files.push(dir.join("bundle.key"));
-    }
     for ending in [LEDGER, WITNESS] {
         files.extend(public_keys(dir, ending)?.into_iter().map(|(_, path)| path));
     }

@@ -9,7 +9,7 @@
 //! | `REGION-ledger.pub`, `REGION-ledger.key` | the pair that signs a region's ledger | all; that region |
 //! | `REGION-witness.pub`, `REGION-witness.key` | the pair that cosigns the ledgers of others | all; that region |
 //! | `token.pub`, `token.key` | the pair that signs bearer tokens | all; nobody that runs |
-//! | `bundle.pub`, `bundle.key` | the pair that signs policy bundles | all; the primary |
+//! | `bundle.pub`, `bundle.key` | the pair that signs policy bundles | all; all that may be the primary |
 //! | `digest.key` | the key of the digests that regions compare | all |
 //! | `token` | a development token | whoever operates |
 //!

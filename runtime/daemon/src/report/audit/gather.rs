@@ -62,7 +62,7 @@ pub async fn gather(client: &Client, deployment: &Deployment, state: &Path, rows
             Err(error) => Err(format!("{error:#}")),
             Ok(dump) => {
                 let attested = attested(&pki, region, addresses, deployment).await;
-                let (policy, bundle) = policy(&dump, &keys, &deployment.primary);
+                let (policy, bundle) = policy(&dump, &keys, &deployment.regions);
                 newest = [newest, bundle].into_iter().flatten().max_by_key(|bundle| bundle.generation);
                 let witnessed = cosigned.remove(region).unwrap_or_default();
                 let keys = keys_of(&dump, state, region, folders.get(region));
@@ -84,7 +84,11 @@ async fn attested(pki: &Path, region: &RegionId, addresses: &Addresses, deployme
 
 /// The policies that a region says it follows, and the bundle where its signature holds. Number and hash are read from
 /// the bundle, not believed.
-fn policy(dump: &Dump, keys: &PublicKeys, primary: &RegionId) -> (Option<PolicyEvidence>, Option<Bundle>) {
+fn policy(
+    dump: &Dump,
+    keys: &PublicKeys,
+    regions: &BTreeMap<RegionId, Addresses>,
+) -> (Option<PolicyEvidence>, Option<Bundle>) {
     let Some((generation, tree, since)) = dump.header.policy else { return (None, None) };
     let signed = || {
         let signed = dump.bundle.as_ref().ok_or("it shows no bundle")?;
@@ -92,8 +96,8 @@ fn policy(dump: &Dump, keys: &PublicKeys, primary: &RegionId) -> (Option<PolicyE
             return Err("it is not signed with the deployment's key".to_owned());
         }
         let bundle = net::pki::bundle_from_bytes(&signed.bundle)?;
-        if bundle.proposer != *primary {
-            return Err(format!("{} proposed it, and only {primary} may", bundle.proposer));
+        if !regions.contains_key(&bundle.proposer) {
+            return Err(format!("{} proposed it, which is no region of this deployment", bundle.proposer));
         }
         if (bundle.generation, bundle.tree.hash()) != (generation, tree) {
             return Err(format!("the bundle is generation {} with tree {}", bundle.generation, bundle.tree.hash()));
