@@ -33,7 +33,7 @@ WORKER   := edge-deployment/cloudflare-workers
 
 .DEFAULT_GOAL := help
 .PHONY: help build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
-        load-test bench sim simulate repl test test-worker geoip-test-data lint tools
+        load-test bench sim model simulate repl test test-worker geoip-test-data lint tools
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,9 @@ bench: ## Measure throughput, latency, lag and saves, optimised, beside floors f
 
 sim: ## Run SEEDS simulations of replication under faults, optimised; a failing seed is printed with its replay.
 	@$(CARGO) run --quiet --locked --release -p sim --target-dir $(CARGO_TARGET_DIR) -- --seeds $(SEEDS) $(FLAGS)
+
+model: ## Explore the rules of the primary's term and lease exhaustively, and see that each broken rule is noticed.
+	@$(CARGO) test --quiet --locked --manifest-path tests/model/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/model -- --nocapture --test-threads 1
 
 simulate: build ## Show what regions and policies mean for the whole world; pictures in OUT.
 	@$(REPOMIND) simulate --tree $(TREE) --out $(OUT) $(FLAGS)
