@@ -121,6 +121,9 @@ pub trait ControlLog: Send + Sync + 'static {
     fn found(&self, members: BTreeMap<ControlNode, RegionId>) -> BoxFuture<'_, Result<(), String>>;
     /// Takes one step of a change of members.
     fn change(&self, step: rules::Change) -> BoxFuture<'_, Result<(), String>>;
+    /// Lets the followers hear from this region at once, where its lease holds: over long links that prolongs it in
+    /// time. A leader that has lost its lease does not call: it falls silent, so that another one is found.
+    fn beat(&self) -> BoxFuture<'_, ()>;
     /// Asks the others for votes, after asking whether they would give them.
     fn call_election(&self) -> BoxFuture<'_, ()>;
     /// Hands leadership to another voter. From now on this region does not answer for the primary.

@@ -30,12 +30,14 @@ use crate::{ControlLog, NotPrimary, Transport, Unagreed, View};
 const AGREE: Duration = Duration::from_secs(5);
 /// How long a round to the majority may take where the lease has run out.
 const CONFIRM: Duration = Duration::from_millis(1200);
-/// The log is cut after so many entries.
-const SNAPSHOT_EVERY: u64 = 64;
+/// The log is cut after so many entries. It is short on purpose: a new leader looks for where each follower's log meets its
+/// own, and over a short log that is one round trip, which is part of every failover. The state is small, so whoever is
+/// further behind is sent all of it.
+const SNAPSHOT_EVERY: u64 = 4;
 /// So many entries of a snapshot stay, for those that are a little behind.
-const KEPT: u64 = 32;
-/// Entries sent at once: each may hold a whole policy tree.
-const AT_ONCE: u64 = 4;
+const KEPT: u64 = 2;
+/// Entries sent at once: more than a log has that was cut. Each may hold a whole policy tree.
+const AT_ONCE: u64 = 8;
 
 type Raft = openraft::Raft<Types, Machine>;
 
@@ -69,7 +71,7 @@ fn settings() -> Config {
         snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_EVERY),
         max_in_snapshot_log_to_keep: KEPT,
         max_payload_entries: AT_ONCE,
-        install_snapshot_timeout: 10_000,
+        install_snapshot_timeout: 5_000,
         ..Config::default()
     }
 }
@@ -277,6 +279,14 @@ impl ControlLog for RaftLog {
                 }
             };
             done.map(drop).map_err(|error| error.to_string())
+        })
+    }
+
+    fn beat(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if self.check().is_ok() {
+                let _ = self.raft.trigger().heartbeat().await;
+            }
         })
     }
 

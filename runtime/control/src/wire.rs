@@ -33,7 +33,7 @@ const HEARTBEAT: Duration = Duration::from_millis(crate::HEARTBEAT);
 /// How long entries may take to be on another disk.
 const APPEND: Duration = Duration::from_millis(1200);
 /// How long a snapshot may take.
-const SNAPSHOT: Duration = Duration::from_secs(10);
+const SNAPSHOT: Duration = Duration::from_secs(5);
 
 /// A request.
 #[derive(Serialize, Deserialize)]

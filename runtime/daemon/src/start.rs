@@ -238,12 +238,13 @@ async fn open_control(
     (identity, wan): (&net::Identity, &Wan),
     may_lead: bool,
 ) -> anyhow::Result<Arc<Control>> {
-    let mut peers = BTreeMap::new();
+    let mut clients = Vec::new();
     for other in regions.by_id.values().filter(|other| other.id != me.id) {
         let client = PeerClient::new(other.id.clone(), other.addresses.peer, identity, wan.clone())?;
-        peers.insert(other.id.clone(), Arc::new(client));
+        clients.push(Arc::new(client));
     }
-    let log = RaftLog::open(me.id.clone(), store, Arc::new(control::Peers(peers)), may_lead).await;
+    let peers = Arc::new(control::Peers::new(clients.iter().cloned()));
+    let log = RaftLog::open(me.id.clone(), store, peers, may_lead).await;
     let log = log.with_context(|| {
         format!(
             "the common log of {} in {} cannot be opened; if it is damaged, move that directory elsewhere, keep it, and \
@@ -252,7 +253,7 @@ async fn open_control(
             dir.display()
         )
     })?;
-    Ok(Arc::new(Control::new(me.id.clone(), log)))
+    Ok(Arc::new(Control::new(me.id.clone(), log, clients)))
 }
 
 /// The generations that a region keeps.
@@ -388,6 +389,9 @@ fn start_tasks(
     tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));
     tasks.spawn(region.countries.clone().follow(stop.clone()));
     tasks.spawn(gauges::keep(region.clone(), stop.clone()));
+    for client in &region.control.clients {
+        tasks.spawn(control::keep_connected(client.clone(), stop.clone()));
+    }
     tasks.spawn(control::keep_leader(region.clone(), stop.clone()));
     tasks.spawn(control::keep_members(region.clone(), stop.clone()));
     tasks.spawn(control::follow(region.clone(), stop.clone()));

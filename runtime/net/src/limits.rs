@@ -64,11 +64,14 @@ pub const BUNDLE_BYTES: usize = 8 * 1024 * 1024;
 /// Petitions in one answer to a peer: some 300 bytes each, and 8 for each record that an order concerned.
 pub const PETITIONS: usize = 2_000;
 
-/// The largest request of the common log: four policy bundles and what is around them.
-pub const CONTROL_BYTES: usize = 4 * BUNDLE_BYTES + 64 * 1024;
+/// The largest request of the common log: eight policy bundles and what is around them.
+pub const CONTROL_BYTES: usize = 8 * BUNDLE_BYTES + 64 * 1024;
 
 /// How long a request of the common log may take; most have shorter limits of their own.
-pub const CONTROL_TIME: Duration = Duration::from_secs(10);
+pub const CONTROL_TIME: Duration = Duration::from_secs(5);
+
+/// Requests of the common log under way to one peer; one more is not sent.
+pub const CONTROL_UNDER_WAY: usize = 32;
 
 /// The largest small answer accepted from a peer: vectors and reports.
 pub const REPORT_BYTES: usize = 1024 * 1024;

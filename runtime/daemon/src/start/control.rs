@@ -24,12 +24,15 @@ use model::control::{ControlReport, ControlRole, ControlStatus};
 use model::routing::RegionState;
 use model::{Millis, Mono, RegionId};
 use net::PeerClient;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::running::RunningRegion;
 
 /// How often it is looked whether the leader is lost.
 const LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked whether the connections to the other logs stand.
+const CONNECT: Duration = Duration::from_millis(250);
 /// How often the leader looks whether members change or its place is to be handed over.
 const LEAD: Duration = Duration::from_millis(250);
 /// How long an election may take before a region that is asked to order something calls itself alone.
@@ -51,15 +54,38 @@ pub fn boot_time() -> Mono {
 }
 
 /// The way to the logs of the other regions.
-pub struct Peers(pub BTreeMap<RegionId, Arc<PeerClient>>);
+pub struct Peers(BTreeMap<RegionId, Way>);
+
+/// The way to one of them.
+struct Way {
+    client: Arc<PeerClient>,
+    room: Arc<Semaphore>,
+}
+
+impl Peers {
+    /// Nothing is connected yet.
+    pub fn new(clients: impl IntoIterator<Item = Arc<PeerClient>>) -> Self {
+        let room = || Arc::new(Semaphore::new(net::limits::CONTROL_UNDER_WAY));
+        Self(clients.into_iter().map(|client| (client.peer().clone(), Way { client, room: room() })).collect())
+    }
+}
 
 impl Transport for Peers {
     fn ask(&self, to: &RegionId, request: Vec<u8>) -> BoxFuture<'static, Result<Vec<u8>, String>> {
-        let client = self.0.get(to).cloned();
-        let unknown = format!("{to} is not configured here");
+        let Some(Way { client, room }) = self.0.get(to) else {
+            let unknown = format!("{to} is not configured here");
+            return Box::pin(async move { Err(unknown) });
+        };
+        let (client, permit) = (client.clone(), room.clone().try_acquire_owned());
         Box::pin(async move {
-            let answer = client.ok_or(unknown)?.control(request).await;
-            answer.map(Vec::from).map_err(|error| error.to_string())
+            let permit = permit.map_err(|_| "too many requests are under way".to_owned())?;
+            // In a task of its own: whoever gives up waiting must not take with it a connection that is being made.
+            let asked = tokio::spawn(async move {
+                let answer = client.control(request).await;
+                drop(permit);
+                answer.map(Vec::from).map_err(|error| error.to_string())
+            });
+            asked.await.map_err(|error| error.to_string())?
         })
     }
 
@@ -90,6 +116,8 @@ pub struct Control {
     me: RegionId,
     /// The log.
     pub log: Arc<dyn ControlLog>,
+    /// The connections that the log uses.
+    pub clients: Vec<Arc<PeerClient>>,
     heard: Mutex<BTreeMap<RegionId, Heard>>,
     /// Woken by every report.
     reported: tokio::sync::Notify,
@@ -97,8 +125,8 @@ pub struct Control {
 
 impl Control {
     /// Nothing was heard yet.
-    pub fn new(me: RegionId, log: Arc<dyn ControlLog>) -> Self {
-        Self { me, log, heard: Mutex::default(), reported: tokio::sync::Notify::new() }
+    pub fn new(me: RegionId, log: Arc<dyn ControlLog>, clients: Vec<Arc<PeerClient>>) -> Self {
+        Self { me, log, clients, heard: Mutex::default(), reported: tokio::sync::Notify::new() }
     }
 
     /// Takes in what a peer said of itself.
@@ -217,13 +245,29 @@ impl Control {
     }
 }
 
+/// Keeps a connection to a peer's log open, until `stop`: in an election every round trip counts.
+pub async fn keep_connected(client: Arc<PeerClient>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(CONNECT);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        // A peer that cannot be reached is for the prober to report.
+        let _ = stop.run_until_cancelled(client.ready_for_control()).await;
+    }
+}
+
 /// Founds the log where that is this region's to do, and asks for votes when the leader is lost, until `stop`.
 pub async fn keep_leader(region: Arc<RunningRegion>, stop: CancellationToken) {
     let (mut founding, mut calling) = (Founding::default(), Calling::default());
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut beat = true;
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let (log, now) = (&region.control.log, boot_time());
+        // Every other time: a lease of 500 ms must outlast the way there and back, and one that is lost.
+        beat = !beat;
+        if beat {
+            log.beat().await;
+        }
         if log.report().fresh {
             found(&region, &mut founding, now).await;
             continue;

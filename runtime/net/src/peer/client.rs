@@ -237,6 +237,19 @@ impl PeerClient {
         self.send(&self.agreeing, Method::POST, CONTROL, request.into(), limits::CONTROL_TIME).await?.await
     }
 
+    /// Makes the connection for the common log where there is none: a vote must not wait for four round trips.
+    ///
+    /// # Errors
+    /// [`PeerError`] where none can be made.
+    pub async fn ready_for_control(&self) -> Result<(), PeerError> {
+        let mut place = self.agreeing.sender.lock().await;
+        if place.as_ref().is_none_or(Sender::is_closed) {
+            *place = None;
+            *place = Some(self.connect(&self.agreeing).await?);
+        }
+        Ok(())
+    }
+
     /// The bundle in force at the peer, if it has one.
     ///
     /// # Errors
