@@ -9,7 +9,7 @@ pub enum Fault {
     AckBeforeSync,
     /// A restart goes on in the incarnation before, from its first counter.
     ReuseCounter,
-    /// Tombstones are buried as soon as one sees them.
+    /// Tombstones go as soon as one sees them, and leave no grave.
     DropTombstone,
     /// Every region is given every entry, and takes it.
     IgnoreScope,

@@ -30,6 +30,7 @@ use model::{RegionId, codec};
 use store::{Store, StoreError};
 use tokio::sync::oneshot;
 
+use crate::faults::Fault;
 use crate::group::{Change, Group};
 use crate::plane::DataPlane;
 use crate::types::DataError;
@@ -146,7 +147,9 @@ impl Writer {
             };
             if row.is_dead() && row.tombstones().all(|sibling| stable.covers_dot(&sibling.version.dot)) {
                 let (dead, markers) = row.part_markers();
-                group.keep_fact(name(GRAVE, &address), codec::encode(&dead));
+                if !self.faults.makes(Fault::DropTombstone) {
+                    group.keep_fact(name(GRAVE, &address), codec::encode(&dead));
+                }
                 group.unlisted.push(store::row_key(&address));
                 group.rows.insert(address, (!markers.siblings.is_empty()).then_some(markers));
                 buried += 1;

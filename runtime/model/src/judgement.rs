@@ -16,7 +16,7 @@ pub struct FailoverPlan {
     pub drain: Vec<RegionId>,
     /// How much of the traffic should be moved at a time, in per cent, 1 to 100.
     pub shift: u8,
-    /// The region that should become primary. Advice: the primary is static until consensus orders it.
+    /// The region that should become primary: it asks for votes before the others do. The regions' log decides.
     pub promote: Option<RegionId>,
 }
 
