@@ -1,7 +1,7 @@
 //! Where data may be, a ledger of what was done with it, and an audit that
 //! believes neither.
 //!
-//! - [`cases`] and [`plan_from`]: the questions put to the residency policies and
+//! - [`cases`], [`plan_from`] and [`rulings_of`]: the questions put to the residency policies and
 //!   the plan made from their answers. What was not answered is denied.
 //! - [`flips`]: which verdicts change if one plan takes the place of another.
 //! - [`ledger`]: one append-only Merkle log a region, cosigned by the others.
@@ -16,4 +16,4 @@ mod plan;
 mod testing;
 
 pub use flips::flips;
-pub use plan::{cases, plan_from};
+pub use plan::{cases, plan_from, rulings_of};

@@ -22,6 +22,23 @@ pub fn cases() -> Vec<ResidencyCase> {
     cases
 }
 
+/// The rulings of a plan, as they are asked for and sent: the inverse of [`plan_from`].
+pub fn rulings_of(plan: &ResidencyPlan) -> Rulings {
+    let mut rulings = Rulings::default();
+    let mut known = BTreeMap::new();
+    for case in cases() {
+        let at = plan.cases().get(&case).map(|ruling| {
+            *known.entry(Arc::as_ptr(ruling)).or_insert_with(|| {
+                let CaseRuling { hold, transfer } = CaseRuling::clone(ruling);
+                rulings.distinct.push(CaseAnswer { hold, transfer });
+                rulings.distinct.len() as u32 - 1
+            })
+        });
+        rulings.of_case.push(at.unwrap_or(u32::MAX));
+    }
+    rulings
+}
+
 /// The plan of what was answered. A case without an answer is denied; an answer without a case is dropped. Cases with
 /// the same ruling share its memory.
 pub fn plan_from(
@@ -77,6 +94,7 @@ mod tests {
         let policies = BTreeMap::from([(eu.clone(), policy)]);
         let labels = Labels::of_class(DataClass::Children, UnixMillis(0));
         let full = plan_from(all.clone(), ruled(all.len()), policies.clone());
+        assert_eq!(plan_from(all.clone(), rulings_of(&full), policies.clone()).digest(), full.digest());
         assert!(full.permit(&labels, &eu, UnixMillis(1)).is_ok());
         let short = plan_from(all.clone(), ruled(10), policies.clone());
         assert!(short.permit(&labels, &eu, UnixMillis(1)).is_err());

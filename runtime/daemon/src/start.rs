@@ -6,6 +6,7 @@
 //! denies every record and reports that it is not ready.
 
 pub mod control;
+pub mod evicting;
 mod explaining;
 pub mod gate;
 mod gauges;
@@ -201,6 +202,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         generations,
         notary,
         petitions,
+        evicting: evicting::Evicting::default(),
         plans,
         apis,
         traffic,
@@ -371,11 +373,12 @@ fn start_tasks(
     args: &StartArgs,
     (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> anyhow::Result<()> {
-    let mut witnesses = Vec::new();
+    let (mut witnesses, mut homes) = (Vec::new(), Vec::new());
     for peer in region.peers() {
         let address = region.regions.by_id[&peer].addresses.peer;
         let connect = || PeerClient::new(peer.clone(), address, identity, region.wan.clone());
         witnesses.push(connect()?);
+        homes.push(connect()?);
         tasks.spawn(petitions::hear(region.clone(), connect()?, stop.clone()));
         let client = Arc::new(connect()?);
         tasks.spawn(traffic::keep(region.clone(), peer.clone(), client.clone(), stop.clone()));
@@ -384,6 +387,7 @@ fn start_tasks(
     }
     tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));
     tasks.spawn(petitions::keep(region.clone(), stop.clone()));
+    tasks.spawn(evicting::keep(region.clone(), homes, stop.clone()));
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
     tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));

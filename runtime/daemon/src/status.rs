@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use comfy_table::{Attribute, Cell, Color, Table, presets};
 use model::RegionId;
 use model::control::ControlRole;
+use model::eviction::EvictionStatus;
 use model::status::{ClusterStatus, Cut, RegionStatus};
 
 use crate::cli::{FINDING, NOT_RUN, Place, StatusArgs};
@@ -132,6 +133,7 @@ pub fn notes(status: &ClusterStatus) -> Vec<String> {
             let what = "tightened by itself, for want of a quorum; the regions have yet to agree";
             notes.push(format!("{id}: its policies were {what}"));
         }
+        notes.extend(eviction(region));
         let unwell = region.sees.iter().filter(|(_, state)| !state.serves());
         notes.extend(unwell.map(|(other, state)| format!("{id} sees {other} as {}", state.name())));
         if let Some(plan) = region.plan.as_ref().filter(|plan| !plan.drain.is_empty()) {
@@ -150,6 +152,26 @@ pub fn notes(status: &ClusterStatus) -> Vec<String> {
         notes.extend(delays(region));
     }
     notes
+}
+
+/// What may not be in a region any more and is still there.
+fn eviction(region: &RegionStatus) -> Option<String> {
+    let EvictionStatus { generation, waiting, stuck, deletes, looked_at, done, .. } = region.eviction;
+    let mut parts = Vec::new();
+    if waiting > 0 {
+        parts.push(format!("{waiting} wait for a region that may hold them to answer"));
+    }
+    if stuck > 0 {
+        parts.push(format!("{stuck} may be nowhere: they stay and are shown to nobody"));
+    }
+    if deletes > 0 {
+        parts.push(format!("{deletes} deletes go once every region has them"));
+    }
+    if parts.is_empty() {
+        let busy = generation > 0 && !done;
+        return busy.then(|| format!("{}: held against generation {generation}: {looked_at} rows so far", region.id));
+    }
+    Some(format!("{}: by generation {generation}, of its records {}", region.id, parts.join(", ")))
 }
 
 /// The delay, variation and loss that a region makes up, in one line.

@@ -5,7 +5,8 @@ use model::record::{Address, Entry, Row, Shipment, Sibling};
 use model::version::LogPosition;
 
 use crate::faults::Fault;
-use crate::group::{Arrival, Group, Taken};
+use crate::group::{Arrival, Arrivals, Group, Taken};
+use crate::plans::Plans;
 use crate::shipping::erased_rule;
 use crate::types::{DataError, Received};
 use crate::writer::Writer;
@@ -16,11 +17,13 @@ impl Writer {
         &mut self,
         group: &mut Group,
         from: &RegionId,
-        arrivals: Vec<Arrival>,
+        Arrivals { by, all }: Arrivals,
     ) -> Result<Taken, DataError> {
         let mut taken = Taken::default();
-        for arrival in arrivals {
-            let arrival = self.judged_again(arrival);
+        // What another plan has let in is decided on by the one in force.
+        let plans = Some(self.plans.load_full()).filter(|plans| plans.stamp() != by);
+        for arrival in all {
+            let arrival = self.judged_again(arrival, plans.as_deref());
             let position = arrival.position().clone();
             let known = group.vector.covers(&position);
             if !known && !group.vector.is_next(&position) {
@@ -47,13 +50,16 @@ impl Writer {
         Ok(taken)
     }
 
-    /// What arrived, unless its key was destroyed since the gate looked.
-    fn judged_again(&self, arrival: Arrival) -> Arrival {
-        match arrival {
-            Arrival::Take(Shipment::Entry(entry)) if self.is_erased(&entry.sibling) => {
-                Arrival::Refuse(entry, erased_rule())
-            }
-            other => other,
+    /// What arrived, unless its key was destroyed since the gate looked, or other plans are in force.
+    fn judged_again(&self, arrival: Arrival, plans: Option<&Plans>) -> Arrival {
+        let Arrival::Take(Shipment::Entry(entry)) = arrival else { return arrival };
+        let now = self.time.wall();
+        let barred = plans.zip(entry.sibling.content.labels()).and_then(|(plans, labels)| {
+            plans.residency.permit_arrival(labels, &entry.position.origin, &self.me, now).err()
+        });
+        match barred.or_else(|| self.is_erased(&entry.sibling).then(erased_rule)) {
+            Some(rule) => Arrival::Refuse(entry, rule),
+            None => Arrival::Take(Shipment::Entry(entry)),
         }
     }
 

@@ -65,10 +65,7 @@ impl DataPlane {
                 continue;
             }
             let next = self.shared.store.shipments(origin, incarnation, after, 1)?.into_iter().next();
-            if next
-                .and_then(|shipment: Shipment| crate::shipping::outbound(peer, shipment, self.shared.faults))
-                .is_none()
-            {
+            if next.and_then(|shipment: Shipment| self.outbound(peer, shipment)).is_none() {
                 return Ok(true);
             }
         }
@@ -117,8 +114,10 @@ impl DataPlane {
                 let Some(permitted) = self.shared.scopes.regions(sibling.scope) else { continue };
                 // A marker of a write that the peer may hold says no more than that there was one. It may be lost; what
                 // it replaced is replaced all the same.
+                let lawful = permitted.contains(&giving.peer) && self.may_give(&giving.peer, &sibling);
                 if permitted.contains(&giving.peer) || self.has_to_know(&giving.peer, &address, &sibling)? {
-                    let sibling = if permitted.contains(&giving.peer) { sibling } else { sibling.marker() };
+                    let whole = lawful && !sibling.is_marker();
+                    let sibling = if whole { sibling } else { sibling.marker() };
                     given.push(Given { sibling, permitted });
                 }
             }
@@ -127,6 +126,14 @@ impl DataPlane {
             }
         }
         Ok(part)
+    }
+
+    /// Whether a peer may hold a write by the plan in force here.
+    fn may_give(&self, peer: &RegionId, sibling: &Sibling) -> bool {
+        let (plans, now) = (self.shared.plans.load(), self.shared.clock.wall());
+        let origin = &sibling.version.dot.actor.region;
+        let may = |labels| plans.residency.permit_arrival(labels, origin, peer, now).is_ok();
+        plans.generation == 0 || sibling.content.labels().is_none_or(may)
     }
 
     /// Whether a peer that may not hold a write knows its key, since it has written to it or has held what the write

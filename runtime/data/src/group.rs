@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use compliance::ledger::LedgerEvent;
+use model::eviction::{Holding, HoldingQuestion, PlanStamp};
 use model::record::{Address, Entry, Record, Row, Shipment};
 use model::residency::PermittedRegions;
+use model::snapshot::Given;
 use model::version::{CausalContext, Dot, LogPosition, PositionVector};
 use model::{RegionId, RuleId};
 use store::StoredRow;
@@ -21,6 +23,8 @@ pub(crate) struct Permitted {
     pub(crate) write: Write,
     pub(crate) content: NewContent,
     pub(crate) regions: PermittedRegions,
+    /// By which plan.
+    pub(crate) by: PlanStamp,
 }
 
 /// What a write leaves, decided before it is queued.
@@ -41,7 +45,7 @@ pub(crate) struct Durable {
 pub(crate) enum Change {
     Write(Box<Permitted>, WriteAnswer),
     /// What a peer shipped and the receiving gate has seen.
-    Receive(RegionId, Vec<Arrival>, ReceiveAnswer),
+    Receive(RegionId, Arrivals, ReceiveAnswer),
     /// Facts to be kept.
     Keep(Vec<(String, Vec<u8>)>, DoneAnswer),
     /// Something that only the ledger tells of.
@@ -58,10 +62,22 @@ pub(crate) enum Change {
     Quiet(PositionVector, DoneAnswer),
     /// Writes whose values go from here, though nothing has replaced them.
     Evict(Address, Vec<Dot>, DoneAnswer),
+    /// Asks what is here of some writes.
+    Vouch(Box<HoldingQuestion>, HoldingAnswers),
+    /// Values that go from here because this plan does not let them stay.
+    EvictBarred(PlanStamp, Vec<(Address, Dot)>, oneshot::Sender<Result<u64, DataError>>),
+    /// Values that come in outside any log.
+    ComeHome(Vec<(Address, Given)>, oneshot::Sender<Result<u64, DataError>>),
     /// Facts that nobody needs any more as long as they are as they were when this was decided.
     Forget(Vec<(String, Vec<u8>)>, DoneAnswer),
     /// Time has passed.
     Tend(DoneAnswer),
+}
+
+/// What a peer shipped, and by which plan the gate has decided on it.
+pub(crate) struct Arrivals {
+    pub(crate) by: PlanStamp,
+    pub(crate) all: Vec<Arrival>,
 }
 
 /// A shipment once the receiving gate has decided.
@@ -85,6 +101,8 @@ impl Arrival {
 pub(crate) type WriteAnswer = oneshot::Sender<Result<Durable, DataError>>;
 /// Who waits until something is on disk.
 pub(crate) type DoneAnswer = oneshot::Sender<Result<(), DataError>>;
+/// Where it goes what is here of some writes.
+pub(crate) type HoldingAnswers = oneshot::Sender<Result<Vec<Holding>, DataError>>;
 /// Where the outcome of a batch goes.
 pub(crate) type ReceiveAnswer = oneshot::Sender<Result<Received, DataError>>;
 
@@ -169,7 +187,9 @@ pub(crate) struct Answers {
     pub(crate) written: Vec<(WriteAnswer, Durable)>,
     pub(crate) received: Vec<(ReceiveAnswer, Taken)>,
     pub(crate) done: Vec<DoneAnswer>,
-    pub(crate) buried: Vec<(oneshot::Sender<Result<u64, DataError>>, u64)>,
+    /// Who waits for a count.
+    pub(crate) counted: Vec<(oneshot::Sender<Result<u64, DataError>>, u64)>,
+    pub(crate) vouched: Vec<(HoldingAnswers, Vec<Holding>)>,
 }
 
 impl Answers {
@@ -178,14 +198,16 @@ impl Answers {
         self.written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(failed()))));
         self.received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(failed()))));
         self.done.into_iter().for_each(|answer| drop(answer.send(Err(failed()))));
-        self.buried.into_iter().for_each(|(answer, _)| drop(answer.send(Err(failed()))));
+        self.counted.into_iter().for_each(|(answer, _)| drop(answer.send(Err(failed()))));
+        self.vouched.into_iter().for_each(|(answer, _)| drop(answer.send(Err(failed()))));
     }
 
     pub(crate) fn give(self, vector: &PositionVector) {
         self.written.into_iter().for_each(|(answer, durable)| drop(answer.send(Ok(durable))));
         self.received.into_iter().for_each(|(answer, taken)| drop(answer.send(Ok(taken.answer(vector.clone())))));
         self.done.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
-        self.buried.into_iter().for_each(|(answer, count)| drop(answer.send(Ok(count))));
+        self.counted.into_iter().for_each(|(answer, count)| drop(answer.send(Ok(count))));
+        self.vouched.into_iter().for_each(|(answer, holdings)| drop(answer.send(Ok(holdings))));
     }
 }
 

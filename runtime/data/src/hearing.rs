@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::eviction::PlanStamp;
 use model::record::{Address, Entry, Row, Sibling};
 use model::snapshot::{Given, SnapshotPart};
 use model::version::{Dot, Incarnation, PositionVector};
@@ -41,6 +42,8 @@ pub(crate) type Logs = BTreeSet<(RegionId, Incarnation)>;
 /// A span of keys of a part, as far as the receiving gate has decided.
 pub(crate) struct Span {
     pub(crate) from: RegionId,
+    /// By which plan the gate has decided.
+    pub(crate) by: PlanStamp,
     pub(crate) began: PositionVector,
     pub(crate) vector: PositionVector,
     pub(crate) partial: Logs,
@@ -166,7 +169,7 @@ impl DataPlane {
                     (Some(vault), Some(record)) if given.permitted.contains(me) => vault.fate_of(record),
                     _ => Fate::Here,
                 };
-                match plans.residency.permit_transfer(labels, origin, me, now) {
+                match plans.residency.permit_arrival(labels, origin, me, now) {
                     Ok(()) if fate == Fate::Gone => refused.push((address.clone(), given, erased_rule())),
                     Ok(()) if fate == Fate::Unknown => {
                         let reason = "it has a value whose key has not come";
@@ -174,7 +177,7 @@ impl DataPlane {
                     }
                     Ok(_) if given.permitted.contains(me) => rows.entry(address.clone()).or_default().push(given),
                     Ok(_) => {}
-                    Err(barred) => refused.push((address.clone(), given, barred.rule)),
+                    Err(rule) => refused.push((address.clone(), given, rule)),
                 }
             }
         }
@@ -195,6 +198,7 @@ impl DataPlane {
             };
             let span = Span {
                 from: from.clone(),
+                by: plans.stamp(),
                 began: part.began.clone(),
                 vector: part.vector.clone(),
                 partial: part.partial.clone(),
@@ -233,6 +237,9 @@ fn check(part: &SnapshotPart) -> Result<(), &'static str> {
 impl Writer {
     /// Compares a span of rows with what a peer has said of it.
     pub(crate) fn hear(&mut self, group: &mut Group, mut span: Span) -> Result<(), DataError> {
+        if self.plans.load().stamp() != span.by {
+            return Err(DataError::Overtaken { retry_after: crate::plane::RETRY_AFTER });
+        }
         self.refuse_erased(&mut span);
         // A giver may have been connected to another process without a word, one with another disk even.
         let follows = match (&span.after, self.hearsay.progress.get(&span.from)) {

@@ -14,6 +14,7 @@ mod acks;
 mod arriving;
 pub mod clock;
 mod context;
+mod evicting;
 mod faults;
 mod giving;
 mod graves;
@@ -33,6 +34,7 @@ pub mod vault;
 mod writer;
 
 pub use context::ContextKey;
+pub use evicting::{Looked, Placed};
 pub use faults::Fault;
 pub use giving::Giving;
 pub use graves::Burials;

@@ -83,7 +83,7 @@ impl DataPlane {
         self.keep_facts(petitions.iter().map(fact).collect()).await
     }
 
-    async fn keep_facts(&self, facts: Vec<(String, Vec<u8>)>) -> Result<(), DataError> {
+    pub(crate) async fn keep_facts(&self, facts: Vec<(String, Vec<u8>)>) -> Result<(), DataError> {
         let (answer, durable) = oneshot::channel();
         self.wait_in_line(Change::Keep(facts, answer)).await?;
         durable.await.map_err(|_| DataError::Closed)?

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(crate) const ENCRYPT_AT_REST: &str = "encrypt-at-rest";
 const QUEUE: usize = 1024;
 /// How long a write waits for copies in other regions before their number is reported as unknown.
 const COPIES_WAIT: Duration = Duration::from_secs(5);
+/// How often a write is decided on anew because policies changed meanwhile.
+const OVERTAKEN: usize = 3;
 /// How long a write waits for what its context names before it is refused.
 const CAUSES_WAIT: Duration = Duration::from_secs(2);
 /// What a refused writer is told to wait.
@@ -85,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) vault: Option<Arc<Vault>>,
     /// The holds that stand, by whom they keep.
     pub(crate) held: RwLock<BTreeMap<Owner, BTreeMap<OrderId, String>>>,
+    /// How many values came in outside any log.
+    pub(crate) came_home: Arc<AtomicU64>,
     /// Whether no value is opened for the time being.
     pub(crate) fenced: AtomicBool,
     context_key: ContextKey,
@@ -196,6 +200,7 @@ impl DataPlane {
             None => None,
         };
         let held = crate::petitions::read_holds(&store)?;
+        let came_home: Arc<AtomicU64> = Arc::default();
         let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
         let parts = crate::writer::Parts {
             me: region.clone(),
@@ -210,6 +215,8 @@ impl DataPlane {
             learning: learning.clone(),
             failed: failed.clone(),
             vault: vault.clone(),
+            plans: plans.clone(),
+            came_home: came_home.clone(),
         };
         let writer = Writer::new(parts, book)?;
         let (queue, thread) = match inline {
@@ -247,6 +254,7 @@ impl DataPlane {
             faults,
             vault,
             held: RwLock::new(held),
+            came_home,
             fenced: AtomicBool::new(false),
             context_key: ContextKey::derive(&digest_key),
         };
@@ -284,6 +292,16 @@ impl DataPlane {
     /// [`DataError::Barred`] where this region may not hold it, and the others of [`DataError`];
     /// nothing is stored then.
     pub async fn write(&self, write: Write) -> Result<Written, DataError> {
+        for _ in 0..OVERTAKEN {
+            match self.write_once(write.clone()).await {
+                Err(DataError::Overtaken { .. }) => {}
+                outcome => return outcome,
+            }
+        }
+        self.write_once(write).await
+    }
+
+    async fn write_once(&self, write: Write) -> Result<Written, DataError> {
         let Shared { me, plans, acks, .. } = &*self.shared;
         let plans = plans.load_full();
         let now = self.shared.clock.wall();
@@ -324,7 +342,8 @@ impl DataPlane {
         let content = self.sealed(&write.address, content, &regions)?;
         let scope = regions.regions().clone();
         let (answer, durable) = oneshot::channel();
-        self.enqueue(Change::Write(Box::new(Permitted { write, content, regions }), answer)).await?;
+        let permitted = Permitted { write, content, regions, by: plans.stamp() };
+        self.enqueue(Change::Write(Box::new(permitted), answer)).await?;
         let durable = durable.await.map_err(|_| DataError::Closed)??;
         Ok(self.copies(durable, &scope, asked).await)
     }

@@ -1,6 +1,7 @@
 //! The plans of one generation: what requests, writes and shipments are answered from.
 
 use model::edge::EdgePlan;
+use model::eviction::PlanStamp;
 use model::record::DataClass;
 use model::replication::{AckLevel, ConflictResolution, LagAction, LagBands, ReplicationPlan, Strategy};
 use model::residency::ResidencyPlan;
@@ -25,6 +26,11 @@ pub struct Plans {
 }
 
 impl Plans {
+    /// Names the rulings of this generation.
+    pub fn stamp(&self) -> PlanStamp {
+        PlanStamp { generation: self.generation, rulings: self.residency.digest() }
+    }
+
     /// The plans before any policy was loaded: no region may hold anything, no request is routed.
     pub fn deny_all() -> Self {
         let default = Strategy {

@@ -1,15 +1,15 @@
 //! What readers are shown, and what those see who compare regions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use model::question::Resolution;
-use model::record::{Address, Content, Payload, Record, Row, Sibling};
+use model::record::{Address, Content, Labels, Payload, Record, Row, Sibling};
 use model::replication::Strategy;
 use model::residency::{Barred, ScopeId};
 use model::version::CausalContext;
-use model::{Key, Namespace};
+use model::{Key, Namespace, RegionId};
 use replication::{Fold, ScopeDigest, ScopeDigests};
 use store::{Store, StoreError};
 
@@ -152,7 +152,7 @@ impl DataPlane {
 
     /// Where the write lives that `marker` stands for.
     fn elsewhere(&self, marker: &Sibling) -> DataError {
-        DataError::elsewhere(&self.shared.me, self.shared.scopes.regions(marker.scope).unwrap_or_default())
+        DataError::elsewhere(&self.shared.me, self.shared.scopes.regions(marker.lives_in()).unwrap_or_default())
     }
 
     fn settlement(&self, generation: u64, address: &Address, row: &Row) -> Option<Resolution> {
@@ -235,16 +235,33 @@ impl DataPlane {
     /// # Errors
     /// Those of the disk, and damaged rows.
     pub fn digests(&self) -> Result<BTreeMap<String, ScopeSummary>, DataError> {
+        let (plans, now) = (self.shared.plans.load_full(), self.shared.clock.wall());
         let mut digests = ScopeDigests::new(self.shared.digest_key);
+        // What of a scope is lawful by the plan in force: regions that had to give something up compare the rest.
+        let mut left = BTreeMap::<ScopeId, BTreeSet<RegionId>>::new();
+        let mut known = HashMap::<_, ScopeId>::new();
+        let mut lawful = |sibling: &Sibling| {
+            let Some(Labels { classes, jurisdictions, basis, purpose, .. }) = sibling.content.labels() else {
+                return sibling.scope;
+            };
+            let case = (sibling.scope, classes.clone(), jurisdictions.clone(), *basis, *purpose);
+            *known.entry(case).or_insert_with(|| {
+                let regions = self.shared.scopes.regions(sibling.scope).unwrap_or_default();
+                let labels = sibling.content.labels().expect("looked at above");
+                let (name, regions) = plans.residency.within((sibling.scope, &regions), labels, now);
+                left.insert(name, regions);
+                name
+            })
+        };
         self.shared.store.each_row(&mut |key, bytes| {
             let address = Store::address_of(key).ok_or_else(|| StoreError::Key { place: "the rows".into() })?;
             let row: Row = model::codec::decode(bytes)
                 .map_err(|reason| StoreError::Corrupt { place: format!("row {address}"), reason })?;
-            digests.add(&address, &row);
+            digests.add(&address, &row, &mut lawful);
             Ok(())
         })?;
         let summary = |(scope, digest): (ScopeId, ScopeDigest)| {
-            let regions = self.shared.scopes.regions(scope).unwrap_or_default();
+            let regions = left.get(&scope).cloned().or_else(|| self.shared.scopes.regions(scope)).unwrap_or_default();
             (scope.to_string(), ScopeSummary { regions, rows: digest.siblings, digest: digest.digest })
         };
         Ok(digests.finish().into_iter().map(summary).collect())

@@ -14,7 +14,7 @@ use model::{RegionId, RuleId, UnixMillis};
 use tokio::sync::{oneshot, watch};
 
 use crate::faults::{Fault, Faults};
-use crate::group::{Arrival, Change};
+use crate::group::{Arrival, Arrivals, Change};
 use crate::plane::DataPlane;
 use crate::plans::Plans;
 use crate::types::{DataError, Received};
@@ -72,9 +72,9 @@ impl DataPlane {
             // What cannot be opened is no copy. Whoever ships it gives the key first.
             batch.truncate(at);
         }
-        let batch = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
+        let all = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
         let (answer, durable) = oneshot::channel();
-        self.enqueue(Change::Receive(from.clone(), batch, answer)).await?;
+        self.enqueue(Change::Receive(from.clone(), Arrivals { by: plans.stamp(), all }, answer)).await?;
         let mut received = durable.await.map_err(|_| DataError::Closed)??;
         // Also before the first entry of this life: by it the sender tells this process from another one.
         received.vector.begin(me, present);
@@ -103,8 +103,8 @@ impl DataPlane {
             Content::Evicted { .. } => Some(RuleId::new(MARKER_IN_SCOPE).expect("a fixed rule name")),
             _ if self.shared.faults.makes(Fault::IgnoreScope) => None,
             Content::Live(Record { labels, .. }) | Content::Tombstone { labels } => {
-                let barred = plans.residency.permit_transfer(labels, &entry.position.origin, me, now).err();
-                barred.map(|barred| barred.rule).or_else(|| self.erased(&entry.sibling))
+                let barred = plans.residency.permit_arrival(labels, &entry.position.origin, me, now).err();
+                barred.or_else(|| self.erased(&entry.sibling))
             }
         };
         match refused {
@@ -126,8 +126,12 @@ impl DataPlane {
     /// Whether the key has not come of a value that may be here.
     fn waits_for_key(&self, shipment: &Shipment) -> bool {
         let (Some(vault), Shipment::Entry(entry)) = (&self.shared.vault, shipment) else { return false };
-        let record = entry.sibling.content.record().filter(|_| entry.permitted.contains(&self.shared.me));
-        record.is_some_and(|record| vault.fate_of(record) == Fate::Unknown)
+        let (me, now) = (&self.shared.me, self.shared.clock.wall());
+        let record = entry.sibling.content.record().filter(|_| entry.permitted.contains(me));
+        let unknown = record.filter(|record| vault.fate_of(record) == Fate::Unknown);
+        // What may not be here needs no key.
+        let residency = &self.shared.plans.load().residency;
+        unknown.is_some_and(|record| residency.permit_arrival(&record.labels, &entry.position.origin, me, now).is_ok())
     }
 
     /// The keys of what is about to be shipped that are not among those `told`, to which they are added; for the region
@@ -187,13 +191,31 @@ impl DataPlane {
         for (origin, incarnation, _) in behind {
             let after = has.offset(origin, incarnation);
             let found = self.shared.store.shipments(origin, incarnation, after, max_bytes)?;
-            let outbound = |shipment| outbound(peer, shipment, self.shared.faults);
+            let outbound = |shipment| self.outbound(peer, shipment);
             let batch: Vec<Shipment> = found.into_iter().map_while(outbound).collect();
             if !batch.is_empty() {
                 return Ok(batch);
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The shipment as `peer` may see it by its origin's plan and by the one in force here; `None` where this region does
+    /// not hold what the peer is owed.
+    pub(crate) fn outbound(&self, peer: &RegionId, shipment: Shipment) -> Option<Shipment> {
+        let outbound = outbound(peer, shipment, self.shared.faults)?;
+        let Shipment::Entry(entry) = &outbound else { return Some(outbound) };
+        let may = |labels| {
+            let (plans, now) = (self.shared.plans.load(), self.shared.clock.wall());
+            // Before the first generation nobody receives anything either.
+            plans.generation == 0 || plans.residency.permit_arrival(labels, &entry.position.origin, peer, now).is_ok()
+        };
+        let barred = entry.sibling.content.labels().is_some_and(|labels| !may(labels));
+        Some(match barred && !self.shared.faults.makes(Fault::IgnoreScope) {
+            // Which the peer refuses: it learns that there was a write, and that it is no copy.
+            true => Shipment::Entry(Box::new(entry.marker())),
+            false => outbound,
+        })
     }
 
     /// Wakes whenever something was committed here.

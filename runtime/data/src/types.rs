@@ -274,6 +274,12 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Policies have changed while it was written.
+    #[error("the policies changed while this was being written, and nothing was stored; try again")]
+    Overtaken {
+        /// When to try again.
+        retry_after: Millis,
+    },
     /// A legal hold keeps what would go.
     #[error("a legal hold keeps what is stored under this key")]
     Held,

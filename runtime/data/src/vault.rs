@@ -40,6 +40,8 @@ use slots::SlotFile;
 const KEYS_OF: &str = "keys-of/";
 /// Before the names of keys that are gone.
 const GONE: &str = "gone/";
+/// Before the names of keys that went from here because policies did not let their values stay.
+const DROPPED: &str = "dropped/";
 /// Before the names of owners that were erased.
 const ERASED: &str = "erased/";
 /// Keys that are made ahead, so that a write need not wait for the disk twice.
@@ -166,6 +168,10 @@ struct Table {
     writing: HashMap<(Owner, ScopeId), DataKeyId>,
     fresh: HashMap<DataKeyId, Fresh>,
     gone: HashSet<DataKeyId>,
+    /// Keys that went because their values did.
+    dropped: HashSet<DataKeyId>,
+    /// Keys that are about to go: nothing that needs them is let in.
+    barred: HashSet<DataKeyId>,
     /// Facts about what is gone that are not on disk.
     unkept: Vec<(String, Vec<u8>)>,
     erased: HashMap<Owner, BTreeSet<OrderId>>,
@@ -188,7 +194,12 @@ fn context(region: &RegionId, id: DataKeyId) -> Vec<u8> {
     format!("repomind data key 1\n{region}\n{id}").into_bytes()
 }
 
-fn key_fact(owner: Owner, id: DataKeyId) -> String {
+/// The fact that a key went from here and is not gone.
+pub(crate) fn dropped_fact(id: DataKeyId) -> String {
+    format!("{DROPPED}{id}")
+}
+
+pub(crate) fn key_fact(owner: Owner, id: DataKeyId) -> String {
     format!("{KEYS_OF}{owner}/{id}")
 }
 
@@ -208,6 +219,9 @@ impl Vault {
         let mut table = Table { held: held.into_iter().collect(), ..Table::default() };
         for (name, _) in store.facts(GONE)? {
             table.gone.insert(last_word(&name)?);
+        }
+        for (name, _) in store.facts(DROPPED)? {
+            table.dropped.insert(last_word(&name)?);
         }
         for (name, _) in store.facts(ERASED)? {
             let owner = name.strip_prefix(ERASED).and_then(|rest| rest.split('/').next()?.parse().ok());
@@ -309,7 +323,7 @@ impl Vault {
     /// What became of a key.
     pub(crate) fn fate(&self, id: DataKeyId) -> Fate {
         let table = self.table();
-        match (table.held.contains_key(&id), table.gone.contains(&id)) {
+        match (table.held.contains_key(&id) && !table.barred.contains(&id), table.gone.contains(&id)) {
             (_, true) => Fate::Gone,
             (true, _) => Fate::Here,
             (false, false) => Fate::Unknown,
@@ -453,7 +467,8 @@ impl Vault {
                     Some(encrypt(&key, parcel_nonce(keys.len()), &parcel_bound(*id, facts), &data_key)?)
                 }
                 (Err(VaultError::Erased), _) => None,
-                (Err(VaultError::NoKey(_)), _) if *ours => None,
+                // One that was dropped is elsewhere.
+                (Err(VaultError::NoKey(_)), _) if *ours && !self.table().dropped.contains(id) => None,
                 (Ok(_) | Err(VaultError::NoKey(_)), _) => continue,
                 (Err(error), _) => return Err(error),
             };
@@ -473,6 +488,8 @@ impl Vault {
         let (mut new, mut gone) = (Vec::new(), Vec::new());
         for (at, given) in parcel.keys.iter().enumerate() {
             match self.fate(given.id) {
+                // It is needed again.
+                Fate::Unknown if self.table_mut().barred.remove(&given.id) => continue,
                 Fate::Unknown => {}
                 Fate::Gone => continue,
                 Fate::Here => {
@@ -508,6 +525,39 @@ impl Vault {
             table.unkept.push((format!("{GONE}{}", given.id), Vec::new()));
         }
         Ok(())
+    }
+
+    /// Lets nothing in that needs these keys, until they are dropped, needed again, or let go on.
+    pub(crate) fn bar(&self, ids: impl Iterator<Item = DataKeyId>) {
+        let mut table = self.table_mut();
+        for id in ids {
+            table.barred.insert(id);
+            table.writing.retain(|_, writing| *writing != id);
+        }
+    }
+
+    /// These keys are as they were.
+    pub(crate) fn unbar<'i>(&self, ids: impl Iterator<Item = &'i DataKeyId>) {
+        let mut table = self.table_mut();
+        ids.for_each(|id| _ = table.barred.remove(id));
+    }
+
+    /// Destroys keys of values that are not here any more; unlike those of an erased owner they may come back.
+    /// Gives those that went.
+    pub(crate) fn drop_keys(&self, ids: &[DataKeyId]) -> Result<Vec<DataKeyId>, VaultError> {
+        let mut slots = self.slots();
+        let mut table = self.table_mut();
+        // Those that came back meanwhile stay.
+        let going: Vec<DataKeyId> = ids.iter().copied().filter(|id| table.barred.contains(id)).collect();
+        let places: Vec<u32> = going.iter().filter_map(|id| table.held.get(id).copied()).collect();
+        slots.wipe(&places)?;
+        for id in &going {
+            table.held.remove(id);
+            table.fresh.remove(id);
+            table.barred.remove(id);
+            table.dropped.insert(*id);
+        }
+        Ok(going)
     }
 
     /// Destroys the keys of an owner that were made before `order`, and takes no such key from then on. The facts of that

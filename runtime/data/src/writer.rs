@@ -1,7 +1,7 @@
 //! The one thread that changes the store: it merges and logs in groups that share an fsync.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
@@ -25,6 +25,7 @@ use crate::group::{Change, Durable, Group, NewContent, Permitted, stored_rows};
 use crate::hearing::{Hearsay, Logs};
 use crate::ledger::Book;
 use crate::lost::Lost;
+use crate::plans::Plans;
 use crate::scopes::Scopes;
 use crate::types::{DataError, ETag, LabelClaims, Write};
 use crate::vault::{Fate, Vault, VaultError};
@@ -58,7 +59,10 @@ pub(crate) struct Writer {
     /// Whether this region is behind what peers have said with their rows.
     pub(crate) learning: Arc<AtomicBool>,
     vault: Option<Arc<Vault>>,
-    time: Arc<dyn Clock>,
+    pub(crate) plans: Arc<ArcSwap<Plans>>,
+    /// Counts values that came in outside any log.
+    pub(crate) came_home: Arc<AtomicU64>,
+    pub(crate) time: Arc<dyn Clock>,
     book: Book,
     clock: HlcClock,
     /// When the clock was last read; never, at first.
@@ -79,12 +83,28 @@ pub(crate) struct Parts {
     pub(crate) learning: Arc<AtomicBool>,
     pub(crate) failed: Arc<OnceLock<String>>,
     pub(crate) vault: Option<Arc<Vault>>,
+    pub(crate) plans: Arc<ArcSwap<Plans>>,
+    pub(crate) came_home: Arc<AtomicU64>,
 }
 
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
-        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, burials, learning, failed, vault } =
-            parts;
+        let Parts {
+            me,
+            store,
+            acks,
+            scopes,
+            commits,
+            partial,
+            clock: time,
+            faults,
+            burials,
+            learning,
+            failed,
+            vault,
+            plans,
+            came_home,
+        } = parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
@@ -106,6 +126,8 @@ impl Writer {
             standing: Standing::new(),
             learning,
             vault,
+            plans,
+            came_home,
             time,
             book,
             clock,
@@ -173,7 +195,7 @@ impl Writer {
                 group.answers.done.push(answer);
             }
             Change::Bury(addresses, stable, answer) => match self.bury(group, addresses, &stable) {
-                Ok(count) => group.answers.buried.push((answer, count)),
+                Ok(count) => group.answers.counted.push((answer, count)),
                 Err(error) => drop(answer.send(Err(error))),
             },
             Change::Buried(stable, answer) => {
@@ -186,6 +208,18 @@ impl Writer {
             }
             Change::Evict(address, which, answer) => match self.evict(group, &address, &which) {
                 Ok(()) => group.answers.done.push(answer),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::Vouch(question, answer) => match self.vouch(group, &question) {
+                Ok(holdings) => group.answers.vouched.push((answer, holdings)),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::EvictBarred(by, which, answer) => match self.evict_barred(group, by, &which) {
+                Ok(count) => group.answers.counted.push((answer, count)),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::ComeHome(rows, answer) => match self.come_home(group, rows) {
+                Ok(count) => group.answers.counted.push((answer, count)),
                 Err(error) => drop(answer.send(Err(error))),
             },
             Change::Forget(facts, answer) => match self.forget(group, facts) {
@@ -267,8 +301,12 @@ impl Writer {
     }
 
     /// What became of the key of a record; [`Fate::Here`] where it has none.
-    fn fate_of(&self, record: &Record) -> Fate {
+    pub(crate) fn fate_of(&self, record: &Record) -> Fate {
         self.vault.as_ref().map_or(Fate::Here, |vault| vault.fate_of(record))
+    }
+
+    pub(crate) fn vault(&self) -> Option<&Vault> {
+        self.vault.as_deref()
     }
 
     /// Whether it was encrypted with a key that is gone.
@@ -315,7 +353,10 @@ impl Writer {
     }
 
     fn write(&mut self, group: &mut Group, permitted: Permitted) -> Result<Durable, DataError> {
-        let Permitted { write, content, regions } = permitted;
+        let Permitted { write, content, regions, by } = permitted;
+        if self.plans.load().stamp() != by {
+            return Err(DataError::Overtaken { retry_after: crate::plane::RETRY_AFTER });
+        }
         let row = self.row(group, &write.address)?;
         let grave = match &row {
             Some(_) => None,
@@ -388,7 +429,7 @@ impl Writer {
         let all_hold = |sibling: &Sibling| self.all_hold(group, sibling);
         let Some(here) = replication::replaceable(row, &self.acks.stable(), &all_hold) else {
             let markers = row.siblings.iter().filter(|sibling| sibling.is_marker());
-            let regions = markers.flat_map(|marker| self.regions_of(group, marker.scope)).collect();
+            let regions = markers.flat_map(|marker| self.regions_of(group, marker.lives_in())).collect();
             return Err(DataError::elsewhere(&self.me, regions));
         };
         let context = match &write.context {

@@ -46,6 +46,8 @@ envelope!(PositionVector, 0x06, 1, "position vector");
 envelope!(crate::snapshot::SnapshotPart, 0x07, 1, "part of a snapshot");
 envelope!(std::collections::BTreeSet<(crate::RegionId, crate::version::Incarnation)>, 0x08, 1, "list of logs");
 envelope!(crate::snapshot::Moved, 0x09, 1, "note of what has moved");
+envelope!(crate::eviction::Homecoming, 0x0A, 1, "homecoming of records");
+envelope!(crate::eviction::ImpactQuestion, 0x0B, 1, "question about stored records");
 envelope!(crate::sealing::KeyFacts, 0x20, 1, "note of a data key");
 envelope!(crate::sealing::KeyParcel, 0x21, 1, "parcel of data keys");
 envelope!(crate::petition::Petition, 0x22, 1, "petition");

@@ -14,6 +14,7 @@ pub mod codec;
 pub mod control;
 pub mod diagnostic;
 pub mod edge;
+pub mod eviction;
 pub mod explain;
 pub mod hlc;
 pub mod judgement;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::Because;
 use crate::edge::{CacheRule, EdgeAuth, EdgePlan, EdgeRoute, Named, RateLimit, RequestMatch};
+use crate::eviction::{Impact, ImpactGroup};
 use crate::names::RegionId;
 use crate::record::DataClass;
 use crate::replication::{LagBands, ReplicationPlan, Strategy};
@@ -166,6 +167,18 @@ pub struct BlastRadius {
     pub more_differences: u32,
     /// The bounds that the candidate would have instead of those in force.
     pub bounds: Option<(ChangeBounds, ChangeBounds)>,
+    /// What each region holds that it would have to give up; looked for only where verdicts become stricter.
+    #[serde(default)]
+    pub stored: Vec<RegionImpact>,
+}
+
+/// What one region holds that it would have to give up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegionImpact {
+    /// The region.
+    pub region: RegionId,
+    /// What it found, or why it was not asked with success.
+    pub found: Result<Impact, String>,
 }
 
 impl BlastRadius {
@@ -179,7 +192,7 @@ impl BlastRadius {
         let more_differences = differences.len().saturating_sub(MOST_SHOWN) as u32;
         differences.truncate(MOST_SHOWN);
         let bounds = (before != after).then_some((before, after));
-        Self { traffic, residency, differences, more_differences, bounds }
+        Self { traffic, residency, differences, more_differences, bounds, stored: Vec::new() }
     }
 
     /// Whether anything that the dry run looks at would be otherwise.
@@ -241,6 +254,7 @@ impl BlastRadius {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = self.traffic.lines();
         lines.extend(self.residency.lines());
+        lines.extend(stored_lines(&self.stored));
         lines.extend(self.differences.iter().map(ToString::to_string));
         if self.more_differences > 0 {
             lines.push(format!("and {} more differences", self.more_differences));
@@ -253,6 +267,39 @@ impl BlastRadius {
         }
         lines
     }
+}
+
+/// What would have to leave where it is, a line for each region and kind.
+fn stored_lines(stored: &[RegionImpact]) -> Vec<String> {
+    let mut lines = Vec::new();
+    for RegionImpact { region, found } in stored {
+        let impact = match found {
+            Ok(impact) => impact,
+            Err(reason) => {
+                lines.push(format!("what {region} stores was not looked at: {reason}"));
+                continue;
+            }
+        };
+        let Impact { looked_at, complete, groups, further } = impact;
+        let (least, seen) = if *complete { ("", "all of") } else { ("at least ", "the first") };
+        lines.push(match impact.records() {
+            0 => format!("{region} would keep what it stores ({seen} {looked_at} rows looked at)"),
+            count => format!(
+                "{region} would have to give up {least}{count} of its records ({seen} {looked_at} rows looked at):"
+            ),
+        });
+        for ImpactGroup { class, law, rule, lawful, records, some } in groups {
+            let home = match lawful.iter().map(RegionId::as_str).collect::<Vec<_>>().join(" ") {
+                none if none.is_empty() => "no region may hold them: they stay, and are shown to nobody".to_owned(),
+                regions => format!("they stay in {regions}"),
+            };
+            lines.push(format!("  {records} {class}, law {law}, by {rule}; {home}: {} …", some.join(" ")));
+        }
+        if *further > 0 {
+            lines.push(format!("  and {further} of further kinds"));
+        }
+    }
+    lines
 }
 
 impl Weighed {

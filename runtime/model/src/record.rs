@@ -312,6 +312,14 @@ impl Sibling {
         Self { version: self.version.clone(), scope: self.scope, content }
     }
 
+    /// The scope in which it lives: another than that in which it was written where policies have changed since.
+    pub fn lives_in(&self) -> ScopeId {
+        match self.content {
+            Content::Evicted { scope } => scope,
+            Content::Live(_) | Content::Tombstone { .. } => self.scope,
+        }
+    }
+
     /// Whether this is a marker: the write itself lives elsewhere.
     pub fn is_marker(&self) -> bool {
         matches!(self.content, Content::Evicted { .. })

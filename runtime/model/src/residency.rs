@@ -7,6 +7,8 @@
 //! deserialised, so code that takes it cannot be reached by a record that
 //! the plan has not passed.
 
+mod arrival;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -241,10 +243,36 @@ pub struct Barred {
 }
 
 /// The rulings of one generation, ready to be looked up without asking Scheme.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResidencyPlan {
     cases: BTreeMap<ResidencyCase, std::sync::Arc<CaseRuling>>,
     regions: BTreeMap<RegionId, RegionPolicy>,
+    digest: PlanDigest,
+}
+
+/// A hash over all rulings of a plan: equal in every region that follows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlanDigest(pub [u8; 16]);
+
+fn digest(
+    cases: &BTreeMap<ResidencyCase, std::sync::Arc<CaseRuling>>,
+    regions: &BTreeMap<RegionId, RegionPolicy>,
+) -> PlanDigest {
+    let bytes = |value: &dyn Fn() -> Result<Vec<u8>, postcard::Error>| value().expect("plain data always encodes");
+    let mut hash = blake3::Hasher::new_derive_key("repomind residency plan v1");
+    // Cases share their rulings: each is read once.
+    let mut known = std::collections::HashMap::new();
+    for (case, ruling) in cases {
+        let ruled = known
+            .entry(std::sync::Arc::as_ptr(ruling))
+            .or_insert_with(|| *blake3::hash(&bytes(&|| postcard::to_stdvec(&**ruling))).as_bytes());
+        hash.update(&bytes(&|| postcard::to_stdvec(case)));
+        hash.update(ruled);
+    }
+    hash.update(&bytes(&|| postcard::to_stdvec(regions)));
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hash.finalize().as_bytes()[..16]);
+    PlanDigest(digest)
 }
 
 fn fixed_rule(name: &str) -> RuleId {
@@ -266,7 +294,13 @@ impl ResidencyPlan {
         cases: BTreeMap<ResidencyCase, std::sync::Arc<CaseRuling>>,
         regions: BTreeMap<RegionId, RegionPolicy>,
     ) -> Self {
-        Self { cases, regions }
+        let digest = digest(&cases, &regions);
+        Self { cases, regions, digest }
+    }
+
+    /// Names its rulings.
+    pub fn digest(&self) -> PlanDigest {
+        self.digest
     }
 
     /// The rulings, for reports.

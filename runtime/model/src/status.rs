@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::control::ControlStatus;
+use crate::eviction::EvictionStatus;
 use crate::judgement::FailoverPlan;
 use crate::names::RegionId;
 use crate::radius::Waiting;
@@ -54,6 +55,9 @@ pub struct RegionStatus {
     /// What `failover-plan` last said. Drains are carried out within the runtime's bounds; the rest is advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<FailoverPlan>,
+    /// How far it is with records that its policies let it hold no more, or again.
+    #[serde(default)]
+    pub eviction: EvictionStatus,
     /// Where it knows countries by address from.
     #[serde(default)]
     pub countries: CountrySource,

@@ -47,6 +47,9 @@ pub const PROBE_TIME: Duration = Duration::from_secs(2);
 /// How long a shipped batch or a bundle may take to be acknowledged.
 pub const SHIP_TIME: Duration = Duration::from_secs(30);
 
+/// How long a region looks through its records for those that other rulings would bar.
+pub const IMPACT_TIME: Duration = Duration::from_secs(5);
+
 /// How much a shipping batch aims to hold before compression.
 pub const BATCH_BYTES: usize = 256 * 1024;
 

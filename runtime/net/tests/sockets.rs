@@ -98,6 +98,7 @@ impl net::Region for Fixture {
             rtt_ms: BTreeMap::new(),
             replication: Vec::new(),
             plan: None,
+            eviction: model::eviction::EvictionStatus::default(),
             countries: model::status::CountrySource::default(),
             emulated: self.wan.status(),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::record::{Address, Row};
+use model::record::{Address, Row, Sibling};
 use model::residency::ScopeId;
 
 /// A keyed hash over every sibling of one scope, in key order.
@@ -33,12 +33,13 @@ impl ScopeDigests {
         Self { key, scopes: BTreeMap::new() }
     }
 
-    /// Adds a row. Rows come in key order.
-    pub fn add(&mut self, address: &Address, row: &Row) {
+    /// Adds a row. Rows come in key order. `lives_in` names the scope that a sibling belongs to: that in which it was
+    /// written, or what policies have left of that.
+    pub fn add(&mut self, address: &Address, row: &Row, lives_in: &mut dyn FnMut(&Sibling) -> ScopeId) {
         let live = |scope| row.siblings.iter().any(|other| other.scope == scope && other.content.record().is_some());
         for sibling in row.siblings.iter().filter(|sibling| !sibling.is_marker() && live(sibling.scope)) {
             let (count, hash) =
-                self.scopes.entry(sibling.scope).or_insert_with(|| (0, blake3::Hasher::new_keyed(&self.key)));
+                self.scopes.entry(lives_in(sibling)).or_insert_with(|| (0, blake3::Hasher::new_keyed(&self.key)));
             *count += 1;
             let body = model::codec::encode(&Row { siblings: vec![sibling.clone()] });
             for part in [address.namespace.as_str().as_bytes(), address.key.as_str().as_bytes(), &body] {

@@ -51,6 +51,8 @@ pub(super) struct Orders {
     kept: HashSet<[u8; 8]>,
     /// Those of them that are alive, by region.
     alive: HashSet<(RegionId, [u8; 8])>,
+    /// Those of which a region has a marker that they live elsewhere.
+    moved: HashSet<(RegionId, [u8; 8])>,
 }
 
 struct Signed<'b> {
@@ -145,13 +147,21 @@ impl Orders {
         let kept =
             orders.iter().filter(standing).flat_map(|(_, order)| order.done.values().flatten().copied()).collect();
         let owner_key = blake3::derive_key("repomind owners of data keys v1", &inputs.record_secret);
-        Self { orders, erased, owner_key, kept, alive: HashSet::new() }
+        Self { orders, erased, owner_key, kept, alive: HashSet::new(), moved: HashSet::new() }
     }
 
     fn owner(&self, subject: &str) -> Name {
         let length = (subject.len() as u64).to_le_bytes();
         let hash = blake3::keyed_hash(&self.owner_key, &[b"s", length.as_slice(), subject.as_bytes()].concat());
         hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes")
+    }
+
+    /// Notes a record of which a region has but a marker.
+    pub(super) fn moved(&mut self, region: &RegionId, record: &Hash) {
+        let id: [u8; 8] = record[..8].try_into().expect("a hash has 32 bytes");
+        if self.kept.contains(&id) {
+            self.moved.insert((region.clone(), id));
+        }
     }
 
     /// ERA-03 of a value, and which held records are alive.
@@ -245,7 +255,10 @@ impl Orders {
         for (name, order) in self.orders.iter().filter(|(_, order)| order.demand == Demand::Hold) {
             for record in order.done.get(region).into_iter().flatten().filter(|id| self.kept.contains(*id)) {
                 tally.examined(Check::Ret02, 1);
-                if !self.alive.contains(&(region.clone(), *record)) {
+                // What policies let a region hold no more is kept where it lives.
+                let elsewhere = self.moved.contains(&(region.clone(), *record))
+                    && self.alive.iter().any(|(_, alive)| alive == record);
+                if !elsewhere && !self.alive.contains(&(region.clone(), *record)) {
                     let rule = format!("the record {} is gone, which the hold {} keeps", hex(record), hex(&name[..6]));
                     let remedy = "restore it from another region or a backup, and find out what deleted it";
                     tally.find(Check::Ret02, region, record, rule, remedy);

@@ -89,7 +89,10 @@ fn judge_row(tally: &mut Tally, court: &mut Court<'_, '_>, row: &RawRow) {
     };
     let mut detected = BTreeSet::new();
     for sibling in &siblings {
-        let Some(labels) = &sibling.labels else { continue };
+        let Some(labels) = &sibling.labels else {
+            court.orders.moved(region, &record);
+            continue;
+        };
         tally.examined(Check::Lbl01, 1);
         let mut find = |check, rule: String, remedy| {
             tally.find_record(check, region, Some(&record), &row.envelope, sibling.generation, rule, remedy);

@@ -54,6 +54,11 @@ pub fn describe() {
     describe_gauge!("repomind_ledger_witnesses", Unit::Count, "regions that have cosigned the newest checkpoint");
     describe_counter!("repomind_ledger_forks_total", "times that a ledger showed another history than was cosigned");
     describe_counter!("repomind_shipments_refused_total", "records refused on arrival, by rule");
+    describe_gauge!("repomind_evictions_waiting", "values that leave once a region that may hold them answers");
+    describe_gauge!("repomind_evictions_stuck", "values that no region may hold: they stay and are shown to nobody");
+    describe_counter!("repomind_evicted_total", "values that left because policies changed");
+    describe_counter!("repomind_brought_home_total", "values brought to a region that may hold them and had them not");
+    describe_counter!("repomind_came_back_total", "values that came back because policies changed");
     describe_counter!("repomind_proxy_failures_total", "attempts at a region's service that failed");
 }
 

@@ -27,12 +27,14 @@ use control::Unagreed;
 use data::DataPlane;
 use data::plans::Plans;
 use model::bundle::{Because, Bundle, GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
-use model::radius::{BlastRadius, ChangeBounds, Comparison, Confirmation, Side, Waiting};
+use model::eviction::ImpactQuestion;
+use model::radius::{BlastRadius, ChangeBounds, Comparison, Confirmation, RegionImpact, Side, Waiting};
 use model::region::Regions;
+use model::residency::ResidencyPlan;
 use model::routing::Facts;
-use model::{Finding, RegionId, UnixMillis};
+use model::{Finding, Millis, RegionId, UnixMillis};
 use net::pki::{BundleSigner, BundleVerifier};
-use net::{DnsAnswers, PolicyInForce};
+use net::{DnsAnswers, PeerClient, PolicyInForce};
 use policy::{Generation, PolicyHost};
 
 use super::control::Control;
@@ -43,6 +45,12 @@ use super::proofs::Proofs;
 /// How long a change that loosens something waits for the other regions to have it first. One that does not take it
 /// over by then is down, or refuses it.
 const RECEIVERS_FIRST: Duration = Duration::from_secs(2);
+/// How long each region looks through its records for a comparison that somebody asked for.
+const IMPACT: Duration = Duration::from_secs(5);
+/// The same for a save, which comes into force afterwards: what a look of this length does not see is evicted all the same.
+const IMPACT_OF_SAVE: Duration = Duration::from_millis(100);
+/// What an answer may take on its way.
+const IMPACT_ROUND_TRIP: Duration = Duration::from_millis(500);
 /// How many kept generations are tried after a restart before a region waits for the primary.
 const RESUMED: usize = 3;
 
@@ -394,7 +402,39 @@ impl Generations {
         let before = gate::compile(&self.host, &from, 0, around).await?;
         let after = gate::compile(&self.host, &to, 0, around).await?;
         let before = (&before.child, &before.plans, before.resolvers.as_slice(), before.bounds);
-        gate::dry_run(before, &after, (&self.regions, moment)).await
+        let mut radius = gate::dry_run(before, &after, (&self.regions, moment)).await?;
+        self.look_at_stored(&mut radius, &after.plans.residency, IMPACT).await;
+        Ok(radius)
+    }
+
+    /// Adds to a dry run what each region would have to give up, where verdicts become stricter.
+    async fn look_at_stored(&self, radius: &mut BlastRadius, plan: &ResidencyPlan, within: Duration) {
+        if radius.residency.stricter == 0 {
+            return;
+        }
+        let question = ImpactQuestion {
+            rulings: compliance::rulings_of(plan),
+            regions: plan.region_policies().values().cloned().collect(),
+            within_ms: within.as_millis() as u64,
+        };
+        let (data, own) = (self.data.clone(), plan.clone());
+        let here = tokio::task::spawn_blocking(move || data.impact(&own, Millis(within.as_millis() as u64)));
+        let ask = async |client: &PeerClient| {
+            let asked = tokio::time::timeout(within + IMPACT_ROUND_TRIP, client.impact(&question)).await;
+            let found = match asked {
+                Ok(answer) => answer.map_err(|error| error.to_string()),
+                Err(_) => Err("it did not answer in time".to_owned()),
+            };
+            RegionImpact { region: client.peer().clone(), found }
+        };
+        let others = futures_util::future::join_all(self.control.clients.iter().map(|client| ask(client))).await;
+        let found = match here.await {
+            Ok(found) => found.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        radius.stored = others;
+        radius.stored.push(RegionImpact { region: self.me.clone(), found });
+        radius.stored.sort_by(|one, other| one.region.cmp(&other.region));
     }
 
     async fn propose_next(
@@ -465,7 +505,9 @@ impl Generations {
     ) -> Result<BlastRadius, RefusedGeneration> {
         let plans = self.plans.load_full();
         let before = (&live.child, &*plans, live.resolvers.as_slice(), live.bounds);
-        gate::dry_run(before, candidate, (&self.regions, moment)).await
+        let mut radius = gate::dry_run(before, candidate, (&self.regions, moment)).await?;
+        self.look_at_stored(&mut radius, &candidate.plans.residency, IMPACT_OF_SAVE).await;
+        Ok(radius)
     }
 
     /// Keeps a candidate until somebody gives a word for it.

@@ -53,6 +53,8 @@ pub struct RunningRegion {
     pub notary: Notary,
     /// What is demanded for people.
     pub petitions: super::petitions::Petitions,
+    /// What leaves because policies changed.
+    pub evicting: super::evicting::Evicting,
     /// The log that the regions agree on.
     pub control: Arc<Control>,
     /// Woken when the watcher of files has reason to look: another generation is in force, or another region leads.
@@ -215,6 +217,7 @@ impl net::Region for RunningRegion {
                 .collect(),
             replication: self.data.links(),
             plan: self.judging.plan(),
+            eviction: model::eviction::EvictionStatus { came_back: self.data.came_home(), ..self.evicting.status() },
             countries: self.countries.source(),
             emulated: self.wan.status(),
         }

@@ -6,6 +6,7 @@ mod commands;
 mod control;
 mod dns;
 mod edge;
+mod evicting;
 mod explain;
 mod faults;
 mod gate;

@@ -2,6 +2,7 @@
 
 mod convergence;
 mod copies;
+mod evicting;
 mod forgetting;
 mod graves;
 mod harness;

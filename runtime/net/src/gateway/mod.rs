@@ -150,6 +150,9 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
         DataError::TooManyCopies { asked, in_scope } => {
             Problem::field("Repomind-Ack", detail).with("asked", *asked).with("in_scope", *in_scope)
         }
+        DataError::Overtaken { retry_after } => {
+            Problem::unavailable("policies-changed", detail).retry_after(retry_after.duration())
+        }
         DataError::Held => Problem::new(StatusCode::LOCKED, "held", detail).with("rule", "legal-hold"),
         DataError::BadLabel { field, .. } => Problem::field(field, detail),
         DataError::OwnLog { .. } => Problem::new(StatusCode::CONFLICT, "own-log", detail),

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::bundle::SignedBundle;
+use model::eviction::{HoldingAnswer, HoldingQuestion, Homecoming, Impact, ImpactQuestion, ReturnQuestion};
 use model::petition::Petition;
 use model::record::Shipment;
 use model::routing::ClientClass;
@@ -31,7 +32,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BUNDLE, CONTROL, COSIGN, CosignAnswer, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack,
+    BACK, BUNDLE, CONTROL, COSIGN, CosignAnswer, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PETITIONS, PROBE, PeerReport,
+    ROWS, SHIP, TRAFFIC, pack, unpack,
 };
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -271,6 +273,46 @@ impl PeerClient {
         let body = postcard::to_stdvec(known).map_err(|error| self.answer(error.to_string()))?;
         let answer = self.send(&self.control, Method::POST, PETITIONS, body.into(), limits::SHIP_TIME).await?;
         unpack(&answer.await?, limits::BUNDLE_BYTES).map_err(|reason| self.answer(reason))
+    }
+
+    /// What the peer has of some writes.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn holdings(&self, question: &HoldingQuestion) -> Result<HoldingAnswer, PeerError> {
+        let body = postcard::to_stdvec(question).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.control, Method::POST, HOLDINGS, body.into(), limits::SHIP_TIME).await?;
+        self.read(&answer.await?)
+    }
+
+    /// Brings the peer records that it may hold, and gives how many it took; those are on its disk then.
+    ///
+    /// # Errors
+    /// [`PeerError`]; bringing them again is harmless.
+    pub async fn bring_home(&self, coming: &Homecoming) -> Result<u64, PeerError> {
+        let body = pack(coming).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.control, Method::POST, HOME, body.into(), limits::SHIP_TIME).await?;
+        self.read(&answer.await?)
+    }
+
+    /// Asks the peer for records that this region may hold again.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn ask_back(&self, question: &ReturnQuestion) -> Result<Homecoming, PeerError> {
+        let body = postcard::to_stdvec(question).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.control, Method::POST, BACK, body.into(), limits::SHIP_TIME).await?;
+        unpack(&answer.await?, limits::BATCH_BYTES_ACCEPTED).map_err(|reason| self.answer(reason))
+    }
+
+    /// What the peer holds that it could hold no more by other rulings.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn impact(&self, question: &ImpactQuestion) -> Result<Impact, PeerError> {
+        let body = pack(question).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.control, Method::POST, IMPACT, body.into(), limits::SHIP_TIME).await?;
+        self.read(&answer.await?)
     }
 
     /// What the peer routed lately, by client class, within [`limits::PROBE_TIME`].

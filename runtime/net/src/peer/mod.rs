@@ -7,6 +7,10 @@
 //! | `POST /peer/v1/keys` | data keys of what is shipped next, each encrypted for the receiver | nothing |
 //! | `POST /peer/v1/rows` | a part of the sender's rows, zstd level 1 | [`data::Received`] in postcard |
 //! | `POST /peer/v1/petitions` | the orders about people that the sender has, in postcard | those that it lacks, zstd |
+//! | `POST /peer/v1/holdings` | writes that the sender wants to evict, in postcard | what is here of each, in postcard |
+//! | `POST /peer/v1/home` | records that may be here, with their keys, zstd | how many were taken, in postcard |
+//! | `POST /peer/v1/back` | writes that the sender may hold again, in postcard | records, with their keys, zstd |
+//! | `POST /peer/v1/impact` | rulings, zstd | what is stored here and would be unlawful by them, in postcard |
 //! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
 //! | `GET /peer/v1/traffic` | | recent traffic by client class, in postcard |
 //! | `POST /peer/v1/control` | a request of the common log, see `control` | its answer |
@@ -41,6 +45,10 @@ const PROBE: &str = "/peer/v1/probe";
 const SHIP: &str = "/peer/v1/ship";
 const KEYS: &str = "/peer/v1/keys";
 const PETITIONS: &str = "/peer/v1/petitions";
+const HOLDINGS: &str = "/peer/v1/holdings";
+const HOME: &str = "/peer/v1/home";
+const BACK: &str = "/peer/v1/back";
+const IMPACT: &str = "/peer/v1/impact";
 const ROWS: &str = "/peer/v1/rows";
 const BUNDLE: &str = "/peer/v1/bundle";
 const CONTROL: &str = "/peer/v1/control";

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use compliance::ledger::CosignRequest;
+use data::{DataError, DataPlane};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use model::RegionId;
+use model::eviction::{Homecoming, ImpactQuestion, ReturnQuestion};
 use model::record::Shipment;
 use model::sealing::KeyParcel;
 use model::snapshot::SnapshotPart;
 use model::version::Incarnation;
+use model::{Millis, RegionId};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -22,7 +24,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{BUNDLE, CONTROL, COSIGN, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, TRAFFIC, pack, unpack};
+use super::{
+    BACK, BUNDLE, CONTROL, COSIGN, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP,
+    TRAFFIC, pack, unpack,
+};
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -122,6 +127,10 @@ impl Session {
                 (Method::POST, SHIP) => self.ship(request, turn).await,
                 (Method::POST, KEYS) => self.take_keys(request.into_body(), turn).await,
                 (Method::POST, PETITIONS) => self.petitions(request.into_body()).await,
+                (Method::POST, HOLDINGS) => self.holdings(request.into_body()).await,
+                (Method::POST, HOME) => self.take_home(request.into_body()).await,
+                (Method::POST, BACK) => self.give_back(request.into_body()).await,
+                (Method::POST, IMPACT) => self.impact(request.into_body()).await,
                 (Method::POST, ROWS) => self.take_part(request.into_body()).await,
                 (Method::POST, CONTROL) => self.control(request.into_body()).await,
                 (Method::GET, BUNDLE) => self.give_bundle(),
@@ -171,6 +180,55 @@ impl Session {
         lacking.truncate(limits::PETITIONS);
         let packed = pack(&lacking).map_err(|error| Problem::unavailable("encoding", error.to_string()))?;
         Ok(Response::new(full(Bytes::from(packed))))
+    }
+
+    async fn holdings(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::REPORT_BYTES).await?;
+        let question = postcard::from_bytes(&bytes).map_err(|error| bad_request(error.to_string()))?;
+        let answer = self.region.data().holdings(question).await.map_err(|error| crate::gateway::problem_of(&error))?;
+        postcard_response(&answer)
+    }
+
+    async fn take_home(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::BATCH_BYTES_ACCEPTED).await?;
+        let coming: Homecoming = unpack(&bytes, limits::BATCH_BYTES_ACCEPTED).map_err(bad_request)?;
+        let taken = self.region.data().come_home(coming).await.map_err(|error| {
+            tracing::warn!(from = %self.from, %error, "records that may be here were not taken over");
+            crate::gateway::problem_of(&error)
+        })?;
+        postcard_response(&taken)
+    }
+
+    async fn give_back(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::REPORT_BYTES).await?;
+        let question: ReturnQuestion = postcard::from_bytes(&bytes).map_err(|error| bad_request(error.to_string()))?;
+        let from = self.from.clone();
+        let homecoming = self.on_disk(move |data| data.give_back(&from, &question)).await?;
+        let packed = pack(&homecoming).map_err(|error| Problem::unavailable("encoding", error.to_string()))?;
+        Ok(Response::new(full(Bytes::from(packed))))
+    }
+
+    async fn impact(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::BUNDLE_BYTES).await?;
+        let ImpactQuestion { rulings, regions, within_ms } =
+            unpack(&bytes, limits::BUNDLE_BYTES).map_err(bad_request)?;
+        let regions = regions.into_iter().map(|policy| (policy.region.clone(), policy)).collect();
+        let within = Millis(within_ms.min(limits::IMPACT_TIME.as_millis() as u64));
+        let impact = self
+            .on_disk(move |data| data.impact(&compliance::plan_from(compliance::cases(), rulings, regions), within))
+            .await?;
+        postcard_response(&impact)
+    }
+
+    /// Runs what reads the disk off the threads that serve sockets.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&DataPlane) -> Result<T, DataError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let data = self.region.data().clone();
+        let done = tokio::task::spawn_blocking(move || work(&data)).await;
+        let done = done.map_err(|_| Problem::unavailable("storage", "the records could not be read"))?;
+        done.map_err(|error| crate::gateway::problem_of(&error))
     }
 
     async fn take_keys(&self, body: Incoming, mut turn: Option<Turn>) -> Result<Response<Body>, Problem> {
