@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use model::region::{Addresses, Region, Regions};
+use model::signing::Operator;
 use model::{Finding, RegionId};
 
 use crate::file::{DOORS, Door, Draft, Host, Peers};
@@ -39,6 +40,7 @@ pub(crate) fn together(
     doors_differ(sources, &doors);
     let known = peers_exist(sources, &drafts, unread);
     publicly_reached(sources, &drafts, &turns);
+    let operators = same_operators(sources, &drafts);
 
     let primary = drafts.get(primary?)?.id.clone()?;
     let mut by_id = std::collections::BTreeMap::new();
@@ -46,7 +48,7 @@ pub(crate) fn together(
         let region = finish(draft, turn, &known)?;
         by_id.insert(region.id.clone(), region);
     }
-    Some(Regions { by_id, primary })
+    Some(Regions { by_id, primary, operators: operators? })
 }
 
 /// The index of the primary, if there is exactly one.
@@ -188,6 +190,21 @@ fn publicly_reached(sources: &[Source<'_>], drafts: &[Draft], turns: &[u8]) {
             source.refuse(at, message, "add `public: [192.0.2.10]`, with the addresses that users reach it under");
         }
     }
+}
+
+/// The operators, which all files must name alike: a file that lacks them would be one that trusts the regions.
+fn same_operators(sources: &[Source<'_>], drafts: &[Draft]) -> Option<Vec<Operator>> {
+    let stated = || drafts.iter().zip(sources).filter_map(|(draft, source)| Some((draft.operators.as_ref()?, source)));
+    let (first, said) = stated().find(|(operators, _)| !operators.value.is_empty()).or_else(|| stated().next())?;
+    let place = format!("{}:{}", said.file, first.at.line);
+    for (operators, source) in stated().filter(|(operators, _)| operators.value != first.value) {
+        let message = match operators.value.is_empty() {
+            true => format!("no operators are named, as they are in {place}"),
+            false => format!("other operators than in {place}"),
+        };
+        source.refuse(operators.at, message, "write the same `policies` into every region file");
+    }
+    Some(first.value.clone())
 }
 
 /// Reports peers that have no file. Returns all regions that have one.

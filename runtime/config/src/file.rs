@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use model::names::Feature;
 use model::region::{Capacity, Coordinates};
+use model::signing::{MOST_OPERATORS, Operator};
 use model::{Country, RegionId};
 
 use crate::cloud;
@@ -27,7 +28,9 @@ const REGION_KEYS: &[&str] = &[
     "addresses",
     "data_dir",
     "peers",
+    "policies",
 ];
+const POLICY_KEYS: &[&str] = &["operators"];
 const SERVICE_KEYS: &[&str] = &["api", "storage"];
 const CAPACITY_KEYS: &[&str] = &["min_instances", "max_instances", "per_instance_rps"];
 const COORDINATE_KEYS: &[&str] = &["latitude", "longitude"];
@@ -90,6 +93,8 @@ pub(crate) struct Draft {
     pub(crate) public: Option<Vec<IpAddr>>,
     pub(crate) data_dir: Option<Located<PathBuf>>,
     pub(crate) peers: Option<Peers>,
+    /// Who may sign policies, sorted by name, and where that stands.
+    pub(crate) operators: Option<Located<Vec<Operator>>>,
 }
 
 impl Draft {
@@ -111,6 +116,7 @@ impl Draft {
             public: None,
             data_dir: None,
             peers: None,
+            operators: None,
         }
     }
 }
@@ -182,6 +188,10 @@ fn fill(draft: &mut Draft, region: &Table<'_>) {
     draft.peers = match region.get("peers") {
         Some(entry) => peers_of(draft.id.as_ref(), region.source, &entry),
         None => Some(Peers::All),
+    };
+    draft.operators = match region.get("policies") {
+        Some(entry) => entry.table(POLICY_KEYS).and_then(|table| operators_of(&table)),
+        None => Some(Located { value: Vec::new(), at: draft.at }),
     };
 }
 
@@ -353,6 +363,38 @@ fn public_of(source: &Source<'_>, entry: &Entry<'_>) -> Option<Vec<IpAddr>> {
         }
     }
     sound.then_some(addresses)
+}
+
+/// Operators with names and keys of their own.
+fn operators_of(table: &Table<'_>) -> Option<Located<Vec<Operator>>> {
+    let help = "write what `repomind-run pki operator-key` printed, such as `operators: [ed25519:64 digits alice]`";
+    let (entry, source) = (table.need("operators", help)?, table.source);
+    let texts = entry.texts("ed25519:0123… alice")?;
+    if texts.is_empty() || texts.len() > MOST_OPERATORS {
+        let message = format!("`operators` has {} keys; 1 to {MOST_OPERATORS} may sign policies", texts.len());
+        source.refuse(entry.at(), message, "name them, or take `policies` away: the regions sign by themselves then");
+        return None;
+    }
+    let (mut operators, mut sound) = (Vec::<Operator>::new(), true);
+    for text in texts {
+        let refused = match text.value.parse::<Operator>() {
+            Err(error) => (format!("{:?} names no operator: {error}", text.value), help),
+            Ok(new) if operators.iter().any(|other| other.name == new.name) => {
+                (format!("an operator is called `{}` already", new.name), "give one of the two another name")
+            }
+            Ok(new) if operators.iter().any(|other| other.key == new.key) => {
+                (format!("`{}` has the key of another operator", new.name), "keep one of the two")
+            }
+            Ok(new) => {
+                operators.push(new);
+                continue;
+            }
+        };
+        source.refuse(text.at, refused.0, refused.1);
+        sound = false;
+    }
+    operators.sort();
+    sound.then_some(Located { value: operators, at: entry.key_at })
 }
 
 fn host_of(source: &Source<'_>, entry: &Entry<'_>) -> Option<IpAddr> {

@@ -26,6 +26,9 @@ region:
   capacity: {min_instances: 5, max_instances: 50}
 ";
 
+const ALICE: &str = "ed25519:0101010101010101010101010101010101010101010101010101010101010101 alice";
+const BOB: &str = "ed25519:0202020202020202020202020202020202020202020202020202020202020202";
+
 fn tree(files: &[(&str, &str)]) -> BTreeMap<String, String> {
     files.iter().map(|(id, text)| (format!("region-config/{id}.yml"), (*text).to_owned())).collect()
 }
@@ -57,6 +60,15 @@ golden! {
     two_primaries_are_refused: refused(&[("us-east", US_EAST), ("eu-west", &EU_WEST.replace("  name", "  primary: true\n  name"))]);
     no_primary_is_refused: refused_after("primary: true", "primary: false");
     more_instances_at_least_than_at_most_are_refused: refused_after("min_instances: 10", "min_instances: 200");
+    an_operator_without_a_key_is_refused: refused_after("  primary: true", "  primary: true\n  policies: {operators: [alice, \"ed25519:00 bob\"]}");
+    an_operator_who_stands_twice_is_refused: refused_after("  primary: true", &format!("  primary: true\n  policies:\n    operators:\n      - {ALICE}\n      - {ALICE}2\n      - {BOB} alice"));
+    an_empty_list_of_operators_is_refused: refused_after("  primary: true", "  primary: true\n  policies: {operators: []}");
+    policies_without_operators_are_refused: refused_after("  primary: true", "  primary: true\n  policies: {operator: alice}");
+    operators_that_one_file_lacks_are_refused: refused_after("  primary: true", &format!("  primary: true\n  policies: {{operators: [{ALICE}]}}"));
+    other_operators_in_another_file_are_refused: refused(&[
+        ("us-east", &format!("{US_EAST}  policies: {{operators: [{ALICE}, {BOB} bob]}}\n")),
+        ("eu-west", &format!("{EU_WEST}  policies: {{operators: [{ALICE}]}}\n")),
+    ]);
     a_bad_url_is_refused: refused_after("https://api.example.org", "api.example.org");
     a_bad_store_is_refused: refused_after("s3://repomind-us-east", "s3://Repomind");
     a_tree_without_regions_is_refused: refused(&[]);
@@ -130,4 +142,16 @@ fn files_elsewhere_in_the_tree_are_not_looked_at() {
     let mut files = tree(&[("us-east", US_EAST), ("available/eu-west", "not: [yaml")]);
     files.insert("region-config/region-mapping.scm".to_owned(), "(define policy-api 1)".to_owned());
     assert_eq!(config::load_from(&files).unwrap().by_id.len(), 1);
+}
+
+#[test]
+fn operators_who_are_the_same_in_all_files_are_sorted_by_name() {
+    let operators =
+        |text: &str, order: [&str; 2]| format!("{text}  policies:\n    operators: [{}]\n", order.join(", "));
+    let bob = format!("{BOB} bob");
+    let (east, west) = (operators(US_EAST, [ALICE, &bob]), operators(EU_WEST, [&bob, ALICE]));
+    let regions = config::load_from(&tree(&[("us-east", &east), ("eu-west", &west)])).unwrap();
+    let names: Vec<_> = regions.operators.iter().map(|operator| operator.name.as_str()).collect();
+    assert_eq!(names, ["alice", "bob"]);
+    assert!(config::load_from(&tree(&[("us-east", US_EAST)])).unwrap().operators.is_empty());
 }

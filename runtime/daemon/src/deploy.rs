@@ -22,7 +22,7 @@ use model::region::{Region, Regions};
 use model::routing::RegionState;
 use model::{Finding, RegionId};
 
-use crate::cli::{DeployArgs, Place, WanProfile};
+use crate::cli::{DeployArgs, FINDING, Place, WanProfile};
 use crate::client::Client;
 use processes::{Deployment, Role, Started};
 use progress::Progress;
@@ -69,6 +69,9 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
     match outcome.fresh.len() {
         0 => println!("everything was running already: nothing was changed"),
         count => println!("{count} processes started in {:.1} s", began.elapsed().as_secs_f64()),
+    }
+    if status.regions.iter().any(|region| region.generation == 0) {
+        return Ok(ExitCode::from(FINDING));
     }
     try_this(&args.place, &outcome.deployment);
     Ok(ExitCode::SUCCESS)
@@ -213,7 +216,8 @@ async fn start(
     Ok(Outcome { deployment, fresh })
 }
 
-/// Waits until each region answers `/readyz` with 200 and every region sees all others ready.
+/// Waits until each region answers `/readyz` with 200 and every region sees all others ready, or until nothing but an
+/// operator's signature is lacking.
 pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -> anyhow::Result<()> {
     let client = Client::new(state)?;
     let deadline = Instant::now() + timeout;
@@ -229,6 +233,14 @@ pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -
                 Some(Waits { refused: Some(errors), .. }) => {
                     progress.finish();
                     return Err(BadPolicies(format!("{region} refuses the policies of its tree:\n  {errors}")).into());
+                }
+                Some(Waits { unsigned: true, .. }) => {
+                    progress.finish();
+                    eprintln!(
+                        "the regions run, and serve once an operator has signed the policies: repomind-run policy publish \
+                         DIR --key FILE --reason WHY"
+                    );
+                    return Ok(());
                 }
                 Some(Waits { reason, .. }) => {
                     progress.step(region, &reason);
@@ -261,10 +273,12 @@ struct Waits {
     reason: String,
     /// The files on disk were judged and refused, and none are in force: waiting changes nothing.
     refused: Option<String>,
+    /// They are good, none are in force, and an operator has to sign them: waiting changes nothing either.
+    unsigned: bool,
 }
 
 async fn not_serving(client: &Client, admin: SocketAddr, deployment: &Deployment) -> Option<Waits> {
-    let because = |reason: String| Some(Waits { reason, refused: None });
+    let because = |reason: String| Some(Waits { reason, refused: None, unsigned: false });
     let unready = client.ready(admin).await.err();
     let status = match (client.status(admin).await, unready) {
         (Ok(status), None) => status,
@@ -275,6 +289,7 @@ async fn not_serving(client: &Client, admin: SocketAddr, deployment: &Deployment
             return Some(Waits {
                 reason: status.policy_errors.first().map_or(reason.clone(), |error| format!("{reason} ({error})")),
                 refused: (status.generation == 0 && !refused.is_empty()).then(|| refused.join("\n  ")),
+                unsigned: status.generation == 0 && status.policy_waiting.is_some_and(|waiting| waiting.unsigned),
             });
         }
         (Err(_), Some(reason)) => return because(reason),

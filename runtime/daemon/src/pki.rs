@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use model::RegionId;
+use model::signing::Operator;
 
 use crate::cli::FINDING;
 use crate::deploy::BadConfiguration;
@@ -79,12 +80,20 @@ pub enum Pki {
         /// Where the copies go; it must not exist or be empty.
         #[arg(long)]
         to: PathBuf,
-        /// The tree with region-config/: it says which region is the primary.
+        /// The tree with region-config/: it says which regions there are, and who signs policies.
         #[arg(long, default_value = ".", env = "REPOMIND_TREE")]
         tree: PathBuf,
         /// Where the keys are.
         #[command(flatten)]
         keys: KeyDir,
+    },
+    /// Make an operator's key, and print the line that region files name it by. Keep it off every machine of a region.
+    OperatorKey {
+        /// The operator's name, as `policy history` will show it.
+        name: String,
+        /// The file of the private key; it must not exist.
+        #[arg(long)]
+        out: PathBuf,
     },
     /// Show until when each certificate is valid; 1 when one ends within 30 days.
     Status {
@@ -121,8 +130,14 @@ pub fn run(step: Pki) -> anyhow::Result<ExitCode> {
             if !regions.by_id.contains_key(&region) {
                 bail!("no region is called {region} in {}", tree.display());
             }
-            bundle(&net::pki::bundle_for(&keys.dir, &region)?, &to)?;
+            let production = !regions.operators.is_empty();
+            bundle(&net::pki::bundle_for(&keys.dir, &region, production)?, &to)?;
             println!("copy {} to STATE/pki on the machine of {region}, owned by its user", to.display());
+        }
+        Pki::OperatorKey { name, out } => {
+            // Before a key is made that has no use.
+            Operator::new(&name, [0; 32])?;
+            println!("{}", Operator::new(&name, net::pki::make_operator_key(&out)?)?);
         }
         Pki::Status { keys, json } => return status(&keys.dir, json),
     }

@@ -5,7 +5,10 @@
 //! shows what it has, and takes what only tightens. `publish` hands in a tree from anywhere, `rollback` an earlier one.
 //! Both go through the whole gate, as a save does, and name the generation that
 //! they grew from, so that two people never overwrite each other unseen. What
-//! changes more than the bounds of a change allow waits for `confirm`.
+//! changes more than the bounds of a change allow waits for `confirm`. Where only operators sign policies, all three
+//! take an operator's `--key` ([`signing`]).
+
+mod signing;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -26,6 +29,7 @@ use similar::{ChangeTag, TextDiff};
 use crate::cli::{FINDING, Place};
 use crate::client::Client;
 use crate::deploy::BadConfiguration;
+use signing::OperatorKey;
 
 /// Loading a tree, its tests included, is bounded by a few seconds in the region.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,6 +67,9 @@ pub enum Policy {
     Confirm {
         /// The hash of its files, as `status` shows it; what waits is shown where it is left out.
         hash: Option<String>,
+        /// Whose signature.
+        #[command(flatten)]
+        key: OperatorKey,
         /// Where.
         #[command(flatten)]
         place: Place,
@@ -80,6 +87,9 @@ pub enum Policy {
         /// Also where that changes more than the bounds of a change allow.
         #[arg(long)]
         confirm: bool,
+        /// Whose signature.
+        #[command(flatten)]
+        key: OperatorKey,
         /// Where.
         #[command(flatten)]
         place: Place,
@@ -94,6 +104,9 @@ pub enum Policy {
         /// Also where that changes more than the bounds of a change allow.
         #[arg(long)]
         confirm: bool,
+        /// Whose signature.
+        #[command(flatten)]
+        key: OperatorKey,
         /// Where.
         #[command(flatten)]
         place: Place,
@@ -113,15 +126,20 @@ pub async fn run(command: Policy) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Policy::Diff { from, to, place, json } => Primary::of(&place).await?.diff((from, to), &place, json).await,
-        Policy::Confirm { hash, place, json } => Primary::of(&place).await?.confirm(hash, json).await,
-        Policy::Rollback { generation, reason, confirm, place } => {
+        Policy::Confirm { hash: None, json, place, .. } => Primary::of(&place).await?.show_waiting(json).await,
+        Policy::Confirm { hash: Some(hash), key, place, json } => {
             let primary = Primary::of(&place).await?;
-            let tree = primary.tree(generation).await?;
-            primary.publish(tree, format!("back to generation {generation}: {reason}"), confirm).await
+            let word = primary.word(hash, &key, &place).await?;
+            primary.confirm(&word, json).await
         }
-        Policy::Publish { dir, reason, confirm, place } => {
+        Policy::Rollback { generation, reason, confirm, key, place } => {
+            let primary = Primary::of(&place).await?;
+            let tree = primary.earlier(generation, &key, &place).await?;
+            primary.publish(tree, format!("back to generation {generation}: {reason}"), confirm, &key).await
+        }
+        Policy::Publish { dir, reason, confirm, key, place } => {
             let tree = crate::start::watch::read_tree(&dir).map_err(BadConfiguration)?;
-            Primary::of(&place).await?.publish(tree, reason, confirm).await
+            Primary::of(&place).await?.publish(tree, reason, confirm, &key).await
         }
     }
 }
@@ -157,19 +175,32 @@ impl Primary {
         self.client.get_admin(self.admin, "/policy/history").await
     }
 
-    async fn tree(&self, generation: u64) -> anyhow::Result<PolicyTree> {
+    /// Says so where a generation is not kept.
+    async fn kept(&self, generation: u64) -> anyhow::Result<()> {
         let kept: Vec<u64> = self.history().await?.iter().map(|info| info.generation).collect();
         if !kept.contains(&generation) {
             let all: Vec<String> = kept.iter().map(ToString::to_string).collect();
             bail!("generation {generation} is not kept; there are {} (`repomind-run policy history`)", all.join(", "));
         }
+        Ok(())
+    }
+
+    async fn tree(&self, generation: u64) -> anyhow::Result<PolicyTree> {
+        self.kept(generation).await?;
         self.client.get_admin(self.admin, &format!("/policy/tree?generation={generation}")).await
     }
 
-    async fn publish(&self, tree: PolicyTree, reason: String, confirmed: bool) -> anyhow::Result<ExitCode> {
+    async fn publish(
+        &self,
+        tree: PolicyTree,
+        reason: String,
+        confirmed: bool,
+        key: &OperatorKey,
+    ) -> anyhow::Result<ExitCode> {
         let parent = self.client.status(self.admin).await?.policy_hash;
         let because = Because { author: author(), reason };
-        match self.post("/policy/publish", &Proposal { parent, because, tree, confirmed }).await? {
+        let endorsement = self.endorse(key, &because, &tree).await?;
+        match self.post("/policy/publish", &Proposal { parent, because, tree, confirmed, endorsement }).await? {
             Ok(Published::Generation(number)) => Ok(in_force(number)),
             Ok(Published::Waiting(waiting)) => {
                 say(&waiting);
@@ -179,22 +210,23 @@ impl Primary {
         }
     }
 
-    /// Gives the word for what waits, or shows it where nobody says for what the word is.
-    async fn confirm(&self, hash: Option<String>, json: bool) -> anyhow::Result<ExitCode> {
-        let Some(hash) = hash else {
-            let waiting: Option<Waiting> = self.client.get_admin(self.admin, "/policy/waiting").await?;
-            match &waiting {
-                _ if json => println!("{}", serde_json::to_string_pretty(&waiting)?),
-                Some(waiting) => say(waiting),
-                None => println!("nothing waits for a word"),
-            }
-            return Ok(if waiting.is_some() { ExitCode::from(FINDING) } else { ExitCode::SUCCESS });
-        };
+    async fn show_waiting(&self, json: bool) -> anyhow::Result<ExitCode> {
+        let waiting: Option<Waiting> = self.client.get_admin(self.admin, "/policy/waiting").await?;
+        match &waiting {
+            _ if json => println!("{}", serde_json::to_string_pretty(&waiting)?),
+            Some(waiting) => say(waiting),
+            None => println!("nothing waits for a word"),
+        }
+        Ok(if waiting.is_some() { ExitCode::from(FINDING) } else { ExitCode::SUCCESS })
+    }
+
+    /// Gives the word for what waits.
+    async fn confirm(&self, word: &Confirmation, json: bool) -> anyhow::Result<ExitCode> {
         #[derive(serde::Deserialize, Serialize)]
         struct Confirmed {
             generation: u64,
         }
-        match self.post::<Confirmed>("/policy/confirm", &Confirmation { hash, author: author() }).await? {
+        match self.post::<Confirmed>("/policy/confirm", word).await? {
             Ok(confirmed) if json => {
                 println!("{}", serde_json::to_string_pretty(&confirmed)?);
                 Ok(ExitCode::SUCCESS)
@@ -272,19 +304,23 @@ fn say(waiting: &Waiting) {
 
 /// A change that waits, for a person: which bounds it is beyond, what it would change, how to put it in force.
 pub fn account(waiting: &Waiting) -> Vec<String> {
-    let Waiting { hash, since, because, beyond, radius, .. } = waiting;
+    let Waiting { hash, since, because, beyond, radius, unsigned, .. } = waiting;
     let mut lines = vec![format!("{hash} ({}, {}) waits since {}:", because.author, because.reason, age(since.0))];
     lines.extend(beyond.iter().map(|bound| format!("  {bound}")));
+    if *unsigned {
+        lines.push("  no operator has signed it".to_owned());
+    }
     lines.push("it would change:".to_owned());
     lines.extend(radius.lines().iter().map(|line| format!("  {line}")));
-    lines.push(format!("to put it in force: repomind-run policy confirm {hash}"));
+    let key = if *unsigned { " --key FILE" } else { "" };
+    lines.push(format!("to put it in force: repomind-run policy confirm {hash}{key}"));
     lines
 }
 
 fn table(all: &[GenerationInfo]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["generation", "files", "proposed", "by", "why"]);
+    table.set_header(["generation", "files", "proposed", "by", "why", "signed by"]);
     for info in all.iter().rev() {
         let mark = if info.in_force { " (in force)" } else { "" };
         table.add_row([
@@ -293,6 +329,7 @@ fn table(all: &[GenerationInfo]) -> Table {
             Cell::new(age(info.proposed_at.0)),
             Cell::new(&info.because.author),
             Cell::new(&info.because.reason),
+            Cell::new(info.signed_by.as_ref().map_or("a key that is not known here".to_owned(), ToString::to_string)),
         ]);
     }
     table

@@ -43,6 +43,7 @@ use model::question::{Answer, Question, Resolution};
 use model::record::{Address, Sibling};
 use model::region::Regions;
 use model::{ByteCount, Finding, Millis, RegionId};
+use net::pki::PolicyKeys;
 use net::{DnsAnswers, DnsConfig, DnsSockets, PeerClient, TokenVerifier, Wan};
 use policy::{HostLimits, PolicyHost};
 use store::Store;
@@ -120,6 +121,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     };
     let secrets = net::pki::load(&args.state.join("pki"), &me.id)
         .with_context(|| format!("certificates of {} in {}", me.id, args.state.join("pki").display()))?;
+    net::pki::no_operator_key(&args.state.join("pki"), &regions.operators)?;
     let apis = service_addresses(&regions, &args.api)?;
     let metrics = net::install_metrics()?;
     gauges::describe();
@@ -156,7 +158,8 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         WanProfile::Lan => Wan::emulated(),
         WanProfile::None => Wan::none(),
     };
-    let may_lead = secrets.bundle_signer.is_some();
+    let policy_keys = PolicyKeys::new(&regions.operators, secrets.policy_verifiers);
+    let may_lead = policy_keys.production() || secrets.policy_signer.is_some();
     let control = open_control(&me, &regions, (&store, &data_dir), (&secrets.identity, &wan), may_lead).await?;
     let dns = Arc::new(DnsAnswers::new(regions.clone()));
     let cookies = routing::dns::CookieKey::derived_from(&secrets.digest_key);
@@ -164,7 +167,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         me.id.clone(),
         regions.clone(),
         host.clone(),
-        (secrets.bundle_signer, secrets.bundle_verifier),
+        (secrets.policy_signer, policy_keys),
         history(&args.state, &me.id),
         (plans.clone(), dns.clone()),
         (data.clone(), control.clone()),

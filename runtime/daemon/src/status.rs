@@ -39,6 +39,11 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
         println!("{}", table(&status));
+        let signed =
+            status.regions.iter().filter_map(|region| Some((region.generation, region.policy_signed_by.as_ref()?)));
+        let signed: BTreeSet<String> =
+            signed.map(|(generation, by)| format!("generation {generation} is signed by {by}")).collect();
+        signed.iter().for_each(|line| println!("{line}"));
         notes(&status).iter().for_each(|note| println!("{note}"));
         for region in &status.regions {
             if let Some(reason) = &region.not_ready {
@@ -55,7 +60,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
             println!("\nproving before the saved files come into force: {said}");
         }
         for waiting in status.regions.iter().filter_map(|region| region.policy_waiting.as_ref()) {
-            println!("\nA change goes beyond the bounds of a change and waits for a word:");
+            println!("\nA change waits for a word:");
             crate::policy::account(waiting).iter().for_each(|line| println!("{line}"));
         }
         match (status.regions.is_empty(), status.strangers.is_empty()) {

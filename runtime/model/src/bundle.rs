@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::names::RegionId;
+use crate::signing::{Endorsement, SignedBy};
 use crate::units::UnixMillis;
 
 /// The files of a policy tree by path relative to its root, with forward slashes.
@@ -89,6 +90,11 @@ impl Because {
         Self { author: format!("{SAVED_BY}{region}"), reason: "saved files".to_owned() }
     }
 
+    /// The same, put in force on somebody's word.
+    pub fn confirmed_by(self, author: &str) -> Self {
+        Self { reason: format!("{} (confirmed by {author})", self.reason), ..self }
+    }
+
     /// Whether the files came from the tree that `region` watches, and not from another, or from somebody who published
     /// them.
     pub fn is_saved_by(&self, region: &RegionId) -> bool {
@@ -114,6 +120,9 @@ pub struct GenerationInfo {
     pub proposed_at: UnixMillis,
     /// Who wanted it, and why.
     pub because: Because,
+    /// Whose key signed it; nothing where no key that is known here did.
+    #[serde(default)]
+    pub signed_by: Option<SignedBy>,
     /// Whether it is in force.
     pub in_force: bool,
 }
@@ -131,6 +140,9 @@ pub struct Proposal {
     /// Whether they are to come into force also where they change more than the bounds of a change allow.
     #[serde(default)]
     pub confirmed: bool,
+    /// The operator's signature; needed in production.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endorsement: Option<Endorsement>,
 }
 
 /// A bundle's bytes and the signature over them.

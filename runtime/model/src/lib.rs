@@ -28,6 +28,7 @@ pub mod replication;
 pub mod residency;
 pub mod routing;
 pub mod sealing;
+pub mod signing;
 pub mod snapshot;
 pub mod status;
 pub mod units;

@@ -18,6 +18,7 @@ use crate::names::RegionId;
 use crate::record::DataClass;
 use crate::replication::{LagBands, ReplicationPlan, Strategy};
 use crate::routing::ClientClass;
+use crate::signing::Endorsement;
 use crate::units::UnixMillis;
 
 /// The most entries of each list of a [`BlastRadius`], and countries of a [`Move`].
@@ -408,6 +409,9 @@ pub struct Waiting {
     pub beyond: Vec<String>,
     /// All that it would change.
     pub radius: BlastRadius,
+    /// Whether it waits for an operator's signature, too.
+    #[serde(default)]
+    pub unsigned: bool,
 }
 
 /// An operator's word for a candidate that waits.
@@ -418,6 +422,9 @@ pub struct Confirmation {
     pub hash: String,
     /// Who says so.
     pub author: String,
+    /// The operator's signature; needed in production.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endorsement: Option<Endorsement>,
 }
 
 /// What became of a tree that was handed in.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Country, Feature, RegionId};
+use crate::signing::Operator;
 
 /// A point on the globe, in degrees.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,4 +93,7 @@ pub struct Regions {
     pub by_id: BTreeMap<RegionId, Region>,
     /// The one whose file says `primary: true`.
     pub primary: RegionId,
+    /// Who may sign policies, by name; nobody in development, where the region that proposes them does.
+    #[serde(default)]
+    pub operators: Vec<Operator>,
 }

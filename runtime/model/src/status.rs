@@ -11,6 +11,7 @@ use crate::judgement::FailoverPlan;
 use crate::names::RegionId;
 use crate::radius::Waiting;
 use crate::routing::RegionState;
+use crate::signing::SignedBy;
 
 /// One region as it sees itself and its peers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct RegionStatus {
     pub generation: u64,
     /// The hash of that generation's files.
     pub policy_hash: String,
+    /// Whose key signed it; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_signed_by: Option<SignedBy>,
     /// Why `/readyz` says no; absent where it says yes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,

@@ -160,7 +160,7 @@ fn regions() -> Regions {
         peers: BTreeSet::new(),
     };
     let by_id = (0..).zip(REGIONS).map(region).map(|region| (region.id.clone(), region)).collect();
-    Regions { by_id, primary: id(REGIONS[0]) }
+    Regions { by_id, primary: id(REGIONS[0]), operators: Vec::new() }
 }
 
 /// Every country has one of three rankings; every answer names two regions.

@@ -106,7 +106,8 @@ impl Admin {
         let with_rows = request.uri().query() != Some("rows=no");
         let known = match path.as_str() {
             "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows" | "/ledger"
-            | "/evidence" | "/keys" | "/policy/history" | "/policy/tree" | "/policy/waiting" => Method::GET,
+            | "/evidence" | "/keys" | "/policy/history" | "/policy/tree" | "/policy/waiting" | "/policy/bundle"
+            | "/policy/next" => Method::GET,
             "/policy/publish" | "/policy/confirm" | "/policy/compare" | "/explain" | "/keys/rotate" => Method::POST,
             "/wan" => {
                 if method == Method::GET {
@@ -139,6 +140,8 @@ impl Admin {
             "/rows" => Ok(self.rows()),
             "/policy/history" => policies::history(self.region.clone()).await,
             "/policy/tree" => policies::tree(self.region.clone(), request.uri().query()).await,
+            "/policy/bundle" => policies::bundle(self.region.clone(), request.uri().query()).await,
+            "/policy/next" => Ok(json_response(&self.region.next_generation())),
             "/explain" => policies::explain(self.region.clone(), request.into_body()).await,
             "/policy/waiting" => Ok(policies::waiting(&*self.region)),
             "/policy/confirm" => policies::confirm(self.region.clone(), request.into_body()).await,

@@ -42,6 +42,7 @@ use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::region::Regions;
 use model::routing::{ClientClass, Observation, RegionState};
 use model::sealing::OrderId;
+use model::signing::NextGeneration;
 use model::status::RegionStatus;
 use model::{Country, Finding, RegionId, UnixMillis};
 use routing::TrafficCounts;
@@ -96,6 +97,10 @@ pub trait Region: Send + Sync + 'static {
     fn policy_history(&self) -> Vec<GenerationInfo>;
     /// The files of a generation, or why they cannot be had. Reads a file.
     fn policy_tree(&self, generation: u64) -> Result<PolicyTree, String>;
+    /// A generation as it was signed, or why it cannot be had. Reads a file.
+    fn policy_bundle(&self, generation: u64) -> Result<SignedBundle, String>;
+    /// What an operator has to know to sign the next generation.
+    fn next_generation(&self) -> NextGeneration;
     /// Makes a tree the next generation everywhere, or lets it wait for a word, or gives all findings.
     fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<Published, Vec<Finding>>>;
     /// The candidate that waits for a word.

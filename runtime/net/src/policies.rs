@@ -25,13 +25,27 @@ pub(crate) async fn history(region: Arc<dyn Region>) -> Result<Response<Body>, P
 
 /// `GET /policy/tree?generation=N`: the files by path.
 pub(crate) async fn tree(region: Arc<dyn Region>, query: Option<&str>) -> Result<Response<Body>, Problem> {
-    let generation = query.and_then(|query| query.strip_prefix("generation=")?.parse().ok());
-    let generation = generation.ok_or_else(|| Problem::field("generation", "state a number from the history"))?;
+    let generation = number(query)?;
     let tree = tokio::task::spawn_blocking(move || region.policy_tree(generation))
         .await
         .map_err(|_| Problem::unavailable("storage", "the generation could not be read"))?
         .map_err(Problem::not_found)?;
     Ok(json_response(&tree))
+}
+
+/// `GET /policy/bundle?generation=N`: the generation as it was signed.
+pub(crate) async fn bundle(region: Arc<dyn Region>, query: Option<&str>) -> Result<Response<Body>, Problem> {
+    let generation = number(query)?;
+    let bundle = tokio::task::spawn_blocking(move || region.policy_bundle(generation))
+        .await
+        .map_err(|_| Problem::unavailable("storage", "the generation could not be read"))?
+        .map_err(Problem::not_found)?;
+    Ok(json_response(&bundle))
+}
+
+fn number(query: Option<&str>) -> Result<u64, Problem> {
+    let generation = query.and_then(|query| query.strip_prefix("generation=")?.parse().ok());
+    generation.ok_or_else(|| Problem::field("generation", "state a number from the history"))
 }
 
 /// `POST /policy/publish` with a [`Proposal`]: 200 with `generation`, or 202 with what is `waiting` for

@@ -56,7 +56,7 @@ fn regions() -> Arc<Regions> {
         (id(name), region)
     };
     let by_id = BTreeMap::from([region("us-east", FIRST), region("eu-west", SECOND)]);
-    Arc::new(Regions { by_id, primary: id("us-east") })
+    Arc::new(Regions { by_id, primary: id("us-east"), operators: Vec::new() })
 }
 
 /// `api.repomind.io` is answered with one region, us-east before eu-west.

@@ -80,6 +80,7 @@ impl net::Region for Fixture {
             dns: anywhere(),
             generation: 7,
             policy_hash: String::new(),
+            policy_signed_by: None,
             not_ready: None,
             policy_errors: Vec::new(),
             policy_proving: None,
@@ -124,6 +125,13 @@ impl net::Region for Fixture {
     }
     fn policy_tree(&self, generation: u64) -> Result<model::bundle::PolicyTree, String> {
         Err(format!("generation {generation} is not kept here"))
+    }
+    fn policy_bundle(&self, generation: u64) -> Result<model::bundle::SignedBundle, String> {
+        Err(format!("generation {generation} is not kept here"))
+    }
+    fn next_generation(&self) -> model::signing::NextGeneration {
+        let (proposer, operators) = (self.me.clone(), Vec::new());
+        model::signing::NextGeneration { generation: 8, parent: None, proposer, operators }
     }
     fn publish(
         self: Arc<Self>,
@@ -264,6 +272,7 @@ fn fixture_with(dir: &std::path::Path, me: &str, apis: BTreeMap<RegionId, Uri>, 
     let regions = Arc::new(Regions {
         by_id: names.iter().map(|name| (id(name), region(name))).collect(),
         primary: id("us-east"),
+        operators: Vec::new(),
     });
     let peers = names.iter().map(|name| id(name)).filter(|name| *name != id(me)).collect();
     let shared = Arc::new(ArcSwap::from_pointee(plans.clone()));

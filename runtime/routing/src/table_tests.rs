@@ -38,7 +38,8 @@ fn regions() -> Regions {
         region("eu-west", "IE", &["websockets"]),
         region("ap-southeast", "SG", &[]),
     ];
-    Regions { by_id: all.into_iter().map(|region| (region.id.clone(), region)).collect(), primary: id("us-east") }
+    let by_id = all.into_iter().map(|region| (region.id.clone(), region)).collect();
+    Regions { by_id, primary: id("us-east"), operators: Vec::new() }
 }
 
 fn ranking(names: &[&str]) -> Ranking {

@@ -72,7 +72,8 @@ fn regions(choice: &Choice, tree: &Regions, chosen: &[usize]) -> Regions {
     let by_id: std::collections::BTreeMap<RegionId, Region> =
         chosen.iter().map(|at| (choice.all[*at].id.clone(), choice.all[*at].clone())).collect();
     let primary = by_id.keys().find(|id| **id == tree.primary).or_else(|| by_id.keys().next()).cloned();
-    Regions { primary: primary.unwrap_or_else(|| tree.primary.clone()), by_id }
+    let primary = primary.unwrap_or_else(|| tree.primary.clone());
+    Regions { primary, by_id, operators: tree.operators.clone() }
 }
 
 async fn add(planner: &Planner, (choice, tree): (&Choice, &Regions), crowd: &Crowd) -> anyhow::Result<Vec<Next>> {

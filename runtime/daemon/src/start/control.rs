@@ -22,11 +22,12 @@ use futures_util::future::BoxFuture;
 use model::bundle::TreeHash;
 use model::control::{ControlReport, ControlRole, ControlStatus};
 use model::routing::RegionState;
-use model::{Millis, Mono, RegionId};
+use model::{Finding, Millis, Mono, RegionId};
 use net::PeerClient;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::generations::RefusedGeneration;
 use super::running::RunningRegion;
 
 /// How often it is looked whether the leader is lost.
@@ -400,6 +401,12 @@ pub async fn follow(region: Arc<RunningRegion>, stop: CancellationToken) {
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(generation = next.number, %error, "what the regions agreed on is not in force here");
+                    if let RefusedGeneration::Bundle { .. } = &error {
+                        let help = "find out who proposed it; the generation before stays in force here until an operator \
+                                    publishes again";
+                        let message = format!("generation {} is not taken: {error}", next.number);
+                        region.generations.report(&[Finding::error("", "", (0, 0), message, help)]);
+                    }
                     again = TAKE_AGAIN;
                 }
             }

@@ -18,6 +18,7 @@
 //! then; the primary takes that over once they meet again, unless something else was agreed on meanwhile.
 
 mod ordering;
+mod signing;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -32,8 +33,9 @@ use model::radius::{BlastRadius, ChangeBounds, Comparison, Confirmation, RegionI
 use model::region::Regions;
 use model::residency::ResidencyPlan;
 use model::routing::Facts;
+use model::signing::{Endorsement, SignedBy};
 use model::{Finding, Millis, RegionId, UnixMillis};
-use net::pki::{BundleSigner, BundleVerifier};
+use net::pki::{PolicyKeys, SigningKey};
 use net::{DnsAnswers, PeerClient, PolicyInForce};
 use policy::{Generation, PolicyHost};
 
@@ -41,6 +43,7 @@ use super::control::Control;
 use super::gate::{self, Candidate, Moment};
 use super::history::History;
 use super::proofs::Proofs;
+use signing::Signature;
 
 /// How long a change that loosens something waits for the other regions to have it first. One that does not take it
 /// over by then is down, or refuses it.
@@ -60,6 +63,7 @@ struct Live {
     bundle: Bundle,
     hash: TreeHash,
     signed: Arc<SignedBundle>,
+    signed_by: SignedBy,
     /// Since when it is in force here.
     since: UnixMillis,
     /// The resolvers that it defines.
@@ -75,6 +79,15 @@ enum Role {
     Receiver,
 }
 
+/// What somebody wants in force.
+struct Wish {
+    tree: PolicyTree,
+    because: Because,
+    /// Also beyond the bounds of a change.
+    confirmed: bool,
+    endorsement: Option<Endorsement>,
+}
+
 /// A candidate that waits for a word, and its files.
 struct Held {
     waiting: Waiting,
@@ -86,8 +99,10 @@ pub struct Generations {
     me: RegionId,
     regions: Arc<Regions>,
     host: PolicyHost,
-    signer: Option<BundleSigner>,
-    verifier: BundleVerifier,
+    /// Signs what this region proposes, in development.
+    signer: Option<SigningKey>,
+    /// Who may sign.
+    keys: PolicyKeys,
     /// The generations that were in force here; the newest is taken up after a restart.
     history: History,
     plans: Arc<ArcSwap<Plans>>,
@@ -144,6 +159,9 @@ pub enum RefusedGeneration {
     /// A side of a comparison cannot be had.
     #[error("{0}")]
     Side(String),
+    /// Nobody signed it who may.
+    #[error("{0}")]
+    Signature(String),
     /// The host gave no usable answer.
     #[error("the policy host did not compile the plan: {0}")]
     Host(String),
@@ -165,7 +183,7 @@ impl Generations {
         me: RegionId,
         regions: Arc<Regions>,
         host: PolicyHost,
-        (signer, verifier): (Option<BundleSigner>, BundleVerifier),
+        (signer, keys): (Option<SigningKey>, PolicyKeys),
         history: History,
         (plans, dns): (Arc<ArcSwap<Plans>>, Arc<DnsAnswers>),
         (data, control): (DataPlane, Arc<Control>),
@@ -175,7 +193,7 @@ impl Generations {
             regions,
             host,
             signer,
-            verifier,
+            keys,
             history,
             plans,
             dns,
@@ -197,6 +215,11 @@ impl Generations {
     /// The hash of the files in force, or `-`.
     pub fn hash(&self) -> String {
         self.live.load().as_ref().map_or_else(|| "-".into(), |live| live.hash.to_string())
+    }
+
+    /// Whose key signed what is in force.
+    pub fn signed_by(&self) -> Option<SignedBy> {
+        self.live.load().as_ref().map(|live| live.signed_by.clone())
     }
 
     /// Why the files on disk are not in force; empty when they are.
@@ -246,7 +269,7 @@ impl Generations {
     /// was edited since is new.
     pub fn superseded(&self, tree: &PolicyTree) -> Option<Finding> {
         let live = self.live.load_full()?;
-        let kept = |generation: u64| self.verify(&self.history.load(generation).ok()?).ok();
+        let kept = |generation: u64| Some(self.keys.verify_known(&self.history.load(generation).ok()?).ok()?.0);
         let (hash, mut published) = (tree.hash(), live.bundle.clone());
         // Several may have been published one after the other.
         while !published.because.is_saved_by(&self.me) {
@@ -287,14 +310,28 @@ impl Generations {
     /// Takes up the newest generation kept from before a restart that still loads.
     pub async fn resume(&self, facts: Facts) -> Option<u64> {
         let _one = self.changing.lock().await;
-        for generation in self.history.generations().into_iter().rev().take(RESUMED) {
+        let kept = self.history.generations();
+        // Where operators were named since, what a region had signed stays until one of them signs; not so what a region
+        // signed after one of them had.
+        let once_signed = kept.iter().any(|generation| {
+            self.history
+                .load(*generation)
+                .is_ok_and(|signed| matches!(self.keys.verify(&signed), Ok((_, SignedBy::Operator(_)))))
+        });
+        for generation in kept.into_iter().rev().take(RESUMED) {
             let resumed = async {
                 let signed = self.history.load(generation)?;
-                let bundle = self.verify(&signed)?;
+                let (bundle, by) = match once_signed {
+                    true => self.keys.verify(&signed)?,
+                    false => self.keys.verify_known(&signed)?,
+                };
+                if let (SignedBy::Region(_), true) = (&by, self.keys.production()) {
+                    tracing::warn!(generation, %by, "in force until an operator signs: run `repomind-run policy publish`");
+                }
                 // It has been in force since it was kept, also where the region was down meanwhile.
                 let since = unix(self.history.kept_at(generation).unwrap_or(SystemTime::UNIX_EPOCH));
                 let candidate = self.compile(&bundle, &facts).await.map_err(|error| error.to_string())?;
-                Ok::<_, String>(self.install(bundle, signed, candidate, since).await)
+                Ok::<_, String>(self.install(bundle, (signed, by), candidate, since).await)
             };
             match resumed.await {
                 Ok(number) => return Some(number),
@@ -308,7 +345,12 @@ impl Generations {
     pub fn history(&self) -> Vec<GenerationInfo> {
         let in_force = self.number();
         let info = |generation| {
-            let bundle = self.verify(&self.history.load(generation).ok()?).ok()?;
+            let signed = self.history.load(generation).ok()?;
+            let known = self.keys.verify_known(&signed).ok();
+            let (bundle, signed_by) = match known {
+                Some((bundle, by)) => (bundle, Some(by)),
+                None => (net::pki::bundle_from_bytes(&signed.bundle).ok()?, None),
+            };
             Some(GenerationInfo {
                 generation,
                 hash: bundle.tree.hash().to_string(),
@@ -316,6 +358,7 @@ impl Generations {
                 proposer: bundle.proposer,
                 proposed_at: bundle.proposed_at,
                 because: bundle.because,
+                signed_by,
                 in_force: generation == in_force,
             })
         };
@@ -327,7 +370,15 @@ impl Generations {
     /// # Errors
     /// A sentence: it is not kept here, damaged, or its signature does not match.
     pub fn tree(&self, generation: u64) -> Result<PolicyTree, String> {
-        Ok(self.verify(&self.history.load(generation)?)?.tree)
+        Ok(self.keys.verify_known(&self.history.load(generation)?)?.0.tree)
+    }
+
+    /// A generation as it was signed.
+    ///
+    /// # Errors
+    /// A sentence: it is not kept here, or damaged.
+    pub fn bundle_of(&self, generation: u64) -> Result<SignedBundle, String> {
+        self.history.load(generation)
     }
 
     /// What is being proved of a candidate, and how far that is.
@@ -351,7 +402,7 @@ impl Generations {
         moment: &Moment,
     ) -> Result<Proposed, RefusedGeneration> {
         let _one = self.changing.lock().await;
-        self.propose_next(tree, because, moment, false).await
+        self.propose_next(Wish { tree, because, confirmed: false, endorsement: None }, moment).await
     }
 
     /// Makes a tree that somebody handed in the next generation.
@@ -365,7 +416,9 @@ impl Generations {
         if proposal.parent != ours {
             return Err(RefusedGeneration::Stale { parent: proposal.parent, ours });
         }
-        self.propose_next(proposal.tree, proposal.because, moment, proposal.confirmed).await
+        let Proposal { because, tree, confirmed, endorsement, .. } = proposal;
+        self.need_operator(endorsement.as_ref())?;
+        self.propose_next(Wish { tree, because, confirmed, endorsement }, moment).await
     }
 
     /// Puts the candidate that waits in force, on somebody's word. It passes the gate once more: the facts may be
@@ -380,9 +433,10 @@ impl Generations {
             let waits = held.as_ref().map(|held| held.waiting.hash.clone());
             return Err(RefusedGeneration::NotWaiting { asked: word.hash, waits });
         };
-        let Because { author, reason } = held.waiting.because.clone();
-        let because = Because { author, reason: format!("{reason} (confirmed by {})", word.author) };
-        match self.propose_next(held.tree.clone(), because, moment, true).await? {
+        self.need_operator(word.endorsement.as_ref())?;
+        let because = held.waiting.because.clone().confirmed_by(&word.author);
+        let wish = Wish { tree: held.tree.clone(), because, confirmed: true, endorsement: word.endorsement };
+        match self.propose_next(wish, moment).await? {
             Proposed::InForce(number) => Ok(number),
             Proposed::Unchanged | Proposed::Waiting(_) => Ok(self.number()),
         }
@@ -437,64 +491,43 @@ impl Generations {
         radius.stored.sort_by(|one, other| one.region.cmp(&other.region));
     }
 
-    async fn propose_next(
-        &self,
-        tree: PolicyTree,
-        because: Because,
-        moment: &Moment,
-        confirmed: bool,
-    ) -> Result<Proposed, RefusedGeneration> {
+    async fn propose_next(&self, wish: Wish, moment: &Moment) -> Result<Proposed, RefusedGeneration> {
+        let Wish { tree, because, confirmed, endorsement } = wish;
         let live = self.live.load_full();
+        let (bundle, signature) = self.bundle(tree, because, endorsement, moment)?;
         // Whatever waited was proposed before this.
         self.hold(None);
-        if live.as_ref().is_some_and(|live| live.hash == tree.hash()) {
+        // The same files are signed anew where another operator's key is to take the place of the one that signed them.
+        let anew = |live: &Live| matches!(&signature, Signature::Given(_, by) if *by != live.signed_by);
+        if live.as_ref().is_some_and(|live| live.hash == bundle.tree.hash() && !anew(live)) {
             self.findings.store(Arc::default());
             return Ok(Proposed::Unchanged);
         }
-        let (bundle, candidate) = self.candidate(tree, because, moment).await?;
+        let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
+        let lacking = matches!(signature, Signature::Lacking);
         let mut loosens = false;
         if let Some(live) = &live {
             let began = Instant::now();
             let radius = self.dry_run(live, &candidate, moment).await?;
             took("compared", began);
             let beyond = radius.beyond(live.bounds);
-            if !confirmed && !beyond.is_empty() {
-                return Ok(Proposed::Waiting(Box::new(self.let_wait(bundle, live.hash, beyond, radius))));
+            if lacking || (!confirmed && !beyond.is_empty()) {
+                return Ok(Proposed::Waiting(Box::new(self.let_wait(bundle, beyond, radius, lacking))));
             }
             for line in radius.lines() {
                 tracing::info!(generation = bundle.generation, "this change: {line}");
             }
             loosens = radius.residency.more_permissive > 0;
+        } else if lacking {
+            return Ok(Proposed::Waiting(Box::new(self.let_wait(bundle, Vec::new(), signing::first(), true))));
         }
-        let signed = self.sign(&bundle)?;
-        self.agree(&bundle, &signed).await?;
+        let signed = self.sign(&bundle, signature)?;
+        self.agree(&bundle, &signed.0).await?;
         if loosens {
             // A record that is allowed here must not meet regions that do not know yet that it is.
             self.control.taken_over(bundle.generation, RECEIVERS_FIRST).await;
         }
         Ok(Proposed::InForce(self.install(bundle, signed, candidate, moment.now).await))
-    }
-
-    /// The generation that would follow with these files, through the gate up to the dry run.
-    async fn candidate(
-        &self,
-        tree: PolicyTree,
-        because: Because,
-        moment: &Moment,
-    ) -> Result<(Bundle, Candidate), RefusedGeneration> {
-        let live = self.live.load_full();
-        let (generation, parent) = live.map_or((1, None), |live| (live.bundle.generation + 1, Some(live.hash)));
-        let bundle = Bundle { generation, parent, proposer: self.me.clone(), proposed_at: moment.now, because, tree };
-        let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
-        Ok((bundle, candidate))
-    }
-
-    fn sign(&self, bundle: &Bundle) -> Result<SignedBundle, RefusedGeneration> {
-        let Some(signer) = &self.signer else {
-            return Err(RefusedGeneration::Host("this region holds no key to sign generations with".into()));
-        };
-        let bytes = net::pki::bundle_bytes(bundle);
-        Ok(SignedBundle { signature: signer.sign(&bytes), bundle: bytes })
     }
 
     async fn dry_run(
@@ -511,11 +544,13 @@ impl Generations {
     }
 
     /// Keeps a candidate until somebody gives a word for it.
-    fn let_wait(&self, bundle: Bundle, parent: TreeHash, beyond: Vec<String>, radius: BlastRadius) -> Waiting {
-        let (hash, parent) = (bundle.tree.hash().to_string(), parent.to_string());
-        let waiting = Waiting { hash, parent, since: bundle.proposed_at, because: bundle.because, beyond, radius };
+    fn let_wait(&self, bundle: Bundle, beyond: Vec<String>, radius: BlastRadius, unsigned: bool) -> Waiting {
+        let parent = bundle.parent.map_or_else(|| "-".to_owned(), |parent| parent.to_string());
+        let (hash, since, because) = (bundle.tree.hash().to_string(), bundle.proposed_at, bundle.because);
+        let waiting = Waiting { hash, parent, since, because, beyond, radius, unsigned };
+        let who = if unsigned { "an operator's signature" } else { "`policy confirm`" };
         for line in waiting.beyond.iter().cloned().chain(waiting.radius.lines()) {
-            tracing::warn!(files = %waiting.hash, "a change waits for `policy confirm`: {line}");
+            tracing::warn!(files = %waiting.hash, "a change waits for {who}: {line}");
         }
         self.findings.store(Arc::default());
         metrics::gauge!("repomind_policy_refused").set(0.0);
@@ -526,13 +561,6 @@ impl Generations {
     fn hold(&self, held: Option<Held>) {
         metrics::gauge!("repomind_policy_waiting").set(f64::from(u8::from(held.is_some())));
         self.waiting.store(held.map(Arc::new));
-    }
-
-    fn verify(&self, signed: &SignedBundle) -> Result<Bundle, String> {
-        if !self.verifier.verify(&signed.bundle, &signed.signature) {
-            return Err("its signature does not match".into());
-        }
-        net::pki::bundle_from_bytes(&signed.bundle)
     }
 
     /// The gate up to the dry run.
@@ -560,12 +588,18 @@ impl Generations {
     }
 
     /// Puts a candidate in force, and gives its number.
-    async fn install(&self, bundle: Bundle, signed: SignedBundle, candidate: Candidate, since: UnixMillis) -> u64 {
+    async fn install(
+        &self,
+        bundle: Bundle,
+        (signed, signed_by): (SignedBundle, SignedBy),
+        candidate: Candidate,
+        since: UnixMillis,
+    ) -> u64 {
         let Candidate { child, plans, resolvers, bounds, .. } = candidate;
         let (number, hash) = (bundle.generation, bundle.tree.hash());
         self.keep(number, &signed);
         let signed = Arc::new(signed);
-        let live = Live { child, bundle, hash, signed, since, resolvers, bounds };
+        let live = Live { child, bundle, hash, signed, signed_by, since, resolvers, bounds };
         let old = self.live.swap(Some(Arc::new(live)));
         self.put_in_force(plans);
         if let Err(error) = self.data.in_force(number, hash).await {
@@ -575,7 +609,8 @@ impl Generations {
         self.hold(None);
         metrics::gauge!("repomind_policy_generation").set(number as f64);
         metrics::gauge!("repomind_policy_refused").set(0.0);
-        tracing::info!(generation = number, %hash, "policy generation in force");
+        let by = self.signed_by().map(|by| by.to_string());
+        tracing::info!(generation = number, %hash, by, "policy generation in force");
         drop(old);
         number
     }

@@ -25,6 +25,7 @@ use model::region::Regions;
 use model::replication::LagAction;
 use model::routing::{ClientClass, Facts, Observation, RegionState};
 use model::sealing::OrderId;
+use model::signing::NextGeneration;
 use model::status::RegionStatus;
 use model::{Country, Finding, Mono, RegionId, UnixMillis};
 use net::{CosignRefusal, DemandRefused, DnsAnswers, PolicyInForce, Wan, Wanted};
@@ -204,6 +205,7 @@ impl net::Region for RunningRegion {
             dns: region.addresses.dns,
             generation: self.generations.number(),
             policy_hash: self.generations.hash(),
+            policy_signed_by: self.generations.signed_by(),
             policy_proving: self.generations.proving(),
             policy_waiting: self.generations.waiting(),
             not_ready: net::Region::ready(self).err(),
@@ -245,6 +247,14 @@ impl net::Region for RunningRegion {
 
     fn policy_tree(&self, generation: u64) -> Result<PolicyTree, String> {
         self.generations.tree(generation)
+    }
+
+    fn policy_bundle(&self, generation: u64) -> Result<SignedBundle, String> {
+        self.generations.bundle_of(generation)
+    }
+
+    fn next_generation(&self) -> NextGeneration {
+        self.generations.next()
     }
 
     fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<Published, Vec<Finding>>> {

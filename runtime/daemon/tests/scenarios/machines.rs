@@ -93,7 +93,8 @@ impl Machines {
                 !to.join("ca.key").exists() && !to.join("token.key").exists(),
                 "a machine got a key of the authority"
             );
-            assert!(to.join("bundle.key").exists(), "any region may become the primary, and signs policies then");
+            let key = to.join(format!("{region}-policy.key"));
+            assert!(key.exists(), "any region may become the primary, and signs policies then");
         }
         let words = ["token", "--subject", "scenario", "--scopes", "data:read data:write admin", "--dir", path(&keys)];
         self.token = self.pki(&words).trim().to_owned();

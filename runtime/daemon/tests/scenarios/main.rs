@@ -14,6 +14,7 @@ mod generations;
 mod judgement;
 mod machines;
 mod replication;
+mod signing;
 mod simulate;
 mod subjects;
 

@@ -12,7 +12,7 @@ use rcgen::{
 
 use super::files::{self, beside, file_error, publish, read, stage, write_private, write_public};
 use super::machines::{key_of, not_after};
-use super::{AUTHORITY_DAYS, DOMAIN, NODE_DAYS, PkiError, TOKEN_LONGEST, check_name, content};
+use super::{AUTHORITY_DAYS, DOMAIN, NODE_DAYS, PkiError, SigningKey, TOKEN_LONGEST, check_name, content};
 use crate::token;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -174,6 +174,20 @@ fn finish(key: &Path, certificate: &Path) -> Result<(), PkiError> {
         }
     }
     Ok(())
+}
+
+/// Makes an operator's private key in `path`, readable by its owner alone, and gives the public one.
+///
+/// # Errors
+/// [`PkiError::Exists`] where the file exists, [`PkiError::File`] where it cannot be written.
+pub fn make_operator_key(path: &Path) -> Result<[u8; 32], PkiError> {
+    if path.exists() {
+        let remedy = "name another file, or move that key away";
+        return Err(PkiError::Exists { path: path.to_owned(), remedy });
+    }
+    let key = KeyPair::generate_for(&PKCS_ED25519).map_err(certificate_error("an operator"))?;
+    write_private(path, &key.serialize_pem())?;
+    Ok(*SigningKey::load(path)?.verifying_key().bytes())
 }
 
 /// Makes `NAME.key` and `NAME.pub`, an Ed25519 pair, unless they are there. A

@@ -15,9 +15,6 @@ pub(super) fn file_error(path: &Path) -> impl Fn(io::Error) -> PkiError + '_ {
 fn remedy(path: &Path) -> &'static str {
     match path.file_name().and_then(|name| name.to_str()) {
         Some("ca.key" | "token.key") => "it stays where the authority was made: do this there",
-        Some("bundle.key") => {
-            "it belongs on the machine of every region that may be the primary: copy it from where the authority was made"
-        }
         _ => "make the keys of this region where the authority was made, and copy its files here",
     }
 }

@@ -63,6 +63,11 @@ impl VerifyingKey {
         }
     }
 
+    /// A key as RFC 8032 encodes it. One that is no point of the curve verifies nothing.
+    pub const fn from_bytes(key: [u8; PUBLIC_BYTES]) -> Self {
+        Self(key)
+    }
+
     /// The key as RFC 8032 encodes it.
     pub fn bytes(&self) -> &[u8; PUBLIC_BYTES] {
         &self.0

@@ -10,24 +10,27 @@ use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::files::{self, file_error};
-use super::{LEDGER, PkiError, WITNESS, check_name, content, ledger, read, witness};
+use super::{LEDGER, POLICY, PkiError, WITNESS, check_name, content, ledger, policy, read, witness};
 
 /// The files that the machine of `region` needs, to be copied with their modes;
 /// all of them exist. `ca.key` and `token.key` are never among them: they stay
-/// where the authority was made. Any region may become the primary, so all get `bundle.key`; one that is not to sign
-/// policies is given no copy of it, and then only votes.
+/// where the authority was made. Any region may become the primary, so each gets its own key for policies, unless they
+/// are signed by operators (`production`).
 ///
 /// # Errors
 /// [`PkiError::Missing`] for the first that does not exist, [`PkiError::File`]
 /// when the directory cannot be read.
-pub fn bundle_for(dir: &Path, region: &RegionId) -> Result<Vec<PathBuf>, PkiError> {
+pub fn bundle_for(dir: &Path, region: &RegionId, production: bool) -> Result<Vec<PathBuf>, PkiError> {
     check_name(region)?;
-    let (ledger, witness) = (ledger(region), witness(region));
+    let (ledger, witness, policy) = (ledger(region), witness(region), policy(region));
     let own = [format!("{region}.pem"), format!("{region}.key"), format!("{ledger}.key"), format!("{witness}.key")];
-    let shared = ["ca.pem", "token.pub", "bundle.pub", "bundle.key", "digest.key"].map(str::to_owned);
+    let shared = ["ca.pem", "token.pub", "digest.key"].map(str::to_owned);
     let mut files: Vec<PathBuf> = own.iter().chain(&shared).map(|name| dir.join(name)).collect();
-    files.extend([ledger, witness].map(|name| dir.join(format!("{name}.pub"))));
-    for ending in [LEDGER, WITNESS] {
+    if !production {
+        files.push(dir.join(format!("{policy}.key")));
+    }
+    files.extend([ledger, witness, policy].map(|name| dir.join(format!("{name}.pub"))));
+    for ending in [LEDGER, WITNESS, POLICY] {
         files.extend(public_keys(dir, ending)?.into_iter().map(|(_, path)| path));
     }
     files.sort();

@@ -9,9 +9,11 @@
 //! | `REGION-ledger.pub`, `REGION-ledger.key` | the pair that signs a region's ledger | all; that region |
 //! | `REGION-witness.pub`, `REGION-witness.key` | the pair that cosigns the ledgers of others | all; that region |
 //! | `token.pub`, `token.key` | the pair that signs bearer tokens | all; nobody that runs |
-//! | `bundle.pub`, `bundle.key` | the pair that signs policy bundles | all; all that may be the primary |
+//! | `REGION-policy.pub`, `REGION-policy.key` | the pair that signs policies in development | all; that region, if it may be the primary |
 //! | `digest.key` | the key of the digests that regions compare | all |
 //! | `token` | a development token | whoever operates |
+//!
+//! What signs policies in production is not here: [`make_operator_key`] makes it where an operator works.
 //!
 //! Private files have mode 0600. Nothing that exists is ever replaced, but by
 //! [`rotate_node`], which keeps what it replaces as `.old`.
@@ -25,6 +27,7 @@ mod authority;
 mod files;
 mod keys;
 mod machines;
+mod policies;
 mod secrets;
 
 use std::path::{Path, PathBuf};
@@ -32,10 +35,11 @@ use std::time::Duration;
 
 use model::RegionId;
 
-pub use authority::{create_authority, issue_node, issue_token, rotate_node};
+pub use authority::{create_authority, issue_node, issue_token, make_operator_key, rotate_node};
 pub use keys::{SigningKey, VerifyingKey};
 pub use machines::{Expiry, bundle_for, expiries};
-pub use secrets::{BundleSigner, BundleVerifier, PublicKeys, Secrets, bundle_bytes, bundle_from_bytes, load};
+pub use policies::{PolicyKeys, bundle_bytes, bundle_from_bytes, load_operator_key, no_operator_key};
+pub use secrets::{PublicKeys, Secrets, load};
 
 pub(crate) use files::read;
 
@@ -120,7 +124,7 @@ pub(crate) fn content(path: &Path, what: &'static str, reason: impl ToString) ->
 }
 
 /// Makes whatever is missing in `dir` for these regions: authority, node
-/// certificates, ledger and witness keys, token keys, bundle keys and a development token.
+/// certificates, keys for ledger, witness and policies, token keys and a development token.
 /// Finishes a rotation that was interrupted. Processes that start at the same
 /// time wait for each other.
 ///
@@ -139,10 +143,9 @@ pub fn ensure<'a>(dir: &Path, regions: impl IntoIterator<Item = &'a RegionId>) -
         }
         authority::make_pair(dir, &ledger(region))?;
         authority::make_pair(dir, &witness(region))?;
+        authority::make_pair(dir, &policy(region))?;
     }
-    for name in ["token", "bundle"] {
-        authority::make_pair(dir, name)?;
-    }
+    authority::make_pair(dir, "token")?;
     let digest = dir.join("digest.key");
     if !digest.exists() {
         files::write_private(&digest, &keys::random_hex(&digest)?)?;
@@ -169,10 +172,18 @@ fn witness(region: &RegionId) -> String {
 
 const WITNESS: &str = "-witness";
 
+/// What the files of the keys with which a region signs policies in development begin with.
+fn policy(region: &RegionId) -> String {
+    format!("{region}{POLICY}")
+}
+
+const POLICY: &str = "-policy";
+
 /// Refuses names whose files would be another key's.
 fn check_name(region: &RegionId) -> Result<(), PkiError> {
     let name = region.as_str();
-    if ["ca", "token", "bundle", "digest"].contains(&name) || name.ends_with(LEDGER) || name.ends_with(WITNESS) {
+    let endings = [LEDGER, WITNESS, POLICY];
+    if ["ca", "token", "digest"].contains(&name) || endings.iter().any(|ending| name.ends_with(ending)) {
         let reason = "its files would bear the names of other keys; give the region another name".into();
         return Err(PkiError::Refused { name: format!("the region {name}"), reason });
     }

@@ -4,28 +4,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use model::RegionId;
-use model::bundle::Bundle;
 use rcgen::KeyPair;
 
 use super::keys::digest_key;
 use super::machines::{key_of, public_keys};
-use super::{LEDGER, PkiError, SigningKey, VerifyingKey, WITNESS, check_name, content, ledger, read, witness};
+use super::{
+    LEDGER, POLICY, PkiError, SigningKey, VerifyingKey, WITNESS, check_name, content, ledger, policy, read, witness,
+};
 use crate::identity::Identity;
-
-/// Signs policy bundles.
-pub type BundleSigner = SigningKey;
-
-/// Verifies policy bundles.
-pub type BundleVerifier = VerifyingKey;
 
 /// All keys that a region needs. Has no `Debug` output worth printing, on purpose.
 pub struct Secrets {
     /// Its certificate and key for the other regions.
     pub identity: Identity,
-    /// Signs policy bundles; absent where `bundle.key` is not on this machine.
-    pub bundle_signer: Option<BundleSigner>,
-    /// Verifies policy bundles.
-    pub bundle_verifier: BundleVerifier,
+    /// Signs the policies that this region proposes in development; absent where its key is not on this machine.
+    pub policy_signer: Option<SigningKey>,
+    /// Verifies the policies that regions propose in development, of all regions whose key is on this machine.
+    pub policy_verifiers: BTreeMap<RegionId, VerifyingKey>,
     /// Signs this region's ledger.
     pub ledger_signer: SigningKey,
     /// Verifies the ledgers of all regions whose key is on this machine; this one's always is.
@@ -51,11 +46,12 @@ pub fn load(dir: &Path, region: &RegionId) -> Result<Secrets, PkiError> {
     check_pair(dir, region, &identity)?;
     let ledger_signer = own_pair(dir, &ledger(region))?;
     let witness_signer = own_pair(dir, &witness(region))?;
-    let signer_path = dir.join("bundle.key");
+    let policy = policy(region);
+    let signs = dir.join(format!("{policy}.key")).exists();
     Ok(Secrets {
         identity,
-        bundle_signer: if signer_path.exists() { Some(BundleSigner::load(&signer_path)?) } else { None },
-        bundle_verifier: BundleVerifier::load(&dir.join("bundle.pub"))?,
+        policy_signer: if signs { Some(own_pair(dir, &policy)?) } else { None },
+        policy_verifiers: verifiers(dir, POLICY)?,
         ledger_signer,
         ledger_verifiers: verifiers(dir, LEDGER)?,
         witness_signer,
@@ -85,8 +81,8 @@ pub struct PublicKeys {
     pub ledger: BTreeMap<RegionId, VerifyingKey>,
     /// Verifies their cosignatures.
     pub witness: BTreeMap<RegionId, VerifyingKey>,
-    /// Verifies policy bundles.
-    pub bundle: BundleVerifier,
+    /// Verifies the policies that regions propose in development.
+    pub policy: BTreeMap<RegionId, VerifyingKey>,
     /// The secret from which records are named; the same in all regions.
     pub digest_key: [u8; 32],
 }
@@ -100,7 +96,7 @@ impl PublicKeys {
         Ok(Self {
             ledger: verifiers(dir, LEDGER)?,
             witness: verifiers(dir, WITNESS)?,
-            bundle: BundleVerifier::load(&dir.join("bundle.pub"))?,
+            policy: verifiers(dir, POLICY)?,
             digest_key: digest_key(&dir.join("digest.key"))?,
         })
     }
@@ -120,21 +116,4 @@ fn check_pair(dir: &Path, region: &RegionId, identity: &Identity) -> Result<(), 
         reason: format!("it is not the key of {region}.pem"),
         remedy: "copy both from where the authority was made, or rotate them there again",
     })
-}
-
-/// The bytes of a bundle that are signed and shipped.
-pub fn bundle_bytes(bundle: &Bundle) -> Vec<u8> {
-    postcard::to_stdvec(bundle).expect("plain data always encodes into memory")
-}
-
-/// The bundle of [`bundle_bytes`].
-///
-/// # Errors
-/// The decoder's words.
-pub fn bundle_from_bytes(bytes: &[u8]) -> Result<Bundle, String> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((bundle, [])) => Ok(bundle),
-        Ok((_, rest)) => Err(format!("{} bytes are left over", rest.len())),
-        Err(error) => Err(error.to_string()),
-    }
 }

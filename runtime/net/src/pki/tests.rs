@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use model::RegionId;
+use model::bundle::{Because, Bundle, PolicyTree, SignedBundle};
+use model::signing::{Operator, SignedBy};
+use model::{RegionId, UnixMillis};
 use tempfile::TempDir;
 
 use super::files::{beside, stage};
@@ -51,8 +53,8 @@ fn private_files_are_readable_by_their_owner_alone_after_a_rotation_too() {
             private += 1;
         }
     }
-    // ca, token, bundle, two nodes, two ledgers, two witnesses, one rotated out, the digest key and the token.
-    assert_eq!(private, 12);
+    // ca, token, two each of nodes, ledgers, witnesses and policies, one rotated out, the digest key and the token.
+    assert_eq!(private, 13);
     assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
@@ -126,29 +128,32 @@ fn a_rotation_that_crashed_between_its_two_files_is_noticed_and_finished() {
 #[test]
 fn a_machine_gets_what_it_needs_and_no_key_that_signs_for_others() {
     let dir = made();
-    let bundle = |region: &str| bundle_for(dir.path(), &id(region)).unwrap();
+    let bundle = |region: &str| bundle_for(dir.path(), &id(region), false).unwrap();
     let names = |files: &[PathBuf]| -> Vec<String> {
         files.iter().map(|file| file.file_name().unwrap().to_str().unwrap().to_owned()).collect()
     };
     let west = bundle("eu-west");
     let expected = [
-        "bundle.key",
-        "bundle.pub",
         "ca.pem",
         "digest.key",
         "eu-west-ledger.key",
         "eu-west-ledger.pub",
+        "eu-west-policy.key",
+        "eu-west-policy.pub",
         "eu-west-witness.key",
         "eu-west-witness.pub",
         "eu-west.key",
         "eu-west.pem",
         "token.pub",
         "us-east-ledger.pub",
+        "us-east-policy.pub",
         "us-east-witness.pub",
     ];
     assert_eq!(names(&west), expected);
     let east = names(&bundle("us-east"));
-    for never in ["ca.key", "token.key", "eu-west.key", "eu-west-ledger.key", "eu-west-witness.key"] {
+    for never in
+        ["ca.key", "token.key", "eu-west.key", "eu-west-ledger.key", "eu-west-witness.key", "eu-west-policy.key"]
+    {
         assert!(!east.contains(&never.to_owned()), "{never}");
     }
     // And they are enough to run.
@@ -157,15 +162,17 @@ fn a_machine_gets_what_it_needs_and_no_key_that_signs_for_others() {
         fs::copy(file, machine.path().join(file.file_name().unwrap())).unwrap();
     }
     let secrets = load(machine.path(), &id("eu-west")).unwrap();
-    assert!(secrets.bundle_signer.is_some(), "a region that cannot sign policies cannot become the primary");
-    fs::remove_file(machine.path().join("bundle.key")).unwrap();
-    assert!(load(machine.path(), &id("eu-west")).unwrap().bundle_signer.is_none());
+    assert!(secrets.policy_signer.is_some(), "a region that cannot sign policies cannot become the primary");
+    fs::remove_file(machine.path().join("eu-west-policy.key")).unwrap();
+    assert!(load(machine.path(), &id("eu-west")).unwrap().policy_signer.is_none());
+    let produced = names(&bundle_for(dir.path(), &id("eu-west"), true).unwrap());
+    assert!(!produced.contains(&"eu-west-policy.key".to_owned()), "where operators sign, a region needs no such key");
     assert_eq!((secrets.ledger_verifiers.len(), secrets.witness_verifiers.len()), (2, 2));
     let said = refusal(issue_node(machine.path(), &id("ap-south"), 30));
     assert!(said.contains("there is no") && said.contains("ca.key; it stays where the authority was made"), "{said}");
     let said = refusal(issue_token(machine.path(), "x", "admin", DAY));
     assert!(said.contains("token.key; it stays where the authority was made"), "{said}");
-    let said = refusal(bundle_for(dir.path(), &id("ap-south")));
+    let said = refusal(bundle_for(dir.path(), &id("ap-south"), false));
     assert!(said.contains("there is no") && said.contains("ap-south"), "{said}");
 }
 
@@ -212,11 +219,11 @@ fn a_certificate_never_outlives_its_authority_and_a_token_never_lives_for_ever()
 #[test]
 fn a_region_cannot_take_the_name_of_another_key() {
     let dir = made();
-    for name in ["ca", "token", "bundle", "digest", "us-east-ledger", "us-east-witness"] {
+    for name in ["ca", "token", "digest", "us-east-ledger", "us-east-witness", "us-east-policy"] {
         let said = refusal(ensure(dir.path(), [&id(name)]));
         assert!(said.contains(name) && said.contains("give the region another name"), "{said}");
         assert!(issue_node(dir.path(), &id(name), 30).is_err() && rotate_node(dir.path(), &id(name)).is_err());
-        assert!(load(dir.path(), &id(name)).is_err() && bundle_for(dir.path(), &id(name)).is_err());
+        assert!(load(dir.path(), &id(name)).is_err() && bundle_for(dir.path(), &id(name), false).is_err());
     }
 }
 
@@ -224,9 +231,6 @@ fn a_region_cannot_take_the_name_of_another_key() {
 fn what_was_changed_after_it_was_signed_is_refused_and_so_is_another_regions_ledger() {
     let dir = made();
     let secrets = load(dir.path(), &id("us-east")).unwrap();
-    let signature = secrets.bundle_signer.unwrap().sign(b"as proposed");
-    assert!(secrets.bundle_verifier.verify(b"as proposed", &signature));
-    assert!(!secrets.bundle_verifier.verify(b"as changed", &signature));
     let signature = secrets.ledger_signer.sign(b"head");
     let verifies = |region: &str| secrets.ledger_verifiers[&id(region)].verify(b"head", &signature);
     assert!(verifies("us-east") && !verifies("eu-west"));
@@ -244,4 +248,72 @@ fn what_was_changed_after_it_was_signed_is_refused_and_so_is_another_regions_led
     fs::remove_file(dir.path().join("us-east-ledger.pub")).unwrap();
     let said = refusal(load(dir.path(), &id("us-east")));
     assert!(said.contains("there is no") && said.contains("us-east-ledger.pub"), "{said}");
+}
+
+/// A bundle that `proposer` is said to have proposed, signed by `key`.
+fn signed(proposer: &str, key: &SigningKey) -> SignedBundle {
+    let bundle = bundle_bytes(&Bundle {
+        generation: 1,
+        parent: None,
+        proposer: id(proposer),
+        proposed_at: UnixMillis(1),
+        because: Because { author: "a test".into(), reason: "to see".into() },
+        tree: PolicyTree::default(),
+    });
+    SignedBundle { signature: key.sign(&bundle), bundle }
+}
+
+#[test]
+fn in_development_a_region_signs_what_it_proposes_and_nothing_else() {
+    let dir = made();
+    let secrets = load(dir.path(), &id("us-east")).unwrap();
+    let (key, keys) = (secrets.policy_signer.unwrap(), PolicyKeys::new(&[], secrets.policy_verifiers));
+    let refused = |signed: &SignedBundle| keys.verify(signed).unwrap_err();
+    let own = signed("us-east", &key);
+    assert_eq!(keys.verify(&own).unwrap().1, SignedBy::Region(id("us-east")));
+    assert!(refused(&signed("eu-west", &key)).contains("region us-east, and eu-west proposed it"));
+    assert!(refused(&signed("us-east", &secrets.ledger_signer)).contains("not that of a region"));
+    for at in [0, own.bundle.len() / 2, own.bundle.len() - 1] {
+        let mut changed = own.clone();
+        changed.bundle[at] ^= 1;
+        assert!(refused(&changed).contains("not that of a region of this deployment: it was changed"));
+    }
+    for signature in [vec![], vec![0; 64], vec![0xff; 64], own.signature[..63].to_vec()] {
+        assert!(keys.verify(&SignedBundle { signature, ..own.clone() }).is_err());
+    }
+}
+
+#[test]
+fn in_production_operators_sign_and_the_keys_of_regions_make_no_policy() {
+    let dir = made();
+    let secrets = load(dir.path(), &id("us-east")).unwrap();
+    let region = secrets.policy_signer.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let operator = |name: &str| Operator::new(name, make_operator_key(&path(name)).unwrap()).unwrap();
+    let (alice, bob) = (operator("alice"), operator("bob"));
+    let key = |name: &str| load_operator_key(&path(name)).unwrap();
+    let keys = |operators: &[Operator]| PolicyKeys::new(operators, secrets.policy_verifiers.clone());
+
+    let both = keys(&[alice.clone(), bob.clone()]);
+    for name in ["alice", "bob"] {
+        assert_eq!(both.verify(&signed("eu-west", &key(name))).unwrap().1, SignedBy::Operator(name.into()));
+    }
+    let own = signed("us-east", &region);
+    let said = both.verify(&own).unwrap_err();
+    assert!(said.contains("the key of region us-east, and only operators sign policies here (alice, bob)"), "{said}");
+    assert_eq!(both.verify_known(&own).unwrap().1, SignedBy::Region(id("us-east")), "what was in force may stay");
+    // Rotated: the new key signs, the old one does not any more.
+    let said = keys(&[bob]).verify(&signed("us-east", &key("alice"))).unwrap_err();
+    assert!(said.contains("not that of an operator (bob)"), "{said}");
+
+    let said = refusal(make_operator_key(&path("alice")).map(drop));
+    assert!(said.contains("alice exists and is not replaced"), "{said}");
+    fs::set_permissions(path("alice"), fs::Permissions::from_mode(0o640)).unwrap();
+    let said = refusal(load_operator_key(&path("alice")).map(drop));
+    assert!(said.contains("others may read it (mode 640)"), "{said}");
+    no_operator_key(dir.path(), std::slice::from_ref(&alice)).unwrap();
+    fs::copy(path("alice"), dir.path().join("spare.pem")).unwrap();
+    let said = refusal(no_operator_key(dir.path(), &[alice]));
+    assert!(said.contains("spare.pem") && said.contains("the operator alice, which no region may have"), "{said}");
 }

@@ -53,7 +53,8 @@ pub(super) fn regions() -> Regions {
         region("eu-west", &["192.0.2.2", "2001:db8::2"]),
         region("ap-southeast", &["192.0.2.3"]),
     ];
-    Regions { by_id: all.into_iter().map(|region| (region.id.clone(), region)).collect(), primary: id("us-east") }
+    let by_id = all.into_iter().map(|region| (region.id.clone(), region)).collect();
+    Regions { by_id, primary: id("us-east"), operators: Vec::new() }
 }
 
 pub(super) fn ranking(names: &[&str]) -> Ranking {

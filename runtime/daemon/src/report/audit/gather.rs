@@ -16,7 +16,7 @@ use model::region::{Addresses, Regions};
 use model::residency::ResidencyPlan;
 use model::{RegionId, UnixMillis};
 use net::evidence::Dump;
-use net::pki::PublicKeys;
+use net::pki::{PolicyKeys, PublicKeys};
 
 use super::remembered;
 use crate::client::Client;
@@ -41,7 +41,7 @@ pub struct Gathered {
 /// Asks every region; `rows` says whether rows are wanted, or the ledgers alone.
 ///
 /// # Errors
-/// Where the deployment's keys cannot be read.
+/// Where the deployment's keys or its region files cannot be read.
 pub async fn gather(client: &Client, deployment: &Deployment, state: &Path, rows: bool) -> anyhow::Result<Gathered> {
     let pki = state.join("pki");
     let keys = PublicKeys::load(&pki).context("an audit verifies with the deployment's own keys")?;
@@ -53,16 +53,16 @@ pub async fn gather(client: &Client, deployment: &Deployment, state: &Path, rows
     }
     let (mut regions, mut newest) = (Vec::new(), None::<Bundle>);
     // Where a region keeps its files; beside the state directory's own where its YAML does not say otherwise.
-    let folders: BTreeMap<RegionId, PathBuf> = match config::load(&deployment.tree) {
-        Ok(tree) => tree.by_id.into_iter().map(|(id, region)| (id, region.data_dir)).collect(),
-        Err(_) => BTreeMap::new(),
-    };
+    let tree = config::load(&deployment.tree).map_err(crate::deploy::BadConfiguration)?;
+    let policy_keys = PolicyKeys::new(&tree.operators, keys.policy.clone());
+    let folders: BTreeMap<RegionId, PathBuf> =
+        tree.by_id.into_iter().map(|(id, region)| (id, region.data_dir)).collect();
     for (region, addresses) in &deployment.regions {
         let evidence = match client.evidence(addresses.admin, rows).await {
             Err(error) => Err(format!("{error:#}")),
             Ok(dump) => {
                 let attested = attested(&pki, region, addresses, deployment).await;
-                let (policy, bundle) = policy(&dump, &keys, &deployment.regions);
+                let (policy, bundle) = policy(&dump, &policy_keys, &deployment.regions);
                 newest = [newest, bundle].into_iter().flatten().max_by_key(|bundle| bundle.generation);
                 let witnessed = cosigned.remove(region).unwrap_or_default();
                 let keys = keys_of(&dump, state, region, folders.get(region));
@@ -86,16 +86,13 @@ async fn attested(pki: &Path, region: &RegionId, addresses: &Addresses, deployme
 /// the bundle, not believed.
 fn policy(
     dump: &Dump,
-    keys: &PublicKeys,
+    keys: &PolicyKeys,
     regions: &BTreeMap<RegionId, Addresses>,
 ) -> (Option<PolicyEvidence>, Option<Bundle>) {
     let Some((generation, tree, since)) = dump.header.policy else { return (None, None) };
     let signed = || {
         let signed = dump.bundle.as_ref().ok_or("it shows no bundle")?;
-        if !keys.bundle.verify(&signed.bundle, &signed.signature) {
-            return Err("it is not signed with the deployment's key".to_owned());
-        }
-        let bundle = net::pki::bundle_from_bytes(&signed.bundle)?;
+        let (bundle, _) = keys.verify(signed)?;
         if !regions.contains_key(&bundle.proposer) {
             return Err(format!("{} proposed it, which is no region of this deployment", bundle.proposer));
         }

@@ -8,6 +8,7 @@ use control::state::{Command, Outcome, Proposed as Ordered};
 use model::RegionId;
 use model::bundle::{Bundle, Proposal, SignedBundle};
 use model::routing::Facts;
+use model::signing::SignedBy;
 
 use super::{Candidate, Generations, Live, Moment, Proposed, RefusedGeneration, Role, took, unix};
 
@@ -28,13 +29,16 @@ impl Generations {
         if proposal.tree.hash() == live.hash {
             return Ok(Proposed::Unchanged);
         }
+        self.need_operator(proposal.endorsement.as_ref())?;
         if self.is_ahead(&live) {
             let already = "this region has tightened once already; that waits for a quorum to agree on it";
             return Err(RefusedGeneration::Loosens(vec![already.into()]));
         }
-        let (bundle, candidate) = self.candidate(proposal.tree, proposal.because, moment).await?;
+        let Proposal { because, tree, endorsement, .. } = proposal;
+        let (bundle, signature) = self.bundle(tree, because, endorsement, moment)?;
+        let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
         self.only_tightens(&live, &candidate, moment).await?;
-        let signed = self.sign(&bundle)?;
+        let signed = self.sign(&bundle, signature)?;
         let number = self.install(bundle, signed, candidate, moment.now).await;
         tracing::warn!(generation = number, "tightened in this region alone, until a quorum agrees");
         Ok(Proposed::InForce(number))
@@ -103,7 +107,7 @@ impl Generations {
         signed: SignedBundle,
         moment: &Moment,
     ) -> Result<u64, RefusedGeneration> {
-        let bundle = self.verified(from, &signed)?;
+        let (bundle, by) = self.verified(from, &signed)?;
         let _one = self.changing.lock().await;
         let live = self.live.load_full();
         if live.as_ref().is_some_and(|live| bundle.generation <= live.bundle.generation) {
@@ -111,7 +115,7 @@ impl Generations {
         }
         if self.control.decided().is_none() {
             let candidate = self.examine(&bundle, &moment.facts, Role::Receiver).await?;
-            return Ok(self.install(bundle, signed, candidate, moment.now).await);
+            return Ok(self.install(bundle, (signed, by), candidate, moment.now).await);
         }
         let Some(live) = live.filter(|live| bundle.parent == Some(live.hash)) else {
             let parent = bundle.parent.map_or_else(|| "-".to_owned(), |parent| parent.to_string());
@@ -121,7 +125,7 @@ impl Generations {
         let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
         self.only_tightens(&live, &candidate, moment).await?;
         self.agree(&bundle, &signed).await?;
-        Ok(self.install(bundle, signed, candidate, moment.now).await)
+        Ok(self.install(bundle, (signed, by), candidate, moment.now).await)
     }
 
     /// Takes up a generation that the regions agreed on.
@@ -143,21 +147,23 @@ impl Generations {
                 );
             }
         }
-        let bundle = self.verified(&self.me, &next.bundle)?;
-        if (bundle.generation, bundle.tree.hash()) != (next.number, next.hash) {
-            let reason = format!("it is generation {} ({})", bundle.generation, bundle.tree.hash());
+        let (bundle, by) = self.verified(&self.me, &next.bundle)?;
+        // What was signed once must not come back as something else.
+        if (bundle.generation, bundle.parent, bundle.tree.hash()) != (next.number, next.parent, next.hash) {
+            let parent = bundle.parent.map_or_else(|| "nothing".to_owned(), |parent| parent.to_string());
+            let reason = format!("it is generation {} ({} after {parent})", bundle.generation, bundle.tree.hash());
             return Err(RefusedGeneration::Bundle { from: bundle.proposer, reason });
         }
         let candidate = self.examine(&bundle, &facts, Role::Receiver).await?;
-        Ok(self.install(bundle, next.bundle.clone(), candidate, unix(SystemTime::now())).await)
+        Ok(self.install(bundle, (next.bundle.clone(), by), candidate, unix(SystemTime::now())).await)
     }
 
-    fn verified(&self, from: &RegionId, signed: &SignedBundle) -> Result<Bundle, RefusedGeneration> {
+    fn verified(&self, from: &RegionId, signed: &SignedBundle) -> Result<(Bundle, SignedBy), RefusedGeneration> {
         let refuse = |reason: String| RefusedGeneration::Bundle { from: from.clone(), reason };
-        let bundle = self.verify(signed).map_err(refuse)?;
+        let (bundle, by) = self.keys.verify(signed).map_err(refuse)?;
         if !self.regions.by_id.contains_key(&bundle.proposer) {
             return Err(refuse(format!("{} proposed it, which is no region of this deployment", bundle.proposer)));
         }
-        Ok(bundle)
+        Ok((bundle, by))
     }
 }
