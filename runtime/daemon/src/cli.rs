@@ -110,6 +110,8 @@ enum Explain {
     Edge(crate::edge::ExplainArgs),
     /// Where a client is sent: what each policy file gave, and why each other region was not chosen.
     Route(ExplainRouteArgs),
+    /// What lost against concurrent writes of a record, to what and why, in every region.
+    Conflict(ExplainConflictArgs),
     /// Where a record may be: by which rule on which line, and why not elsewhere.
     Residency(ExplainResidencyArgs),
 }
@@ -189,6 +191,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Explain(Explain::Failover(args)) => crate::explain::failover(args).await,
         Command::Explain(Explain::Edge(args)) => crate::edge::explain(args).await,
         Command::Explain(Explain::Route(args)) => crate::explain::route(args).await,
+        Command::Explain(Explain::Conflict(args)) => crate::explain::conflict::run(args).await,
         Command::Explain(Explain::Residency(args)) => crate::explain::residency(args).await,
         Command::Drill(Drill::Failover(args)) => crate::report::failover::run(args).await,
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,

@@ -1,5 +1,7 @@
 //! `repomind-run explain`: why something was decided as it was, from what the region itself kept.
 
+pub mod conflict;
+
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -395,6 +395,10 @@ fn start_tasks(
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
     tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));
     tasks.spawn(region.countries.clone().follow(stop.clone()));
+    let (resolving, stopped) = (region.data.clone(), stop.clone());
+    tasks.spawn(async move {
+        let _ = stopped.run_until_cancelled(resolving.keep_resolving()).await;
+    });
     tasks.spawn(gauges::keep(region.clone(), stop.clone()));
     for client in &region.control.clients {
         tasks.spawn(control::keep_connected(client.clone(), stop.clone()));

@@ -120,8 +120,15 @@ impl Writer {
             group.rows.insert(entry.address.clone(), Some(Row { siblings: vec![entry.sibling.clone()] }));
             return Ok(Shipment::Entry(entry));
         }
-        let merged = merge_into(group, &entry.address, row, entry.sibling.clone());
+        let merged = merge_into(group, &entry.address, row.clone(), entry.sibling.clone());
         self.close_grave(group, &entry.address, before.as_ref(), &merged)?;
+        self.note_losses(group, &entry.address, row.as_ref(), &merged)?;
+        if self.faults.makes(Fault::FoldAsArrived) {
+            let (arrived, mut siblings): (Vec<Sibling>, Vec<Sibling>) =
+                merged.siblings.into_iter().partition(|sibling| sibling.version.dot == entry.sibling.version.dot);
+            siblings.extend(arrived);
+            group.rows.insert(entry.address.clone(), Some(Row { siblings }));
+        }
         Ok(Shipment::Entry(entry))
     }
 }

@@ -417,6 +417,7 @@ impl Writer {
             let (origin, incarnation) = (dot.actor.region.clone(), dot.actor.incarnation);
             self.is_partial(group, &LogPosition { origin, incarnation, offset: dot.counter });
             group.left += 1;
+            self.strip_losses(group, address)?;
             group.rows.insert(address.clone(), Some(row));
             evicted += 1;
         }
@@ -453,6 +454,7 @@ impl Writer {
             let row = self.row_or_grave(group, &address)?;
             let merged = merge_into(group, &address, row, sibling);
             self.close_grave(group, &address, before.as_ref(), &merged)?;
+            self.note_losses(group, &address, before.as_ref(), &merged)?;
             taken += u64::from(merged.siblings.iter().any(|s| s.version.dot == dot));
         }
         self.came_home.fetch_add(taken, Ordering::Relaxed);

@@ -25,11 +25,17 @@ pub enum Fault {
     KeepWhatIsGone,
     /// What a rerouted client has seen elsewhere is not waited for.
     IgnoreContext,
+    /// What loses against a concurrent write is not noted.
+    ForgetLosers,
+    /// Concurrent writes lie in the order in which they arrived, so that what is made of them depends on it.
+    FoldAsArrived,
+    /// This region settles conflicts by another resolver than the others do.
+    OtherResolver,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::AckBeforeSync,
         Self::ReuseCounter,
         Self::DropTombstone,
@@ -40,6 +46,9 @@ impl Fault {
         Self::TrimUnacked,
         Self::KeepWhatIsGone,
         Self::IgnoreContext,
+        Self::ForgetLosers,
+        Self::FoldAsArrived,
+        Self::OtherResolver,
     ];
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::hearing::{Logs, Span};
 use crate::ledger::Refusals;
+use crate::losses::{Losses, Settlement};
 use crate::scopes::NewScopes;
 use crate::types::{DataError, ETag, Received, Write};
 
@@ -68,6 +69,10 @@ pub(crate) enum Change {
     EvictBarred(PlanStamp, Vec<(Address, Dot)>, oneshot::Sender<Result<u64, DataError>>),
     /// Values that come in outside any log.
     ComeHome(Vec<(Address, Given)>, oneshot::Sender<Result<u64, DataError>>),
+    /// A resolver has answered.
+    Settled(Box<Settlement>, DoneAnswer),
+    /// Entries of the conflict log that go.
+    DropLosses(Vec<Vec<u8>>, DoneAnswer),
     /// Facts that nobody needs any more as long as they are as they were when this was decided.
     Forget(Vec<(String, Vec<u8>)>, DoneAnswer),
     /// Time has passed.
@@ -140,6 +145,8 @@ pub(crate) struct Group {
     pub(crate) refusals: Refusals,
     /// Rows that lost a value because the record has left this region.
     pub(crate) left: u32,
+    /// What changes in the conflict log.
+    pub(crate) losses: Losses,
     pub(crate) answers: Answers,
 }
 
@@ -158,6 +165,7 @@ impl Group {
             events: Vec::new(),
             refusals: Refusals::default(),
             left: 0,
+            losses: Losses::new(),
             answers: Answers::default(),
         }
     }

@@ -339,6 +339,7 @@ impl Writer {
             }
             let before = self.row(group, &address)?;
             self.close_grave(group, &address, before.as_ref(), &row)?;
+            self.note_losses(group, &address, ours.as_ref(), &row)?;
             group.rows.insert(address, (!row.siblings.is_empty()).then_some(row));
         }
         Ok(())
@@ -427,6 +428,7 @@ impl Writer {
             self.learn(group, refused.scope, permitted);
             let merged = merge_into(group, address, Some(row.clone()), refused.marker());
             self.close_grave(group, address, Some(&row), &merged)?;
+            self.note_losses(group, address, Some(&row), &merged)?;
         }
         self.quieten(group, address, &|_, dead| refused.version.supersedes(&dead.version))
     }

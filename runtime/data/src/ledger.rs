@@ -230,6 +230,8 @@ pub enum EvidencePart<'b> {
     Key(&'b [u8; 16], &'b [u8; 8], Option<&'b KeyFacts>),
     /// A petition as stored.
     Petition(&'b [u8]),
+    /// An entry of the conflict log: key and envelope.
+    Loss(&'b [u8], &'b [u8]),
 }
 
 impl DataPlane {
@@ -341,6 +343,7 @@ impl DataPlane {
             if rows {
                 snapshot.each_images(&mut |index, bytes| show(EvidencePart::Images(index, bytes)))?;
                 snapshot.each_row(&mut |key, envelope| show(EvidencePart::Row(key, envelope)))?;
+                snapshot.each_loss(&mut |key, envelope| show(EvidencePart::Loss(key, envelope)))?;
             }
             Ok(())
         };

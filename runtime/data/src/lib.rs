@@ -21,6 +21,7 @@ mod graves;
 mod group;
 mod hearing;
 mod ledger;
+mod losses;
 mod lost;
 mod moved;
 mod petitions;
@@ -39,7 +40,10 @@ pub use faults::Fault;
 pub use giving::Giving;
 pub use graves::Burials;
 pub use ledger::{CheckpointNotes, EvidencePart, LedgerError};
+pub use losses::{LOSSES_KEPT, LOSSES_SHOWN, ShownLoss, ShownLosses};
 pub use petitions::{CarriedOut, Held};
 pub use plane::{DataPlane, Opening};
 pub use tending::{Retention, TEND_EVERY, Tended};
-pub use types::{DataError, ETag, LabelClaims, Match, Received, Resolver, ScopeSummary, View, Write, Written};
+pub use types::{
+    DataError, ETag, LabelClaims, Match, Received, Resolver, ScopeSummary, Siblings, View, Write, Written,
+};

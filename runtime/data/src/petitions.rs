@@ -53,6 +53,8 @@ pub struct CarriedOut {
 pub struct Held {
     /// Every live value, opened.
     pub records: Vec<(Address, Record)>,
+    /// Every value that lost against a concurrent write and is kept in the conflict log, opened.
+    pub lost: Vec<(Address, Record)>,
     /// Values that could not be opened, with the reason.
     pub closed: Vec<(Address, String)>,
 }
@@ -207,6 +209,8 @@ impl DataPlane {
         // Whatever was queued before this has either reached its row by then or is refused for its key.
         self.keep_facts(Vec::new()).await?;
         let mut gone = BTreeSet::new();
+        // Before the rows: what an order is about is looked for until nothing of it is left.
+        self.erase_losses(order.owner).await?;
         for _ in 0..ROUNDS {
             let rest: Vec<_> = self
                 .records_of(order.owner)
@@ -222,6 +226,8 @@ impl DataPlane {
                 self.delete_for_good(&address, &row, order).await?;
             }
         }
+        // Also what lost meanwhile.
+        self.erase_losses(order.owner).await?;
         let left = self.records_of(order.owner).await?.into_iter().any(|(_, (_, row))| self.is_before(&row, order));
         if left {
             return Err(DataError::Unready { retry_after: crate::plane::RETRY_AFTER });
@@ -241,7 +247,7 @@ impl DataPlane {
             && self.shared.vault.as_ref().is_some_and(|vault| vault.fate_of(record) == crate::vault::Fate::Here)
     }
 
-    fn concerns(&self, sibling: &Sibling, owner: Owner) -> bool {
+    pub(crate) fn concerns(&self, sibling: &Sibling, owner: Owner) -> bool {
         let subject = sibling.content.labels().and_then(|labels| labels.subject.as_ref());
         subject.is_some_and(|subject| self.owner_of(subject) == owner)
     }
@@ -321,6 +327,13 @@ impl DataPlane {
                 }
             }
         }
+        for loss in self.lost_of(owner)? {
+            let Some(record) = loss.lost.content.record() else { continue };
+            match self.opened(&loss.address, record) {
+                Ok(record) => held.lost.push((loss.address.clone(), record)),
+                Err(error) => held.closed.push((loss.address.clone(), error.to_string())),
+            }
+        }
         Ok(held)
     }
 }
@@ -360,6 +373,7 @@ impl Writer {
                 group.left += 1;
             }
         }
+        self.strip_losses(group, address)?;
         group.rows.insert(address.clone(), Some(row));
         Ok(())
     }

@@ -51,6 +51,10 @@ pub(crate) const RETRY_AFTER: Millis = Millis::from_secs(1);
 pub(crate) const SETTLED: usize = 4096;
 /// Resolvers asked and not yet heard; with more, readers are shown the last write at once.
 pub(crate) const ASKED: usize = 256;
+/// Keys with a conflict whose resolver was not asked yet; with more, it is asked when they are read.
+const CONFLICTS: usize = 1024;
+/// Derivation context of the key by which values of the conflict log are hashed.
+const LOST_VALUES: &str = "repomind.io 2026 values of the conflict log v1";
 /// How long a reader waits for a resolver before it is shown the last write.
 pub(crate) const RESOLVER_WAIT: Duration = Duration::from_millis(50);
 
@@ -92,6 +96,10 @@ pub(crate) struct Shared {
     /// Whether no value is opened for the time being.
     pub(crate) fenced: AtomicBool,
     context_key: ContextKey,
+    /// Keys whose resolver is to be asked, until somebody takes that on.
+    pub(crate) conflicts: Mutex<Option<mpsc::Receiver<Address>>>,
+    /// The generation by which the conflict log was last judged.
+    pub(crate) losses_judged: AtomicU64,
 }
 
 /// The way to the writer.
@@ -202,6 +210,7 @@ impl DataPlane {
         let held = crate::petitions::read_holds(&store)?;
         let came_home: Arc<AtomicU64> = Arc::default();
         let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
+        let (conflict, conflicts) = mpsc::channel(CONFLICTS);
         let parts = crate::writer::Parts {
             me: region.clone(),
             store: store.clone(),
@@ -217,6 +226,8 @@ impl DataPlane {
             vault: vault.clone(),
             plans: plans.clone(),
             came_home: came_home.clone(),
+            loss_key: blake3::derive_key(LOST_VALUES, &digest_key),
+            conflicts: conflict,
         };
         let writer = Writer::new(parts, book)?;
         let (queue, thread) = match inline {
@@ -257,6 +268,8 @@ impl DataPlane {
             came_home,
             fenced: AtomicBool::new(false),
             context_key: ContextKey::derive(&digest_key),
+            conflicts: Mutex::new(Some(conflicts)),
+            losses_judged: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -1,5 +1,6 @@
 //! The plans of one generation: what requests, writes and shipments are answered from.
 
+use model::bundle::TreeHash;
 use model::edge::EdgePlan;
 use model::eviction::PlanStamp;
 use model::record::DataClass;
@@ -13,6 +14,8 @@ use model::{Millis, routing::ClientClass};
 pub struct Plans {
     /// The generation; 0 before the first.
     pub generation: u64,
+    /// The hash of its files; none before the first.
+    pub policy: Option<TreeHash>,
     /// Strategies by namespace.
     pub replication: ReplicationPlan,
     /// What happens at which lag.
@@ -43,6 +46,7 @@ impl Plans {
         let nowhere = Ranking { regions: Vec::new() };
         Self {
             generation: 0,
+            policy: None,
             replication: ReplicationPlan { default, namespaces: Default::default() },
             lag: LagBands(vec![(Millis::ZERO, LagAction::Ok)]),
             residency: ResidencyPlan::default(),

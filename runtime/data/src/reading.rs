@@ -12,11 +12,14 @@ use model::version::CausalContext;
 use model::{Key, Namespace, RegionId};
 use replication::{Fold, ScopeDigest, ScopeDigests};
 use store::{Store, StoreError};
+use tokio::sync::oneshot;
 
 use crate::faults::Fault;
+use crate::group::Change;
+use crate::losses::Settlement;
 use crate::plane::{ASKED, DataPlane, RESOLVER_WAIT, SETTLED};
 use crate::plans::Plans;
-use crate::types::{DataError, ETag, ScopeSummary, View};
+use crate::types::{DataError, ETag, ScopeSummary, Siblings, View};
 use crate::vault::{Fate, VaultError};
 
 /// Which sibling of a row is shown, why, and the value that a resolver put in its place.
@@ -64,6 +67,32 @@ impl DataPlane {
         }
     }
 
+    /// All concurrent writes of a key, opened, once every write in `after` has arrived; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// Those of [`DataPlane::read_after`]; nothing is shown where one of them may not be.
+    pub async fn siblings(
+        &self,
+        address: &Address,
+        after: Option<&CausalContext>,
+    ) -> Result<Option<Siblings>, DataError> {
+        if let Some(after) = after {
+            self.has_caught_up(address, after).await?;
+        }
+        let Some(row) = self.shared.store.row(address)? else { return Ok(None) };
+        let (plans, now) = (self.shared.plans.load(), self.shared.clock.wall());
+        let mut here = Vec::with_capacity(row.siblings.len());
+        for sibling in row.siblings.iter().filter(|sibling| !sibling.is_marker()) {
+            if let Some(labels) = sibling.content.labels() {
+                plans.residency.permit_in(labels, &self.shared.me, now)?;
+            }
+            let record = sibling.content.record().map(|record| self.opened(address, record)).transpose()?;
+            here.push((sibling.version.clone(), record));
+        }
+        let elsewhere = row.siblings.len() - here.len();
+        Ok(Some(Siblings { here, elsewhere, etag: ETag::of(&row), context: row.context() }))
+    }
+
     /// The record with its value in plain text: what everything uses that has to read a value.
     ///
     /// # Errors
@@ -94,6 +123,11 @@ impl DataPlane {
     /// came here.
     fn lawful(&self, view: &View, plans: &Plans) -> Result<(), Barred> {
         plans.residency.permit_in(&view.record.labels, &self.shared.me, self.shared.clock.wall())
+    }
+
+    /// What settles conflicts in a namespace, by name.
+    pub fn strategy(&self, namespace: &Namespace) -> String {
+        self.shared.plans.load().replication.strategy(namespace).conflict_resolution.name().to_owned()
     }
 
     /// Everything that is stored of a key.
@@ -134,11 +168,18 @@ impl DataPlane {
                 return;
             }
         }
+        let resolver = if self.shared.faults.makes(Fault::OtherResolver) { "another" } else { resolver };
         let answer = self.shared.resolver.resolve(resolver, address, &siblings);
-        let shared = self.shared.clone();
+        let (data, shared) = (self.clone(), self.shared.clone());
         let settling = tokio::spawn(async move {
             let resolution = answer.await;
             if let Some(resolution) = resolution {
+                let (generation, address, etag) = key.clone();
+                let etag = etag.parse().expect("it was made from a tag");
+                let settlement = Settlement { address, etag, generation, resolution: resolution.clone() };
+                let (answer, _) = oneshot::channel();
+                // One that finds no room is noted when the resolver is asked again.
+                let _ = data.enqueue(Change::Settled(Box::new(settlement), answer)).await;
                 let mut settled = shared.settled.lock().expect("nothing panics while it holds the lock");
                 if settled.len() >= SETTLED {
                     settled.clear();

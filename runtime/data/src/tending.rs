@@ -87,6 +87,7 @@ impl DataPlane {
         let trimmed = self.shared.store.trim(&floors)?;
         let buried = self.bury(&mut tending).await?;
         let lists = self.pass_images()?;
+        self.forget_losses().await?;
         let (answer, done) = oneshot::channel();
         // Also keeps what peers said last, which the next round rests on.
         self.wait_in_line(Change::Tend(answer)).await?;

@@ -12,7 +12,7 @@ use model::question::Resolution;
 use model::record::{Address, Basis, Content, DataClass, Labels, Purpose, Record, Row, Sibling};
 use model::replication::AckLevel;
 use model::residency::Barred;
-use model::version::{CausalContext, Incarnation, LogPosition, PositionVector};
+use model::version::{CausalContext, Incarnation, LogPosition, PositionVector, Version};
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
 use store::StoreError;
 
@@ -199,6 +199,19 @@ impl View {
     }
 }
 
+/// All that lies concurrently under a key, for whoever settles it by hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Siblings {
+    /// Those that are here, in dot order; a delete has no record.
+    pub here: Vec<(Version, Option<Record>)>,
+    /// How many live in other regions.
+    pub elsewhere: usize,
+    /// The tag of the key's state.
+    pub etag: ETag,
+    /// What a write hands back that is to replace all of them.
+    pub context: CausalContext,
+}
+
 /// One scope as this region holds it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ScopeSummary {
@@ -265,6 +278,14 @@ pub enum DataError {
         asked: usize,
         /// How many regions may.
         in_scope: usize,
+    },
+    /// Too many writes of the key lie beside each other, and this one would replace none of them.
+    #[error(
+        "this record has {most} concurrent writes, and this one would stand beside them: read them all, and settle them"
+    )]
+    TooManySiblings {
+        /// As many as there may be.
+        most: usize,
     },
     /// A label that cannot be taken.
     #[error("label {field}: {reason}")]

@@ -36,6 +36,8 @@ const GROUP: usize = 256;
 /// No clock runs while the process is down; a wall clock that stands this much further at the first write
 /// afterwards is believed, and one beyond it counts as a jump.
 const LONGEST_STOP: Millis = Millis::from_secs(24 * 3600);
+/// Writes of a key that may lie beside each other before one is refused that replaces none of them.
+pub(crate) const SIBLINGS: usize = 64;
 /// The fact that says where the clock of stamps stands.
 const CLOCK: &str = "hlc";
 
@@ -63,6 +65,10 @@ pub(crate) struct Writer {
     /// Counts values that came in outside any log.
     pub(crate) came_home: Arc<AtomicU64>,
     pub(crate) time: Arc<dyn Clock>,
+    /// What the values of the conflict log are hashed with.
+    pub(crate) loss_key: [u8; 32],
+    /// Keys whose resolver is to be asked.
+    pub(crate) conflicts: mpsc::Sender<Address>,
     book: Book,
     clock: HlcClock,
     /// When the clock was last read; never, at first.
@@ -85,26 +91,14 @@ pub(crate) struct Parts {
     pub(crate) vault: Option<Arc<Vault>>,
     pub(crate) plans: Arc<ArcSwap<Plans>>,
     pub(crate) came_home: Arc<AtomicU64>,
+    pub(crate) loss_key: [u8; 32],
+    pub(crate) conflicts: mpsc::Sender<Address>,
 }
 
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
-        let Parts {
-            me,
-            store,
-            acks,
-            scopes,
-            commits,
-            partial,
-            clock: time,
-            faults,
-            burials,
-            learning,
-            failed,
-            vault,
-            plans,
-            came_home,
-        } = parts;
+        let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, .. } = parts;
+        let Parts { burials, learning, failed, vault, plans, came_home, loss_key, conflicts, .. } = parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
@@ -129,6 +123,8 @@ impl Writer {
             plans,
             came_home,
             time,
+            loss_key,
+            conflicts,
             book,
             clock,
             stamped: None,
@@ -222,6 +218,14 @@ impl Writer {
                 Ok(count) => group.answers.counted.push((answer, count)),
                 Err(error) => drop(answer.send(Err(error))),
             },
+            Change::Settled(settlement, answer) => match self.settled(group, *settlement) {
+                Ok(()) => group.answers.done.push(answer),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::DropLosses(keys, answer) => {
+                group.losses.extend(keys.into_iter().map(|key| (key, None)));
+                group.answers.done.push(answer);
+            }
             Change::Forget(facts, answer) => match self.forget(group, facts) {
                 Ok(()) => group.answers.done.push(answer),
                 Err(error) => drop(answer.send(Err(error))),
@@ -249,11 +253,13 @@ impl Writer {
             events,
             refusals,
             left,
+            losses,
             answers,
         } = group;
         let peers = self.acks.facts();
         let keys = self.vault.as_ref().map_or_else(Vec::new, |vault| vault.unkept());
         let nothing = keys.is_empty() && rows.is_empty() && log.is_empty() && facts.is_empty() && events.is_empty();
+        let nothing = nothing && losses.is_empty();
         if !(nothing && adopted.is_empty() && unlisted.is_empty() && forgotten.is_empty() && peers.is_empty()) {
             let mut meta: Vec<_> = Scopes::facts(&scopes).chain(facts).chain(peers).chain(keys).collect();
             if !answers.written.is_empty() {
@@ -275,7 +281,8 @@ impl Writer {
             }
             vector.join(&adopted);
             let leaves = std::mem::take(&mut page.leaves);
-            let commit = Commit { rows: stored, removed, unlisted, log, adopted, leaves, meta, forgotten };
+            let losses = crate::losses::stored_changes(losses);
+            let commit = Commit { rows: stored, removed, unlisted, log, adopted, leaves, meta, forgotten, losses };
             if let Err(error) = self.commit(commit) {
                 tracing::error!(%error, "a group of writes could not be made durable; none of it is acknowledged");
                 // The engine takes no commit after one that failed; the next start begins a new incarnation,
@@ -373,6 +380,11 @@ impl Writer {
             (None, None) => {}
         }
         check_preconditions(&write, row.as_ref())?;
+        let beside =
+            row.iter().flat_map(|row| &row.siblings).filter(|other| !context.covers(&other.version.dot)).count();
+        if beside >= SIBLINGS {
+            return Err(DataError::TooManySiblings { most: SIBLINGS });
+        }
         // Other regions may still have among their rows what is buried here.
         let evicted = self.evicted(group, row.iter().chain(&grave), &context, &regions);
         let above = row
@@ -411,6 +423,7 @@ impl Writer {
         })));
         let merged = replication::merge(row.clone(), sibling);
         self.close_grave(group, &write.address, row.as_ref(), &merged)?;
+        self.note_losses(group, &write.address, row.as_ref(), &merged)?;
         let durable = Durable { position, etag: ETag::of(&merged), context: merged.context() };
         group.rows.insert(write.address, Some(merged));
         Ok(durable)

@@ -27,31 +27,37 @@ pub trait Format: Serialize + DeserializeOwned {
     const NAME: &'static str;
 }
 
-macro_rules! envelope {
-    ($type:ty, $kind:literal, $version:literal, $name:literal) => {
-        impl Format for $type {
+macro_rules! envelopes {
+    ($($type:ty, $kind:literal, $version:literal, $name:literal;)+) => {
+        $(impl Format for $type {
             const KIND: u8 = $kind;
             const VERSION: u8 = $version;
             const NAME: &'static str = $name;
-        }
+        })+
+
+        /// Every kind that is declared here. Other rooms have kinds of their own: the ledger from 0x10, control from 0x30.
+        pub const KINDS: &[u8] = &[$($kind,)+];
     };
 }
 
-envelope!(Row, 0x01, 1, "row");
-envelope!(Entry, 0x02, 1, "log entry");
-envelope!(Vec<Shipment>, 0x03, 1, "batch");
-envelope!(crate::bundle::SignedBundle, 0x04, 1, "policy bundle");
-envelope!(ScopeRegions, 0x05, 1, "scope");
-envelope!(PositionVector, 0x06, 1, "position vector");
-envelope!(crate::snapshot::SnapshotPart, 0x07, 1, "part of a snapshot");
-envelope!(std::collections::BTreeSet<(crate::RegionId, crate::version::Incarnation)>, 0x08, 1, "list of logs");
-envelope!(crate::snapshot::Moved, 0x09, 1, "note of what has moved");
-envelope!(crate::eviction::Homecoming, 0x0A, 1, "homecoming of records");
-envelope!(crate::eviction::ImpactQuestion, 0x0B, 1, "question about stored records");
-envelope!(crate::sealing::KeyFacts, 0x20, 1, "note of a data key");
-envelope!(crate::sealing::KeyParcel, 0x21, 1, "parcel of data keys");
-envelope!(crate::petition::Petition, 0x22, 1, "petition");
-envelope!(Vec<crate::petition::Petition>, 0x23, 1, "list of petitions");
+envelopes! {
+    Row, 0x01, 1, "row";
+    Entry, 0x02, 1, "log entry";
+    Vec<Shipment>, 0x03, 1, "batch";
+    crate::bundle::SignedBundle, 0x04, 1, "policy bundle";
+    ScopeRegions, 0x05, 1, "scope";
+    PositionVector, 0x06, 1, "position vector";
+    crate::snapshot::SnapshotPart, 0x07, 1, "part of a snapshot";
+    std::collections::BTreeSet<(crate::RegionId, crate::version::Incarnation)>, 0x08, 1, "list of logs";
+    crate::snapshot::Moved, 0x09, 1, "note of what has moved";
+    crate::eviction::Homecoming, 0x0a, 1, "homecoming of records";
+    crate::eviction::ImpactQuestion, 0x0b, 1, "question about stored records";
+    crate::conflict::Loss, 0x0c, 1, "entry of the conflict log";
+    crate::sealing::KeyFacts, 0x20, 1, "note of a data key";
+    crate::sealing::KeyParcel, 0x21, 1, "parcel of data keys";
+    crate::petition::Petition, 0x22, 1, "petition";
+    Vec<crate::petition::Petition>, 0x23, 1, "list of petitions";
+}
 
 /// Why bytes could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

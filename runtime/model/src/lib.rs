@@ -11,6 +11,7 @@
 
 pub mod bundle;
 pub mod codec;
+pub mod conflict;
 pub mod control;
 pub mod diagnostic;
 pub mod edge;

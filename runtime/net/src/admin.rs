@@ -103,11 +103,12 @@ impl Admin {
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
-        let with_rows = request.uri().query() != Some("rows=no");
+        let query = request.uri().query().map(str::to_owned);
+        let with_rows = query.as_deref() != Some("rows=no");
         let known = match path.as_str() {
-            "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/rows" | "/ledger"
-            | "/evidence" | "/keys" | "/policy/history" | "/policy/tree" | "/policy/waiting" | "/policy/bundle"
-            | "/policy/next" => Method::GET,
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/conflicts" | "/rows"
+            | "/ledger" | "/evidence" | "/keys" | "/policy/history" | "/policy/tree" | "/policy/waiting"
+            | "/policy/bundle" | "/policy/next" => Method::GET,
             "/policy/publish" | "/policy/confirm" | "/policy/compare" | "/explain" | "/keys/rotate" => Method::POST,
             "/wan" => {
                 if method == Method::GET {
@@ -137,6 +138,10 @@ impl Admin {
         match path.as_str() {
             "/decisions" => Ok(json_response(&self.region.decisions())),
             "/digests" => self.digests().await,
+            "/conflicts" => {
+                let (id, data) = (self.region.id().clone(), self.region.data().clone());
+                crate::conflicts::list(id, data, query.as_deref()).await
+            }
             "/rows" => Ok(self.rows()),
             "/policy/history" => policies::history(self.region.clone()).await,
             "/policy/tree" => policies::tree(self.region.clone(), request.uri().query()).await,

@@ -14,6 +14,7 @@
 //!                                   where that is not known) | 16 for each erasure of the owner that its maker knew of
 //! o  a petition                     its envelope
 //! r  a row                          length of the key, u32 big-endian | key | envelope
+//! x  an entry of the conflict log   the same
 //! e  the end                        number of frames before, u64 big-endian
 //! ```
 //!
@@ -74,6 +75,8 @@ pub struct Dump {
     pub keys: Vec<DumpedKey>,
     /// Petitions, as stored.
     pub petitions: Vec<Vec<u8>>,
+    /// Entries of the conflict log: key and envelope.
+    pub losses: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A data key by name.
@@ -134,11 +137,14 @@ impl FrameWriter {
             }
             EvidencePart::Petition(bytes) => self.frame(b'o', &[bytes]),
             EvidencePart::Images(index, bytes) => self.frame(b'i', &[&index.to_be_bytes(), bytes]),
-            EvidencePart::Row(key, envelope) => {
-                let length = u32::try_from(key.len()).expect("keys are short");
-                self.frame(b'r', &[&length.to_be_bytes(), key, envelope]);
-            }
+            EvidencePart::Row(key, envelope) => self.pair(b'r', key, envelope),
+            EvidencePart::Loss(key, envelope) => self.pair(b'x', key, envelope),
         }
+    }
+
+    fn pair(&mut self, kind: u8, key: &[u8], envelope: &[u8]) {
+        let length = u32::try_from(key.len()).expect("keys are short");
+        self.frame(kind, &[&length.to_be_bytes(), key, envelope]);
     }
 
     pub(crate) fn end(&mut self) {
@@ -163,8 +169,9 @@ pub fn read(bytes: &[u8]) -> Result<Dump, String> {
         match (kind, &mut dump) {
             (b'h', None) => {
                 let header = serde_json::from_slice(content).map_err(|error| format!("its header: {error}"))?;
-                let (leaves, images, rows, keys, petitions) = Default::default();
-                dump = Some(Dump { header, bundle: None, checkpoint: None, leaves, images, rows, keys, petitions });
+                let (leaves, images, rows, keys, petitions, losses) = Default::default();
+                let (bundle, checkpoint) = (None, None);
+                dump = Some(Dump { header, bundle, checkpoint, leaves, images, rows, keys, petitions, losses });
             }
             (b'e', Some(_)) => {
                 let whole = content == frames.to_be_bytes() && rest.is_empty();
@@ -203,10 +210,11 @@ impl Dump {
                 self.keys.push(DumpedKey { name: *name, by: *by, owner: *owner, after });
             }
             b'o' => self.petitions.push(content.to_vec()),
-            b'r' => {
+            b'r' | b'x' => {
                 let (length, bytes) = content.split_first_chunk().ok_or(short)?;
                 let (key, envelope) = bytes.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or(short)?;
-                self.rows.push((key.to_vec(), envelope.to_vec()));
+                let pairs = if kind == b'r' { &mut self.rows } else { &mut self.losses };
+                pairs.push((key.to_vec(), envelope.to_vec()));
             }
             other => return Err(format!("the evidence has a part of kind {other:#04x}, which is not known")),
         }
@@ -226,10 +234,12 @@ mod tests {
         writer.part(EvidencePart::Leaf(0, b"leaf"));
         writer.part(EvidencePart::Images(0, b"images"));
         writer.part(EvidencePart::Row(b"notes\0a", b"envelope"));
+        writer.part(EvidencePart::Loss(b"enotes\0a\xff1", b"entry"));
         writer.end();
         let bytes = writer.buffer.freeze();
         let dump = read(&bytes).unwrap();
         assert_eq!(dump.rows, [(b"notes\0a".to_vec(), b"envelope".to_vec())]);
+        assert_eq!(dump.losses, [(b"enotes\0a\xff1".to_vec(), b"entry".to_vec())]);
         assert_eq!((dump.leaves.len(), dump.images.len()), (1, 1));
         for end in 0..bytes.len() {
             assert!(read(&bytes[..end]).is_err(), "{end} of {} bytes were taken for all", bytes.len());

@@ -8,6 +8,7 @@
 
 mod admin;
 mod attest;
+mod conflicts;
 mod dns;
 pub mod evidence;
 mod gateway;

@@ -254,6 +254,7 @@ fn plans() -> Plans {
     let ranking = Ranking { regions: vec![id("us-east"), id("eu-west")] };
     Plans {
         generation: 7,
+        policy: None,
         replication: ReplicationPlan { default, namespaces: BTreeMap::new() },
         lag: LagBands(vec![(Millis(0), LagAction::Ok)]),
         residency: ResidencyPlan::default(),

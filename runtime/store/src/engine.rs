@@ -18,10 +18,11 @@ pub(crate) enum Space {
     Ledger,
     Meta,
     Control,
+    Losses,
 }
 
 impl Space {
-    pub(crate) const ALL: [Self; 5] = [Self::Rows, Self::Log, Self::Ledger, Self::Meta, Self::Control];
+    pub(crate) const ALL: [Self; 6] = [Self::Rows, Self::Log, Self::Ledger, Self::Meta, Self::Control, Self::Losses];
 
     const fn name(self) -> &'static str {
         match self {
@@ -30,6 +31,7 @@ impl Space {
             Self::Ledger => "ledger",
             Self::Meta => "meta",
             Self::Control => "control",
+            Self::Losses => "losses",
         }
     }
 }
@@ -92,15 +94,15 @@ pub(crate) trait Engine: Send + Sync {
 /// The log-structured merge tree on disk.
 pub(crate) struct Fjall {
     database: Database,
-    spaces: [Keyspace; 5],
+    spaces: [Keyspace; 6],
 }
 
 impl Fjall {
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
         let database = Database::builder(dir).open()?;
         let open = |space: Space| database.keyspace(space.name(), KeyspaceCreateOptions::default);
-        let [rows, log, ledger, meta, control] = Space::ALL;
-        let spaces = [open(rows)?, open(log)?, open(ledger)?, open(meta)?, open(control)?];
+        let [rows, log, ledger, meta, control, losses] = Space::ALL;
+        let spaces = [open(rows)?, open(log)?, open(ledger)?, open(meta)?, open(control)?, open(losses)?];
         Ok(Self { database, spaces })
     }
 
@@ -144,7 +146,7 @@ impl Engine for Fjall {
 
 struct FjallView {
     at: fjall::Snapshot,
-    spaces: [Keyspace; 5],
+    spaces: [Keyspace; 6],
 }
 
 impl View for FjallView {

@@ -15,6 +15,7 @@ mod control;
 mod engine;
 mod ledger;
 mod log;
+mod losses;
 pub mod memory;
 mod rows;
 mod snapshot;
@@ -32,6 +33,7 @@ use log::Reach;
 
 pub use control::{ControlBatch, ControlPair, ControlSpace};
 pub use ledger::{ImagePass, IndexedBytes, StoredLeaf};
+pub use losses::{Bounds, LOSS_BOUNDS, LossChange, LossCount, StoredLoss, loss_key};
 pub use rows::{StoredRow, row_key};
 pub use snapshot::Snapshot;
 
@@ -109,6 +111,8 @@ pub struct Commit {
     pub meta: Vec<(String, Vec<u8>)>,
     /// Names of facts that go.
     pub forgotten: Vec<String>,
+    /// Changes of the conflict log, in order.
+    pub losses: Vec<LossChange>,
 }
 
 /// A handle on the store; clones share it.
@@ -118,6 +122,8 @@ pub struct Store {
     incarnation: Incarnation,
     /// How far each log reaches on disk. Never held across a write to it.
     reach: Arc<Mutex<Reach>>,
+    /// What the conflict log has.
+    shelf: Arc<Mutex<losses::Shelf>>,
     /// Orders commits.
     commits: Arc<Mutex<()>>,
 }
@@ -159,7 +165,8 @@ impl Store {
     pub fn open_in_memory_as(disk: &memory::Disk, incarnation: Incarnation) -> Result<Self, StoreError> {
         let engine = Arc::new(disk.engine());
         let reach = Arc::new(Mutex::new(log::read_reach(&*engine)?));
-        Ok(Self { engine, incarnation, reach, commits: Arc::default() })
+        let shelf = Arc::new(Mutex::new(losses::Shelf::read(&*engine)?));
+        Ok(Self { engine, incarnation, reach, shelf, commits: Arc::default() })
     }
 
     fn begin(engine: Arc<dyn Engine>, now: UnixMillis) -> Result<Self, StoreError> {
@@ -177,7 +184,8 @@ impl Store {
         batch.insert(Space::Meta, INCARNATION, incarnation.0.to_be_bytes());
         engine.apply(batch, Durability::Synced)?;
         let reach = Arc::new(Mutex::new(log::read_reach(&*engine)?));
-        Ok(Self { engine, incarnation, reach, commits: Arc::default() })
+        let shelf = Arc::new(Mutex::new(losses::Shelf::read(&*engine)?));
+        Ok(Self { engine, incarnation, reach, shelf, commits: Arc::default() })
     }
 
     /// Which life of this region's log is being written.
@@ -280,6 +288,11 @@ impl Store {
         commit.forgotten.iter().for_each(|name| batch.remove(Space::Meta, fact(name)));
         for (name, value) in commit.meta {
             batch.insert(Space::Meta, fact(&name), value);
+        }
+        if !commit.losses.is_empty() {
+            // An engine that fails takes no commit afterwards, so that this cannot say what is not on disk.
+            let mut shelf = self.shelf.lock().expect("nothing panics while it holds the lock");
+            shelf.change(&mut batch, commit.losses, LOSS_BOUNDS);
         }
         self.engine.apply(batch, durability)?;
         let mut reach = self.reach.lock().expect("nothing panics while it holds the lock");

@@ -57,6 +57,18 @@ impl Snapshot {
         Ok(())
     }
 
+    /// Visits every entry of the conflict log as stored, key and envelope.
+    ///
+    /// # Errors
+    /// Those of the disk and of the visitor.
+    pub fn each_loss(&self, visit: &mut RowVisitor<'_>) -> Result<(), StoreError> {
+        for pair in self.at.range(Space::Losses, prefixed(&[crate::losses::ENTRY])) {
+            let (key, value) = pair?;
+            visit(&key, &value)?;
+        }
+        Ok(())
+    }
+
     /// A small fact.
     ///
     /// # Errors

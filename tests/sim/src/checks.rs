@@ -35,6 +35,7 @@ impl World {
             all.push(rows);
         }
         self.check_nothing_lost(&all)?;
+        self.check_conflicts(&all)?;
         self.check_digests()?;
         self.check_what_is_shown(&all).await
     }
@@ -115,6 +116,46 @@ impl World {
                         "{what} of {} ({}) {told}, and {} has lost it",
                         made.address, made.dot, REGIONS[region]
                     ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies beside another write and is not shown is in the conflict log, with what it lost to; and nothing is in
+    /// there that nobody wrote.
+    fn check_conflicts(&self, all: &[BTreeMap<Address, Row>]) -> Result<(), String> {
+        for (number, rows) in all.iter().enumerate() {
+            let (region, data) = (REGIONS[number], self.sites[number].data.as_ref().ok_or("a region is down")?);
+            let mut noted = BTreeMap::new();
+            let log = data.losses(None, None, data::LOSSES_SHOWN, true).map_err(|error| error.to_string())?;
+            for shown in log.losses {
+                let dot = shown.loss.lost.version.dot.clone();
+                let made = self.history.of_dot(&dot).map(|made| &self.history.made[made]);
+                let Some(made) = made else { return Err(format!("{region} says that {dot} lost, which nobody wrote")) };
+                let value = shown.value.ok().map(|lost| String::from_utf8_lossy(lost.payload.bytes()).into_owned());
+                if made.address != shown.loss.address || value.is_some() && value != made.value {
+                    return Err(format!("{region} says that {dot} of {} was {value:?}", shown.loss.address));
+                }
+                noted.insert(dot, shown.loss.to.dot);
+            }
+            let strategies = crate::plans::plans().replication;
+            for (address, row) in rows.iter().filter(|(_, row)| row.siblings.len() > 1) {
+                let replication::Fold::Winner(at) = replication::fold(row, strategies.strategy(&address.namespace))
+                else {
+                    continue;
+                };
+                let winner = &row.siblings[at];
+                for sibling in row.siblings.iter().filter(|sibling| !sibling.is_marker()) {
+                    let dot = &sibling.version.dot;
+                    let lost = *dot != winner.version.dot
+                        && (sibling.content.record().is_some() || winner.content.record().is_some());
+                    let told = noted.get(dot);
+                    if lost && told != Some(&winner.version.dot) || !lost && told == Some(&winner.version.dot) {
+                        let to = told.map(ToString::to_string);
+                        let against = &winner.version.dot;
+                        return Err(format!("in {region}, {dot} of {address} against {against}: the log has {to:?}"));
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ use model::version::CausalContext;
 use model::{Key, Namespace};
 
 use crate::history::Made;
-use crate::plans::{Kind, NAMESPACES};
+use crate::plans::{Kind, NAMESPACES, RESOLVED, RESOLVER};
 use crate::world::World;
 
 /// Keys of each namespace.
@@ -88,7 +88,11 @@ impl World {
         let region = self.clients[client].region;
         let site = &self.sites[region];
         let Some(data) = site.data.clone().filter(|_| !site.paused) else { return };
-        let namespace = Namespace::new(*random.pick(&NAMESPACES)).expect("a fixed name");
+        let namespace = match self.options.resolvers && random.one_in(2) {
+            true => RESOLVED,
+            false => *random.pick(&NAMESPACES),
+        };
+        let namespace = Namespace::new(namespace).expect("a fixed name");
         let key = Key::new(format!("key-{}", random.below(KEYS))).expect("a short key");
         let address = Address { namespace, key };
         let context = self.clients[client].contexts.get(&address).cloned();
@@ -207,6 +211,7 @@ impl World {
         };
         let made = Made {
             dot: new.version.dot.clone(),
+            hlc: new.version.hlc,
             address: address.clone(),
             value: value.clone(),
             kind,
@@ -242,22 +247,20 @@ impl World {
         let Ok(view) = outcome else { return Ok(()) };
         self.stats.read += 1;
         let last = self.clients[client].seen.get(address).copied().filter(|last| !self.history.made[*last].excused);
+        let last_wins = address.namespace.as_str() == NAMESPACES[0];
+        let learning = self.sites[region].data.as_ref().is_some_and(data::DataPlane::is_learning);
         let Some(view) = view else {
             let Some(last) = last.filter(|last| self.history.made[*last].value.is_some()) else { return Ok(()) };
+            // Where the last write wins, it can only be a later delete.
+            let wins = |other: &Made| !last_wins || other.order() >= self.history.made[last].order();
             let deleted = |other: &Made| {
                 other.address == *address
                     && other.value.is_none()
+                    && wins(other)
                     && !self.history.made[last].past.contains(&self.number(other))
             };
             // A record that lives elsewhere by now is hidden where it was not allowed, and deletes may be there too.
-            let data = self.sites[region].data.as_ref();
-            let hidden = data.is_some_and(data::DataPlane::is_learning)
-                || !self.history.made[last].kind.may_be_in(region)
-                || self
-                    .history
-                    .made
-                    .iter()
-                    .any(|other| other.past.contains(&last) && (other.excused || !other.kind.may_be_in(region)));
+            let hidden = learning || self.history.may_be_hidden(last, region);
             return match hidden || self.history.made.iter().any(deleted) {
                 true => Ok(()),
                 false => Err(format!(
@@ -267,6 +270,9 @@ impl World {
             };
         };
         let value = String::from_utf8_lossy(view.record.payload.bytes()).into_owned();
+        if view.resolved_by == RESOLVER {
+            return self.was_merged(region, address, &value, view.context, client);
+        }
         let Some(number) = self.history.of_value(&value) else {
             return Err(format!("{region} shows {value:?}, which nobody wrote"));
         };
@@ -278,8 +284,40 @@ impl World {
             let newer = &self.history.made[last].value;
             return Err(format!("client {client} saw {newer:?} of {address}, and {region} shows the older {value:?}"));
         }
+        // A session does not go back in the order by which the last write wins, either.
+        if let Some(last) = last.filter(|last| {
+            let order = |number: usize| self.history.made[number].order();
+            last_wins && order(number) < order(*last) && !learning && !self.history.may_be_hidden(*last, region)
+        }) {
+            let before = &self.history.made[last];
+            let what = before.value.as_deref().unwrap_or("a delete");
+            return Err(format!(
+                "client {client} saw {what} ({} at {}) of {address}, and {region} shows {value:?} ({} at {}), over which it wins",
+                before.dot, before.hlc, made.dot, made.hlc
+            ));
+        }
         self.clients[client].contexts.insert(address.clone(), view.context);
         self.clients[client].seen.insert(address.clone(), number);
+        Ok(())
+    }
+
+    /// A value that the resolver made: of values that were written to this key, and may be here.
+    fn was_merged(
+        &mut self,
+        region: usize,
+        address: &Address,
+        merged: &str,
+        context: CausalContext,
+        client: usize,
+    ) -> Result<(), String> {
+        for value in crate::plans::parts(merged) {
+            let made = self.history.of_value(&value).map(|number| &self.history.made[number]);
+            if made.is_none_or(|made| made.address != *address || !made.kind.may_be_in(region)) {
+                return Err(format!("{region} shows {merged:?} as {address}: {value:?} is none of its values there"));
+            }
+        }
+        self.clients[client].contexts.insert(address.clone(), context);
+        self.clients[client].seen.remove(address);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::Hlc;
 use model::record::Address;
 use model::version::Dot;
 
@@ -12,6 +13,8 @@ use crate::plans::{Kind, REGIONS};
 pub struct Made {
     /// Its name.
     pub dot: Dot,
+    /// Its stamp.
+    pub hlc: Hlc,
     /// What it wrote to.
     pub address: Address,
     /// The value; none for a delete.
@@ -28,6 +31,13 @@ pub struct Made {
     pub past: BTreeSet<usize>,
     /// The only disk that had it is gone: it may be lost.
     pub excused: bool,
+}
+
+impl Made {
+    /// Where it stands in the order of last-write-wins.
+    pub fn order(&self) -> (Hlc, &Dot) {
+        (self.hlc, &self.dot)
+    }
 }
 
 /// All writes of a run.
@@ -76,6 +86,13 @@ impl History {
     /// Whether some write replaced this one, in whatever region.
     pub fn replaced(&self, number: usize) -> bool {
         self.made.iter().any(|other| other.past.contains(&number))
+    }
+
+    /// Whether a region may rightly show less than this write and what replaced it: where it, or something that replaced
+    /// it, may not be there, or was lost with a disk.
+    pub fn may_be_hidden(&self, number: usize, region: usize) -> bool {
+        let hidden = |made: &Made| made.excused || !made.kind.may_be_in(region);
+        hidden(&self.made[number]) || self.made.iter().any(|other| other.past.contains(&number) && hidden(other))
     }
 
     /// Whether a write that cannot have been lost replaced this one. Where `region` has had its disk replaced, only

@@ -36,8 +36,19 @@ pub struct Options {
     pub key: Option<model::record::Address>,
     /// How many disks may be lost, or go back to a backup, besides one.
     pub more_losses: u64,
+    /// Clients also write to a namespace whose conflicts a resolver settles.
+    pub resolvers: bool,
     /// The mistake that the regions make.
     pub mistake: Option<data::Fault>,
+}
+
+impl Options {
+    /// The words of the command line that give these options again.
+    pub fn flags(&self) -> String {
+        let more = (self.more_losses > 0).then(|| format!(" --more-losses {}", self.more_losses));
+        let resolvers = self.resolvers.then(|| " --resolvers".to_owned());
+        more.into_iter().chain(resolvers).collect()
+    }
 }
 
 /// What a run came to.
@@ -77,8 +88,8 @@ impl Stats {
 pub struct Failure {
     /// The seed of the run.
     pub seed: u64,
-    /// The option of the run.
-    pub more_losses: u64,
+    /// The options of the run, as on the command line.
+    pub flags: String,
     /// When, in virtual milliseconds.
     pub at: u64,
     /// What.
@@ -93,8 +104,7 @@ impl fmt::Display for Failure {
             writeln!(f, "  {line}")?;
         }
         writeln!(f, "seed {} failed at {} ms: {}", self.seed, self.at, self.what)?;
-        let more = if self.more_losses > 0 { format!(" --more-losses {}", self.more_losses) } else { String::new() };
-        write!(f, "replay: cargo run --release -p sim -- --seed {}{more}", self.seed)
+        write!(f, "replay: cargo run --release -p sim -- --seed {}{}", self.seed, self.flags)
     }
 }
 
@@ -111,15 +121,9 @@ pub fn run(seed: u64, options: Options) -> Result<Stats, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime without sockets can always be made");
     runtime.block_on(async {
-        let more_losses = options.more_losses;
+        let flags = options.flags();
         let mut world = world::World::new(seed, options);
         let outcome = world.play().await;
-        outcome.map(|()| world.stats).map_err(|what| Failure {
-            seed,
-            more_losses,
-            at: world.now,
-            what,
-            trace: world.trace(),
-        })
+        outcome.map(|()| world.stats).map_err(|what| Failure { seed, flags, at: world.now, what, trace: world.trace() })
     })
 }

@@ -26,6 +26,9 @@ struct Arguments {
     /// How many disks may be lost, or go back to a backup, in a run besides one.
     #[arg(long, default_value_t = 0)]
     more_losses: u64,
+    /// Clients also write to a namespace whose conflicts a resolver settles.
+    #[arg(long)]
+    resolvers: bool,
     /// Goes on after a seed that fails, and names all that do.
     #[arg(long)]
     keep_going: bool,
@@ -40,13 +43,15 @@ fn address(text: &str) -> Result<model::record::Address, String> {
     Ok(model::record::Address { namespace, key: model::Key::new(key).map_err(|error| error.to_string())? })
 }
 
+fn options(arguments: &Arguments) -> Options {
+    Options { more_losses: arguments.more_losses, resolvers: arguments.resolvers, ..Options::default() }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        return match run(
-            seed,
-            Options { trace: true, key: arguments.key, more_losses: arguments.more_losses, mistake: None },
-        ) {
+        let options = options(&arguments);
+        return match run(seed, Options { trace: true, key: arguments.key, ..options }) {
             Ok(stats) => {
                 println!("seed {seed} passes: {stats:?}");
                 ExitCode::SUCCESS
@@ -80,7 +85,7 @@ fn main() -> ExitCode {
 
 /// How many seeds passed and how many failed, what they came to, and how long that took.
 fn run_all(arguments: &Arguments) -> Result<(u64, u64, Stats, Duration), Failure> {
-    let options = Options { more_losses: arguments.more_losses, ..Options::default() };
+    let options = options(arguments);
     let (next, done, missed) = (AtomicU64::new(arguments.from), AtomicU64::new(0), AtomicU64::new(0));
     let end = arguments.from.saturating_add(arguments.seeds);
     let (sum, failed) = (Mutex::new(Stats::default()), Mutex::new(None::<Failure>));

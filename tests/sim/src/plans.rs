@@ -16,6 +16,11 @@ pub const REGIONS: [&str; 3] = ["eu-west", "us-east", "ap-southeast"];
 /// The namespaces: one in which the last write wins, one that keeps siblings.
 pub const NAMESPACES: [&str; 2] = ["notes", "carts"];
 
+/// The namespace whose conflicts a resolver settles, in runs that have it.
+pub const RESOLVED: &str = "lists";
+/// The name of that resolver: it puts all values behind each other, in their own order.
+pub const RESOLVER: &str = "all-of-them";
+
 /// Who a record is about, and so where it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -113,20 +118,35 @@ pub fn plans() -> Plans {
     let mut plans = Plans { generation: 1, residency: ResidencyPlan::new(cases, regions), ..Plans::deny_all() };
     let mut siblings = plans.replication.default.clone();
     siblings.conflict_resolution = ConflictResolution::KeepSiblings;
+    let mut resolved = siblings.clone();
+    resolved.conflict_resolution = ConflictResolution::Custom(RESOLVER.into());
     plans.replication.namespaces.insert(Namespace::new(NAMESPACES[1]).expect("a fixed name"), siblings);
+    plans.replication.namespaces.insert(Namespace::new(RESOLVED).expect("a fixed name"), resolved);
     plans
 }
 
-/// No namespace here has a resolver.
-pub struct NoResolver;
+/// The values of which [`RESOLVER`] made one.
+pub fn parts(merged: &str) -> Vec<String> {
+    merged.split_inclusive(';').map(str::to_owned).collect()
+}
 
-impl Resolver for NoResolver {
+/// Answers for the policies: [`RESOLVER`], and any other one, which puts the values behind each other as they come.
+pub struct Resolvers;
+
+impl Resolver for Resolvers {
     fn resolve(
         &self,
-        _: &str,
+        resolver: &str,
         _: &Address,
-        _: &[Sibling],
+        siblings: &[Sibling],
     ) -> std::pin::Pin<Box<dyn Future<Output = Option<Resolution>> + Send + 'static>> {
-        Box::pin(std::future::ready(None))
+        let records = siblings.iter().filter_map(|sibling| sibling.content.record());
+        let mut values: Vec<Vec<u8>> = records.map(|record| record.payload.bytes().to_vec()).collect();
+        if resolver == RESOLVER {
+            values.sort_unstable();
+        } else {
+            values.reverse();
+        }
+        Box::pin(std::future::ready((!values.is_empty()).then(|| Resolution::Merged(values.concat()))))
     }
 }

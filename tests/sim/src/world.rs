@@ -18,7 +18,7 @@ use crate::clients::{Client, Pending};
 use crate::history::History;
 use crate::mischief::Undo;
 use crate::network::{InFlight, Link, Message, PATIENCE, Parcel, State, WINDOW, Weather};
-use crate::plans::{NoResolver, REGIONS, plans, region};
+use crate::plans::{REGIONS, Resolvers, plans, region};
 use crate::random::Random;
 use crate::{Options, Stats};
 
@@ -195,14 +195,15 @@ impl World {
         site.life = store.incarnation();
         let peers: BTreeSet<RegionId> = (0..REGIONS.len()).filter(|peer| *peer != number).map(region).collect();
         let plans = Arc::new(ArcSwap::from_pointee(plans()));
-        let mut opening = Opening::new(site.id.clone(), peers, plans, Arc::new(NoResolver), [7; 32]);
+        let mut opening = Opening::new(site.id.clone(), peers, plans, Arc::new(Resolvers), [7; 32]);
         opening.keep = Retention { age: Millis(KEPT), bytes: ByteCount(1 << 20) };
         opening.clock = Arc::new(SimClock { now: self.clock.clone(), skew: site.skew.clone() });
         opening.inline = true;
         #[cfg(feature = "faults")]
         {
             // Where all regions fold alike, they agree whatever they do.
-            let makes = mistake != Some(data::Fault::FoldDifferently) || number == 1;
+            let alone = [data::Fault::FoldDifferently, data::Fault::OtherResolver];
+            let makes = mistake.is_none_or(|mistake| !alone.contains(&mistake)) || number == 1;
             opening.fault = mistake.filter(|_| makes);
         }
         site.data = Some(DataPlane::start(store, opening).map_err(|error| error.to_string())?);

@@ -9,7 +9,8 @@ const SEEDS: u64 = 200;
 
 fn caught(mistake: Fault) -> String {
     for seed in 1..=SEEDS {
-        if let Err(failure) = run(seed, Options { mistake: Some(mistake), ..Options::default() }) {
+        let resolvers = mistake == Fault::OtherResolver;
+        if let Err(failure) = run(seed, Options { mistake: Some(mistake), resolvers, ..Options::default() }) {
             println!("{mistake:?}: seed {seed}: {}", failure.what);
             return failure.what;
         }
@@ -34,4 +35,16 @@ fn the_residency_checks_see_a_scope_that_is_ignored() {
 fn the_session_checks_see_a_context_that_is_ignored() {
     let what = caught(Fault::IgnoreContext);
     assert!(what.contains("client"), "{what}");
+}
+
+#[test]
+fn the_checks_of_what_is_shown_see_another_resolver() {
+    let what = caught(Fault::OtherResolver);
+    assert!(what.contains("hold the same of"), "{what}");
+}
+
+#[test]
+fn the_checks_of_the_conflict_log_see_a_loser_that_nobody_noted() {
+    let what = caught(Fault::ForgetLosers);
+    assert!(what.contains("the log has"), "{what}");
 }

@@ -8,14 +8,23 @@ const SEEDS: u64 = 500;
 
 #[test]
 fn nothing_is_lost_and_regions_agree_under_every_fault() {
+    all_pass(SEEDS, &Options::default());
+}
+
+#[test]
+fn what_a_resolver_makes_is_the_same_in_every_region_under_every_fault() {
+    all_pass(SEEDS / 2, &Options { resolvers: true, ..Options::default() });
+}
+
+fn all_pass(seeds: u64, options: &Options) {
     let next = AtomicU64::new(1);
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed > SEEDS {
+            if seed > seeds {
                 return;
             }
-            run(seed, Options::default()).unwrap_or_else(|failure| panic!("{failure}"));
+            run(seed, options.clone()).unwrap_or_else(|failure| panic!("{failure}"));
         }
     };
     std::thread::scope(|scope| {

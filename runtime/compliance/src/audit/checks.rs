@@ -33,6 +33,8 @@ pub enum Check {
     Res01,
     /// A region is not the one that its certificate attests.
     Res03,
+    /// A region's conflict log holds what the region may not hold.
+    Res07,
     /// A label is missing or unknown.
     Lbl01,
     /// A value or key labelled as being about nobody holds personal data.
@@ -69,9 +71,10 @@ pub enum Check {
 
 impl Check {
     /// Every check, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Res01,
         Self::Res03,
+        Self::Res07,
         Self::Lbl01,
         Self::Lbl02,
         Self::Lbl03,
@@ -95,6 +98,7 @@ impl Check {
         match self {
             Self::Res01 => "RES-01",
             Self::Res03 => "RES-03",
+            Self::Res07 => "RES-07",
             Self::Lbl01 => "LBL-01",
             Self::Lbl02 => "LBL-02",
             Self::Lbl03 => "LBL-03",
@@ -119,6 +123,9 @@ impl Check {
         match self {
             Self::Res01 => "every record lies in a region that may hold it",
             Self::Res03 => "every region is the one that its certificate attests",
+            Self::Res07 => {
+                "no conflict log holds what its region may not hold, or in plain text what must be encrypted"
+            }
             Self::Lbl01 => "every record has labels, and known ones",
             Self::Lbl02 => "no e-mail address, IBAN, card or telephone number stands in data labelled as about nobody",
             Self::Lbl03 => "every stored row is whole, and every encrypted value opens with the labels that it has",
@@ -160,6 +167,7 @@ impl Check {
             Self::Era02 | Self::Dsr02 => "orders",
             Self::Era03 => "values about erased persons",
             Self::Ret02 => "held records",
+            Self::Res07 => "entries of conflict logs",
             Self::Res03 | Self::Pol01 | Self::Pol02 => "regions",
             Self::Aud01 => "leaves",
             Self::Aud02 => "checkpoints",
@@ -185,7 +193,6 @@ pub const NOT_PERFORMED: &[(&str, &str)] = &[
     ("RES-04", "every replica has a valid transfer basis"),
     ("RES-05", "no expired or suspended adequacy decision is relied on"),
     ("RES-06", "threshold counters are kept"),
-    ("RES-07", "indexes, logs and dead letters hold no regulated data"),
     ("RES-08", "routing and failover decisions were lawful"),
     ("ERA-04", "a restore does not bring erased data back"),
     ("RET-01", "nothing is kept past its expiry"),

@@ -73,6 +73,8 @@ pub struct Evidence {
     pub attested: Option<String>,
     /// Every stored row.
     pub rows: Vec<RawRow>,
+    /// Every entry of its conflict log.
+    pub losses: Vec<RawRow>,
     /// The policies that it follows; none where it did not say.
     pub policy: Option<PolicyEvidence>,
     /// Its ledger; none where it gave none.

@@ -179,6 +179,20 @@ impl Orders {
         if self.kept.contains(&id) {
             self.alive.insert((region.clone(), id));
         }
+        self.lost(tally, (region, keys), (row, record), (sibling, labels));
+    }
+
+    /// ERA-03 of a value that may have lost against another one: it keeps no record alive.
+    pub(super) fn lost(
+        &self,
+        tally: &mut Tally,
+        (region, keys): (&RegionId, Option<&KeyEvidence>),
+        (row, record): (&RawRow, &Hash),
+        (sibling, labels): (&Sibling<'_>, &Labels),
+    ) {
+        if sibling.value == Value::Gone || self.orders.is_empty() {
+            return;
+        }
         let Some(subject) = &labels.subject else { return };
         let Some(orders) = self.erased.get(&self.owner(subject)) else { return };
         tally.examined(Check::Era03, 1);

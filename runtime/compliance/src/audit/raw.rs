@@ -12,6 +12,12 @@
 //! labels    = subject?, [country text], [class], purpose, basis, collected, retained until?, [hold text]
 //! ```
 //!
+//! An entry of the conflict log has the key `e`, the stored key, 0xFF and a name, and holds:
+//!
+//! ```text
+//! 0C 01 | namespace text, key text, sibling, kept (0 or 1), … | CRC-32
+//! ```
+//!
 //! Integers are LEB128; lists and text carry their length before them; `?` is
 //! 0, or 1 and the value; classes, purposes and bases are numbered as below.
 
@@ -96,6 +102,17 @@ pub fn row(envelope: &[u8]) -> Read<Vec<Sibling<'_>>> {
     let siblings = reader.list(Reader::sibling)?;
     reader.end()?;
     Ok(siblings)
+}
+
+/// Reads an entry of the conflict log: the key of its record as stored, what lost, and whether its value is there.
+///
+/// # Errors
+/// What is wrong with the bytes, in words.
+pub fn loss(envelope: &[u8]) -> Read<(Vec<u8>, Sibling<'_>, bool)> {
+    let mut reader = Reader(opened(envelope, [0x0C, 1], "entry of the conflict log")?);
+    let key = [reader.text()?.as_bytes(), b"\0", reader.text()?.as_bytes()].concat();
+    let (sibling, kept) = (reader.sibling()?, reader.integer()? == 1);
+    Ok((key, sibling, kept))
 }
 
 /// The body of an envelope of this kind and version, its checksum verified.

@@ -1,4 +1,5 @@
-//! Residency, labels and encryption, of every stored row: RES-01, LBL-01, LBL-02, LBL-03, KEY-02.
+//! Residency, labels and encryption, of every stored row and of what lost against it: RES-01, RES-07, LBL-01, LBL-02,
+//! LBL-03, KEY-02.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -51,6 +52,9 @@ pub(super) fn judge(
     let mut court = Court { inputs, region, keys, opener, unseen: Unseen::default(), barred, orders };
     for row in &evidence.rows {
         judge_row(tally, &mut court, row);
+    }
+    for entry in &evidence.losses {
+        judge_loss(tally, &mut court, entry);
     }
     let unseen = court.unseen;
     tally.summary(region).records = evidence.rows.len() as u64;
@@ -113,6 +117,51 @@ fn judge_row(tally: &mut Tally, court: &mut Court<'_, '_>, row: &RawRow) {
         search(tally, labels, (sibling, opened.as_deref()), row, &mut court.unseen, &mut detected);
     }
     report_detected(tally, region, &record, row, &detected);
+}
+
+/// RES-07, and ERA-03 of what lost.
+fn judge_loss(tally: &mut Tally, court: &mut Court<'_, '_>, entry: &RawRow) {
+    let (inputs, region) = (court.inputs, court.region);
+    tally.examined(Check::Res07, 1);
+    let (key, mut sibling, kept) = match raw::loss(&entry.envelope) {
+        Ok(read) => read,
+        Err(reason) => {
+            let rule = format!("an entry of the conflict log is unreadable: {reason}");
+            let remedy = "nothing is served from it; look at the disk, and at what the record's other regions have";
+            return tally.find_record(Check::Res07, region, None, &entry.envelope, None, rule, remedy);
+        }
+    };
+    let record = tally.record(&key);
+    let Some(labels) = sibling.labels.take() else { return };
+    if !kept {
+        sibling.value = Value::Gone;
+    }
+    let row = RawRow { key, envelope: entry.envelope.clone() };
+    let mut find = |rule: String| {
+        let remedy = "erase the entry with the record's owner, or the region's conflict log; find out what let it in";
+        let generation = sibling.generation;
+        tally.find_record(Check::Res07, region, Some(&record), &entry.envelope, generation, rule, remedy);
+    };
+    match cases_of(&labels) {
+        Err(reason) => find(format!("what lost has a label that is wrong: {reason}")),
+        Ok(cases) => {
+            if let Err(rule) = plan_allows(inputs.plan, inputs.now, region, &labels, &cases) {
+                find(rule);
+            }
+            let personal = labels.classes.iter().any(|class| !ABOUT_NOBODY.contains(class));
+            let plain = matches!(sibling.value, Value::Plain(_));
+            if plain && (personal || demanded(inputs.plan, region, &cases)) {
+                find("a value that lost lies in plain text, and has to be encrypted".to_owned());
+            }
+            if let Value::Sealed(sealed) = &sibling.value {
+                let all = inputs.plan.region_policies().keys();
+                let barred =
+                    all.filter(|region| plan_allows(inputs.plan, inputs.now, region, &labels, &cases).is_err());
+                court.barred.note(sealed.key, barred.cloned());
+            }
+        }
+    }
+    court.orders.lost(tally, (region, court.keys), (&row, &record), (&sibling, &labels));
 }
 
 /// KEY-02, and which regions may not have the key of the value.

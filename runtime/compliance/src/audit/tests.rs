@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::bundle::PolicyTree;
-use model::record::{Basis, Content, DataClass, Labels, Payload, Purpose, Record, Row, Sibling};
+use model::conflict::{Loss, LossCause, Winner};
+use model::record::{Address, Basis, Content, DataClass, Labels, Payload, Purpose, Record, Row, Sibling};
 use model::residency::{CaseRuling, Law, RegionPolicy, ResidencyCase, ResidencyPlan, Verdict};
 use model::version::{Actor, CausalContext, Dot, Incarnation, Version};
 use model::{Country, Hlc, NodeId, RegionId, RuleId, UnixMillis, codec};
@@ -79,6 +80,29 @@ pub(super) fn row_of(class: DataClass, payload: Payload) -> Row {
 
 pub(super) fn stored(class: DataClass, value: &str) -> Vec<u8> {
     codec::encode(&row_of(class, Payload::Plain(value.as_bytes().to_vec().into())))
+}
+
+/// An entry of the conflict log about this key.
+pub(super) fn lost(key: &[u8], class: DataClass, payload: Payload, kept: bool) -> RawRow {
+    let text = std::str::from_utf8(key).unwrap();
+    let (namespace, name) = text.split_once('\0').unwrap();
+    let lost = row_of(class, payload).siblings.remove(0);
+    let to = Winner { dot: Dot { counter: 9, ..lost.version.dot.clone() }, hlc: Hlc::new(UnixMillis(10), 0) };
+    let address = Address { namespace: namespace.parse().unwrap(), key: name.parse().unwrap() };
+    let loss = Loss {
+        address,
+        lost,
+        kept,
+        bytes: 4,
+        digest: [3; 32],
+        to,
+        by: "last-write-wins".into(),
+        cause: LossCause::Strategy,
+        generation: 7,
+        policy: Some(PolicyTree::default().hash()),
+        at: THEN,
+    };
+    RawRow { key: [b"e", key, b"\xff1"].concat(), envelope: codec::encode(&loss) }
 }
 
 /// One region as it would run.
@@ -204,6 +228,7 @@ impl Deployment {
             }),
             keys: Some(keys::evidence(id, if *id == "eu-west" { &[keys::HOME] } else { &[] })),
             petitions: petitions::honest(),
+            losses: vec![lost(b"notes\0a", DataClass::Public, Payload::Plain(b"lost".to_vec().into()), true)],
             witnessed: region.witnessed.clone(),
         };
         let of =

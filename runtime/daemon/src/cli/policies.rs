@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use model::names::DnsName;
-use model::record::{Basis, DataClass, Purpose};
-use model::{Country, RegionId};
+use model::record::{Address, Basis, DataClass, Purpose};
+use model::{Country, Key, Namespace, RegionId};
 
 use super::deployment::Place;
 
@@ -147,4 +147,30 @@ pub struct ExplainResidencyArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `explain conflict`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainConflictArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The record.
+    #[arg(value_name = "NAMESPACE/KEY", value_parser = record)]
+    pub record: Address,
+    /// This region alone; all of them unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Show the values that lost, as far as each region may show them.
+    #[arg(long)]
+    pub values: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn record(text: &str) -> Result<Address, String> {
+    let (namespace, key) = text.split_once('/').ok_or("name a record as NAMESPACE/KEY, such as notes/hello")?;
+    let namespace = Namespace::new(namespace).map_err(|error| error.to_string())?;
+    Ok(Address { namespace, key: Key::new(key).map_err(|error| error.to_string())? })
 }

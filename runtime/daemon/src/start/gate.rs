@@ -73,7 +73,7 @@ pub async fn compile(
     let (child, declarations) = host.load(tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
     let residency = residency(&child, &declarations, regions).await?;
     let routing = route(&child, facts).await?;
-    Ok(candidate(child, declarations, generation, (residency, routing)))
+    Ok(candidate(child, declarations, (generation, tree), (residency, routing)))
 }
 
 /// As [`compile`], in two children that know nothing of each other, all of whose answers must be equal.
@@ -98,17 +98,18 @@ pub async fn compile_twice(
     }
     let residency = residency_of(rulings, compliance::cases(), &declarations, regions)?;
     let routing = routing_of(routes, facts)?;
-    Ok(candidate(child, declarations, generation, (residency, routing)))
+    Ok(candidate(child, declarations, (generation, tree), (residency, routing)))
 }
 
 fn candidate(
     child: Generation,
     declarations: Declarations,
-    generation: u64,
+    (generation, tree): (u64, &PolicyTree),
     (residency, routing): (ResidencyPlan, RoutingPlan),
 ) -> Candidate {
     let Declarations { replication, lag, edge, resolvers, bounds, invariants, .. } = declarations;
-    let plans = Plans { generation, replication, lag, residency, routing, edge };
+    let policy = Some(tree.hash());
+    let plans = Plans { generation, policy, replication, lag, residency, routing, edge };
     Candidate { child, plans, resolvers, bounds, invariants }
 }
 

@@ -59,6 +59,15 @@ pub fn describe() {
     describe_counter!("repomind_evicted_total", "values that left because policies changed");
     describe_counter!("repomind_brought_home_total", "values brought to a region that may hold them and had them not");
     describe_counter!("repomind_came_back_total", "values that came back because policies changed");
+    describe_counter!("repomind_conflicts_total", "writes that lost against a concurrent one, by what decided");
+    describe_gauge!("repomind_conflict_entries", Unit::Count, "entries of the conflict log");
+    describe_gauge!("repomind_conflict_bytes", Unit::Bytes, "bytes of the conflict log");
+    describe_gauge!(
+        "repomind_conflict_entries_crowded_out",
+        Unit::Count,
+        "entries of the conflict log that went since the start because there were too many"
+    );
+    describe_counter!("repomind_conflict_entries_damaged_total", "entries of the conflict log found damaged");
     describe_counter!("repomind_proxy_failures_total", "attempts at a region's service that failed");
 }
 
@@ -91,6 +100,10 @@ fn set(region: &RunningRegion) {
             metrics::gauge!("repomind_round_trip_seconds", "peer" => peer.to_string()).set(seconds);
         }
     }
+    let losses = region.data.loss_count();
+    metrics::gauge!("repomind_conflict_entries").set(losses.entries as f64);
+    metrics::gauge!("repomind_conflict_bytes").set(losses.bytes as f64);
+    metrics::gauge!("repomind_conflict_entries_crowded_out").set(losses.crowded_out as f64);
     for link in region.data.links() {
         let peer = link.peer.to_string();
         let lag = link.lag_ms as f64 / 1000.0;

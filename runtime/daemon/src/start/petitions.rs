@@ -191,7 +191,7 @@ impl RunningRegion {
                 let held = self.data.held_about(&subject).await.map_err(failed)?;
                 let orders: Vec<Value> = standing.iter().map(|(order, known)| self.progress(order, known)).collect();
                 Ok(json!({
-                    "subject": subject.as_str(), "region": self.me, "records": held.records.len() + held.closed.len(),
+                    "subject": subject.as_str(), "region": self.me, "records": held.records.len() + held.lost.len() + held.closed.len(),
                     "holds": self.data.holds_on(owner), "orders": orders,
                 }))
             }
@@ -251,11 +251,14 @@ impl RunningRegion {
             .iter()
             .map(|(address, reason)| json!({ "namespace": address.namespace.as_str(), "key": address.key.as_str(), "reason": reason }))
             .collect();
-        let records: Vec<Value> = held.records.iter().map(|(address, record)| shown(address, record)).collect();
+        let shown_all = |all: &[(model::record::Address, model::record::Record)]| -> Vec<Value> {
+            all.iter().map(|(address, record)| shown(address, record)).collect()
+        };
+        let (records, lost) = (shown_all(&held.records), shown_all(&held.lost));
         let others: Vec<&RegionId> = self.regions.by_id.keys().filter(|region| **region != self.me).collect();
         Ok(json!({
             "subject": subject.as_str(), "region": self.me, "order": id.to_string(), "records": records,
-            "not_opened": closed, "ask_also": others,
+            "lost_to_concurrent_writes": lost, "not_opened": closed, "ask_also": others,
         }))
     }
 }

@@ -9,6 +9,7 @@
 //! | `(route "203.0.113.9")` | country, ranking and the region chosen for a client at that address |
 //! | `(facts)` | hash of the facts that policies are told now, and the regions in them |
 //! | `(decisions 10)` | the last decisions about the health of regions, a sentence each |
+//! | `(conflicts 10)` | what lost last against concurrent writes, a sentence each |
 //! | `(policy-errors)` | why the files on disk are not in force |
 //! | `(policy-waiting)` | what waits for `policy confirm`, and what it would change; #false if nothing does |
 //!
@@ -31,10 +32,13 @@ pub const LOADED: &str = "snapshot/loaded.scm";
 /// The most addresses that one input may ask about.
 const ADDRESSES: usize = 1000;
 
+/// The most entries of the conflict log that are shown.
+const CONFLICTS: usize = 100;
+
 /// The module for `input`.
 pub fn module(region: &RunningRegion, input: &str) -> String {
     let mut text =
-        String::from("(provide regions lag generation route policy-errors policy-waiting facts decisions)\n");
+        String::from("(provide regions lag generation route policy-errors policy-waiting facts decisions conflicts)\n");
     text += "(require \"repomind/regions.scm\")\n";
     text += &regions(region);
     text += &lag(region);
@@ -63,8 +67,31 @@ pub fn module(region: &RunningRegion, input: &str) -> String {
     let decided = region.judging.decisions();
     let said: Vec<String> = decided.iter().rev().map(|decision| quoted(&crate::explain::words(decision))).collect();
     let _ = writeln!(text, "(define (decisions n) (take (list {}) (min n {})))", said.join(" "), said.len());
+    text += &conflicts(region);
     text += &routes(region, input);
     text
+}
+
+/// The newest entries of the conflict log.
+fn conflicts(region: &RunningRegion) -> String {
+    let found = region.data.losses(None, None, CONFLICTS, false).unwrap_or_else(|error| {
+        tracing::error!(%error, "the conflict log could not be read");
+        data::ShownLosses::default()
+    });
+    let said = found.losses.iter().map(|shown| {
+        let loss = &shown.loss;
+        let what = if loss.is_delete() { "a delete".to_owned() } else { format!("{} bytes", loss.bytes) };
+        quoted(&format!(
+            "{}: {what} of {} lost to {} by {} ({})",
+            loss.address,
+            loss.lost.version.dot,
+            loss.to.dot,
+            loss.by,
+            loss.cause.name()
+        ))
+    });
+    let said: Vec<String> = said.collect();
+    format!("(define (conflicts n) (take (list {}) (min n {})))\n", said.join(" "), said.len())
 }
 
 /// A module of definitions that hands on all of them.

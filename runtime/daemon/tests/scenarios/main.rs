@@ -3,6 +3,7 @@
 mod audit;
 mod cluster;
 mod commands;
+mod conflicts;
 mod control;
 mod dns;
 mod edge;

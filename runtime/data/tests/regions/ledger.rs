@@ -15,11 +15,14 @@ use crate::harness::*;
 
 /// Everything that an auditor is shown of a region.
 fn evidence(data: &DataPlane) -> Evidence {
-    let (mut rows, mut ledger) = (Vec::new(), LedgerEvidence::default());
+    let (mut rows, mut losses, mut ledger) = (Vec::new(), Vec::new(), LedgerEvidence::default());
     data.evidence(true, &mut |part| {
         match part {
             EvidencePart::Row(key, envelope) => {
                 rows.push(RawRow { key: key.to_vec(), envelope: envelope.to_vec() });
+            }
+            EvidencePart::Loss(key, envelope) => {
+                losses.push(RawRow { key: key.to_vec(), envelope: envelope.to_vec() });
             }
             EvidencePart::Leaf(index, bytes) => {
                 assert_eq!(index, ledger.leaves.len() as u64);
@@ -32,7 +35,7 @@ fn evidence(data: &DataPlane) -> Evidence {
         true
     })
     .unwrap();
-    Evidence { rows, ledger: Some(ledger), ..Evidence::default() }
+    Evidence { rows, losses, ledger: Some(ledger), ..Evidence::default() }
 }
 
 /// How many lists of row images there are.

@@ -8,6 +8,7 @@ mod graves;
 mod harness;
 mod ledger;
 mod lives;
+mod losses;
 mod lost_disks;
 mod moves;
 mod petitions;

@@ -5,11 +5,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use data::{ContextKey, View, Write, Written};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use model::record::Address;
+use model::record::{Address, Labels};
 use model::{Key, Namespace};
 use serde_json::json;
 
-use super::{Gateway, claims, parameters, percent_decode, problem_of, set};
+use super::{Gateway, claims, parameters, percent_decode, problem_of, set, siblings};
 use crate::limits;
 use crate::problem::Problem;
 use crate::serve::{Body, collect, empty, full, json_response};
@@ -100,6 +100,11 @@ impl Gateway {
     }
 
     async fn get(&self, address: &Address, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+        if siblings::wanted(headers)?
+            && let Some(all) = self.siblings(address, headers).await?
+        {
+            return Ok(all);
+        }
         let after = claims::context(headers, self.context_key())?;
         let view = self.region.data().read_after(address, after.as_ref()).await.map_err(|error| problem_of(&error))?;
         let Some(view) = view else { return Err(Problem::not_found("there is no such record")) };
@@ -208,21 +213,26 @@ pub(super) fn quoted(etag: &data::ETag) -> String {
     format!("\"{etag}\"")
 }
 
-fn show_labels(headers: &mut HeaderMap, view: &View) {
-    let labels = &view.record.labels;
+/// Labels as headers.
+pub(super) fn labels_of(labels: &Labels) -> Vec<(&'static str, String)> {
     let classes: Vec<&str> = labels.classes.iter().map(|class| class.as_str()).collect();
-    set(headers, "repomind-class", &classes.join(","), true);
-    set(headers, "repomind-purpose", labels.purpose.as_str(), true);
-    set(headers, "repomind-basis", labels.basis.as_str(), true);
+    let mut headers = vec![
+        ("repomind-class", classes.join(",")),
+        ("repomind-purpose", labels.purpose.as_str().to_owned()),
+        ("repomind-basis", labels.basis.as_str().to_owned()),
+    ];
     let countries: Vec<&str> = labels.jurisdictions.iter().map(|country| country.as_str()).collect();
     if !countries.is_empty() {
-        set(headers, "repomind-jurisdiction", &countries.join(","), true);
+        headers.push(("repomind-jurisdiction", countries.join(",")));
     }
-    if let Some(subject) = &labels.subject {
-        set(headers, "repomind-subject", subject.as_str(), true);
-    }
-    if let Some(until) = labels.retain_until {
-        set(headers, "repomind-retain-until", &until.0.to_string(), true);
+    headers.extend(labels.subject.as_ref().map(|subject| ("repomind-subject", subject.as_str().to_owned())));
+    headers.extend(labels.retain_until.map(|until| ("repomind-retain-until", until.0.to_string())));
+    headers
+}
+
+fn show_labels(headers: &mut HeaderMap, view: &View) {
+    for (name, value) in labels_of(&view.record.labels) {
+        set(headers, name, &value, true);
     }
     headers.insert("repomind-siblings", HeaderValue::from(view.siblings));
     set(headers, "repomind-resolved-by", &view.resolved_by, true);

@@ -7,6 +7,7 @@ mod api;
 mod batch;
 mod claims;
 mod proxy;
+mod siblings;
 mod upgrade;
 
 use std::convert::Infallible;
@@ -153,6 +154,9 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
         DataError::Overtaken { retry_after } => {
             Problem::unavailable("policies-changed", detail).retry_after(retry_after.duration())
         }
+        DataError::TooManySiblings { most } => {
+            Problem::new(StatusCode::CONFLICT, "too-many-siblings", detail).with("most", *most)
+        }
         DataError::Held => Problem::new(StatusCode::LOCKED, "held", detail).with("rule", "legal-hold"),
         DataError::BadLabel { field, .. } => Problem::field(field, detail),
         DataError::OwnLog { .. } => Problem::new(StatusCode::CONFLICT, "own-log", detail),
@@ -190,7 +194,7 @@ fn percent_decode(text: &str) -> Option<String> {
 }
 
 /// The parameters of a query string, decoded; `+` is a blank.
-fn parameters(query: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
+pub(crate) fn parameters(query: Option<&str>) -> Result<Vec<(String, String)>, Problem> {
     query
         .unwrap_or("")
         .split('&')

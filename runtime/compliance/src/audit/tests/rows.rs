@@ -165,3 +165,30 @@ proptest! {
         prop_assert!(raw::row(&sealed_envelope([1, 1], &bytes[2..length.max(2)])).is_err() || length >= bytes.len() - 4);
     }
 }
+
+#[test]
+fn what_lost_in_a_conflict_is_found_where_it_may_not_lie() {
+    let with = |entry: RawRow, id: &str| {
+        let mut evidence = Deployment::honest().evidence();
+        of(&mut evidence, id).losses.push(entry);
+        audit_of(evidence)
+    };
+    // Personal data, abroad and in plain text.
+    let report = with(lost(b"people\0ada", DataClass::Personal, plain("x"), true), "us-east");
+    assert_red(&report, "us-east", &[Check::Res07]);
+    let rules: Vec<&str> = report.findings.iter().map(|finding| finding.rule.as_str()).collect();
+    assert_eq!(rules, ["a value that lost lies in plain text, and has to be encrypted", "stays-in-the-eea"]);
+    assert!(!render::json(&report).contains("ada"), "a finding shows a key");
+    // At home, in plain text.
+    let report = with(lost(b"people\0ada", DataClass::Personal, plain("x"), true), "eu-west");
+    assert_red(&report, "eu-west", &[Check::Res07]);
+    // Labels alone, whose value is not kept, may not lie abroad either; at home they may.
+    let report = with(lost(b"people\0ada", DataClass::Personal, plain(""), false), "us-east");
+    assert_red(&report, "us-east", &[Check::Res07]);
+    let report = with(lost(b"people\0ada", DataClass::Personal, plain(""), false), "eu-west");
+    assert_eq!(found(&report), []);
+    // Damaged.
+    let mut entry = lost(b"notes\0a", DataClass::Public, plain("x"), true);
+    entry.envelope[30] ^= 4;
+    assert_red(&with(entry, "ap-southeast"), "ap-southeast", &[Check::Res07]);
+}

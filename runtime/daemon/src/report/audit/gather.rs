@@ -113,8 +113,9 @@ fn evidence(
     witnessed: BTreeMap<RegionId, String>,
 ) -> Evidence {
     let rows = dump.rows.into_iter().map(|(key, envelope)| RawRow { key, envelope }).collect();
+    let losses = dump.losses.into_iter().map(|(key, envelope)| RawRow { key, envelope }).collect();
     let ledger = LedgerEvidence { leaves: dump.leaves, images: dump.images, checkpoint: dump.checkpoint };
-    Evidence { attested, rows, policy, ledger: Some(ledger), petitions: dump.petitions, witnessed, keys: None }
+    Evidence { attested, rows, losses, policy, ledger: Some(ledger), petitions: dump.petitions, witnessed, keys: None }
 }
 
 /// The keys that a region names, and its files of keys where they are on this machine: by them it is seen whether values
