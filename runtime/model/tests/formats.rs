@@ -10,7 +10,9 @@ use std::path::Path;
 use model::bundle::{PolicyTree, SignedBundle};
 use model::codec::{self, Format};
 use model::conflict::{Loss, LossCause, Winner};
+use model::eviction::{Homecoming, ImpactQuestion};
 use model::petition::{Petition, Signed};
+use model::question::Rulings;
 use model::record::{
     Address, Content, DataClass, Entry, Labels, LanePriority, Payload, Record, Row, ScopeRegions, Shipment, Sibling,
 };
@@ -94,6 +96,10 @@ fn facts() -> KeyFacts {
     KeyFacts { owner: Owner([5; 16]), regions: regions(&["eu-west"]), after: BTreeSet::from([OrderId([6; 16])]) }
 }
 
+fn key() -> GivenKey {
+    GivenKey { id: DataKeyId([2; 16]), facts: facts(), wrapped: Some(vec![3; 48]) }
+}
+
 fn petition() -> Petition {
     let signed = |byte: u8| Signed { bytes: vec![byte; 3], signature: vec![byte + 1; 4] };
     Petition { order: signed(1), done: BTreeMap::from([(region("us-east"), signed(9))]) }
@@ -170,8 +176,11 @@ fn every_stored_kind_is_read_as_its_first_version_wrote_it() {
     };
     same(all, "loss", &loss);
     same(all, "key-facts", &facts());
-    let key = GivenKey { id: DataKeyId([2; 16]), facts: facts(), wrapped: Some(vec![3; 48]) };
-    same(all, "key-parcel", &KeyParcel { region_key: [1; 8], ephemeral: [4; 32], keys: vec![key] });
+    same(all, "key-parcel", &KeyParcel { region_key: [1; 8], ephemeral: [4; 32], keys: vec![key()] });
+    let parcel = KeyParcel { region_key: [1; 8], ephemeral: [4; 32], keys: vec![key()] };
+    same(all, "homecoming", &Homecoming { keys: vec![parcel], rows: vec![(address(), given())] });
+    let rulings = Rulings { distinct: Vec::new(), of_case: vec![7, 300] };
+    same(all, "impact-question", &ImpactQuestion { rulings, regions: Vec::new(), within_ms: 500 });
     same(all, "petition", &petition());
     same(all, "petitions", &vec![petition(), petition()]);
     assert!(found.missing.is_empty(), "samples are missing:\n{}", found.missing.join("\n"));
