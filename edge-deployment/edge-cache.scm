@@ -46,6 +46,8 @@
     (issuers . ("https://id.repomind.io")) (audiences . ("repomind")) (algorithms . (ES256 EdDSA))
     (jwks . "https://id.repomind.io/.well-known/jwks.json")))
 
+(define-edge-backends 'cloudflare 'varnish 'nginx-reduced)
+
 (define-edge-route 'by-country '((path . "/") (attempts . 2) (break-after . 5) (break-for . 10)))
 
 (define (edge-ttl rule) (cdr (assoc 'edge-ttl rule)))

@@ -32,34 +32,71 @@ acl operators {
   "::1";
 }
 
+# A request that is found needs a rule and a hash, and nothing else: whatever is for the regions is worked out in
+# rm_onward, once it is known that one of them is asked.
 sub vcl_recv {
   if (req.restarts > 0) {
     # What was decided stays; only how old an answer may be is another question now.
-    if (req.http.rm-serve-stale) {
+    if (req.http.rm-again == "stale") {
       set req.grace = 365d;
-    } elsif (req.http.rm-again) {
-      set req.hash_always_miss = true;
     } else {
       set req.grace = 0s;
     }
     return (hash);
   }
-  call rm_begin;
+  unset req.http.rm-came;
   if (req.method == "PURGE") {
     call rm_purge;
   }
+  # Paths that mean another one to somebody behind us, and targets that are too long.
+  if (req.url ~ "(?i)^[^?]*(?:%(?:2e|2f|5c|00)|\\|//|/\.\.?(?:[/?]|$))|^[^/]|^.{8193}") {
+    call rm_refuse;
+  }
+  std.collect(req.http.Cookie, "; ");
+  if (req.url ~ "^(?:/v1/)" && vsthrottle.is_denied("data-per-client:" + client.ip, 600, 60.000s)) {
+    set req.http.rm-limit = "data-per-client";
+    set req.http.rm-policy = {""data-per-client";q=600;w=60"};
+    set req.http.rm-wait = "1";
+    return (synth(429, "Too Many Requests"));
+  }
+  if (req.url ~ "^(?:/reports/)") {
+    # reports: the origin verifies; here it must only be shown, and nothing of it is kept.
+    if (req.http.Authorization !~ "(?i)^bearer [a-z0-9_-]+\.[a-z0-9_-]+\.[a-z0-9_-]+$") {
+      return (synth(401, "Unauthorized"));
+    }
+    call rm_rules;
+  }
+  call rm_rules;
+  return (hash);
+}
+
+sub rm_refuse {
   if (req.url ~ "^.{8193}") {
     return (synth(414, "URI Too Long"));
   }
-  # Paths that mean another one to somebody behind us.
-  if (req.http.rm-path ~ "(?i)%(?:2e|2f|5c|00)|\\|//|/\.\.?(?:/|$)" || req.http.rm-path !~ "^/") {
-    return (synth(400, "Bad Request"));
+  return (synth(400, "Bad Request"));
+}
+
+# PURGE with `repomind-purge: tag tag`, or of a URL; with `repomind-purge-soft` the answers stay as stale ones.
+sub rm_purge {
+  if (client.ip !~ operators) {
+    return (synth(405, "Not allowed"));
   }
-  call rm_limits;
-  call rm_guards;
-  call rm_rules;
-  call rm_routes;
+  if (!req.http.repomind-purge) {
+    set req.http.repomind-purge = "url:" + regsub(req.http.Host.lower(), ":[0-9]+$", "") + regsub(req.url, "\?.*$", "");
+  }
+  if (req.http.repomind-purge-soft) {
+    set req.http.rm-purged = xkey.softpurge(req.http.repomind-purge);
+  } else {
+    set req.http.rm-purged = xkey.purge(req.http.repomind-purge);
+  }
+  return (synth(200, "Purged"));
+}
+
+# Not looked up: handed on.
+sub rm_bypass {
   if (req.http.Upgrade) {
+    call rm_onward;
     if (req.http.rm-left ~ "^ap-southeast(?: |$)") {
       set req.backend_hint = region_ap_southeast;
     }
@@ -71,130 +108,95 @@ sub vcl_recv {
     }
     return (pipe);
   }
-  if (req.method !~ "^(?:GET|HEAD)$" || req.http.Authorization || req.http.Range) {
-    call rm_bypass;
-  }
-  if (req.http.rm-pass) {
-    unset req.http.rm-key;
-    return (pass);
-  }
-  # Answers that are shared must not see whose request fetched them.
-  unset req.http.Cookie;
-  if (req.http.rm-cookies != "") {
-    set req.http.Cookie = req.http.rm-cookies;
-  }
-  return (hash);
+  return (pass);
 }
 
-# Takes away what only we may say, and takes apart what was asked.
-sub rm_begin {
-  unset req.http.rm-about;
-  unset req.http.rm-again;
-  unset req.http.rm-came;
-  unset req.http.rm-cookies;
-  unset req.http.rm-fresh;
-  unset req.http.rm-key;
-  unset req.http.rm-limit;
-  unset req.http.rm-pass;
-  unset req.http.rm-policy;
-  unset req.http.rm-revision;
-  unset req.http.rm-rule;
-  unset req.http.rm-serve-stale;
-  unset req.http.rm-sie;
-  unset req.http.repomind-test-came;
+# The rule that gives key and bypass. What is shared must not show whose request fetched it, so that cookies go.
+sub rm_rules {
+  if ((req.method == "GET" || req.method == "HEAD") && req.url ~ "^(?:/v1/)") {
+    set req.http.rm-rule = "data-never";
+    call rm_bypass;
+  }
+  elsif ((req.method == "GET" || req.method == "HEAD") && req.url ~ "^(?:/assets/)") {
+    set req.http.rm-rule = "assets-long";
+  }
+  elsif ((req.method == "GET" || req.method == "HEAD") && req.http.Cookie && req.http.Cookie ~ "(?:^|;)\s*session=") {
+    set req.http.rm-rule = "signed-in";
+    call rm_bypass;
+  }
+  elsif ((req.method == "GET" || req.method == "HEAD")) {
+    set req.http.rm-rule = "default-short";
+  }
+  else {
+    unset req.http.rm-rule;
+    call rm_bypass;
+  }
+  if (req.http.Authorization || req.http.Range || req.http.Upgrade) {
+    call rm_bypass;
+  }
+  unset req.http.Cookie;
+  if (req.http.Accept-Encoding) {
+    call rm_encoding;
+  }
+}
+
+# Encodings that regions may answer in, told apart as sets and not as texts.
+sub rm_encoding {
+  if (req.http.Accept-Encoding == "gzip, deflate, br, zstd") {
+    set req.http.Accept-Encoding = "zstd, br, gzip";
+  } elsif (req.http.Accept-Encoding == "gzip, deflate, br") {
+    set req.http.Accept-Encoding = "br, gzip";
+  } elsif (req.http.Accept-Encoding == "gzip" || req.http.Accept-Encoding == "gzip, deflate") {
+    set req.http.Accept-Encoding = "gzip";
+  } else {
+    set req.http.rm-encoding = "";
+    if (req.http.Accept-Encoding ~ "(?i)(?:^|,)\s*zstd\s*(?:;(?!\s*q=\s*0(?:\.0*)?\s*(?:,|$))[^,]*)?(?:,|$)") {
+      set req.http.rm-encoding = ", zstd";
+    }
+    if (req.http.Accept-Encoding ~ "(?i)(?:^|,)\s*br\s*(?:;(?!\s*q=\s*0(?:\.0*)?\s*(?:,|$))[^,]*)?(?:,|$)") {
+      set req.http.rm-encoding = req.http.rm-encoding + ", br";
+    }
+    if (req.http.Accept-Encoding ~ "(?i)(?:^|,)\s*gzip\s*(?:;(?!\s*q=\s*0(?:\.0*)?\s*(?:,|$))[^,]*)?(?:,|$)") {
+      set req.http.rm-encoding = req.http.rm-encoding + ", gzip";
+    }
+    set req.http.Accept-Encoding = regsub(req.http.rm-encoding, "^, ", "");
+    if (req.http.Accept-Encoding == "") {
+      unset req.http.Accept-Encoding;
+    }
+  }
+}
+
+# All that the way to a region needs.
+sub rm_onward {
+  if (req.restarts == 0) {
+    unset req.http.rm-again;
+    unset req.http.rm-fresh;
+    unset req.http.rm-sie;
+  }
+  set req.http.repomind-request-id = server.identity + "-" + req.xid;
+  call rm_country;
+  unset req.http.repomind-country;
+  call rm_about;
+  call rm_routes;
+}
+
+sub rm_about {
   set req.http.rm-about = ",";
-  set req.http.rm-path = regsub(req.url, "\?.*$", "");
-  set req.http.rm-query = regsub(req.url, "^[^?]*\??", "");
-  set req.http.rm-host = regsub(std.tolower(req.http.Host), ":[0-9]+$", "");
+  if ((req.method == "GET" || req.method == "HEAD")) {
+    set req.http.rm-about = req.http.rm-about + "not-there,";
+  }
+}
+
+# The country of the client: only operators' machines are believed about it.
+sub rm_country {
   set req.http.rm-country = "XX";
   if (client.ip ~ operators && req.http.repomind-country ~ "^[A-Z][A-Z]$") {
     set req.http.rm-country = req.http.repomind-country;
   }
-  unset req.http.repomind-country;
-  set req.http.repomind-request-id = server.identity + "-" + req.xid;
-  std.collect(req.http.Cookie, "; ");
-}
-
-# PURGE with `repomind-purge: tag tag`, or of a URL; with `repomind-purge-soft` the answers stay as stale ones.
-sub rm_purge {
-  if (client.ip !~ operators) {
-    return (synth(405, "Not allowed"));
-  }
-  if (!req.http.repomind-purge) {
-    set req.http.repomind-purge = "url:" + req.http.rm-host + req.http.rm-path;
-  }
-  if (req.http.repomind-purge-soft) {
-    set req.http.rm-purged = xkey.softpurge(req.http.repomind-purge);
-  } else {
-    set req.http.rm-purged = xkey.purge(req.http.repomind-purge);
-  }
-  return (synth(200, "Purged"));
-}
-
-sub rm_bypass {
-  set req.http.rm-pass = "bypass";
-}
-
-sub rm_limits {
-  if (req.http.rm-path ~ "^(?:/v1/)" && vsthrottle.is_denied("data-per-client:" + client.ip, 600, 60.000s)) {
-    set req.http.rm-limit = "data-per-client";
-    set req.http.rm-policy = {""data-per-client";q=600;w=60"};
-    set req.http.rm-wait = "1";
-    return (synth(429, "Too Many Requests"));
-  }
-}
-
-sub rm_guards {
-  if (req.http.rm-path ~ "^(?:/reports/)") {
-    # reports: the origin verifies; here it must only be shown, and nothing of it is kept.
-    if (req.http.Authorization !~ "(?i)^bearer [a-z0-9_-]+\.[a-z0-9_-]+\.[a-z0-9_-]+$") {
-      return (synth(401, "Unauthorized"));
-    }
-    set req.http.rm-pass = "origin-verifies";
-  }
-}
-
-sub rm_rules {
-  if (req.http.rm-path ~ "^(?:/)" && req.method ~ "^(?:GET|HEAD)$") {
-    set req.http.rm-about = req.http.rm-about + "not-there,";
-  }
-  if (req.http.rm-path ~ "^(?:/v1/)" && req.method ~ "^(?:GET|HEAD)$") {
-    set req.http.rm-rule = "data-never";
-    call rm_bypass;
-  }
-  elsif (req.http.rm-path ~ "^(?:/assets/)" && req.method ~ "^(?:GET|HEAD)$") {
-    set req.http.rm-rule = "assets-long";
-    set req.http.rm-revision = "5bde34107b912799";
-    set req.http.rm-key = "";
-    set req.http.rm-key = req.http.rm-key + " host=" + req.http.rm-host;
-    set req.http.rm-key = req.http.rm-key + " path=" + req.http.rm-path;
-    set req.http.rm-key = regsub(req.http.rm-key, "^ ", "");
-    set req.http.rm-cookies = "";
-  }
-  elsif (req.http.rm-path ~ "^(?:/)" && req.method ~ "^(?:GET|HEAD)$" && req.http.Cookie ~ "(?:^|;)\s*session=") {
-    set req.http.rm-rule = "signed-in";
-    call rm_bypass;
-  }
-  elsif (req.http.rm-path ~ "^(?:/)" && req.method ~ "^(?:GET|HEAD)$") {
-    set req.http.rm-rule = "default-short";
-    set req.http.rm-revision = "abd2777c530be177";
-    set req.http.rm-query = regsuball("&" + req.http.rm-query, "&(?:utm_source|utm_medium|utm_campaign|gclid)(?:=[^&]*)?(?=&|$)", "");
-    set req.http.rm-query = regsuball(regsuball(req.http.rm-query, "&+", "&"), "^&|&$", "");
-    set req.http.rm-query = regsub(std.querysort("/?" + req.http.rm-query), "^/\??", "");
-    set req.http.rm-key = "";
-    set req.http.rm-key = req.http.rm-key + " host=" + req.http.rm-host;
-    set req.http.rm-key = req.http.rm-key + " path=" + req.http.rm-path;
-    set req.http.rm-key = req.http.rm-key + " query=" + req.http.rm-query;
-    set req.http.rm-key = regsub(req.http.rm-key, "^ ", "");
-    set req.http.rm-cookies = "";
-  }
-  else {
-    call rm_bypass;
-  }
 }
 
 sub rm_routes {
-  if (req.http.rm-path ~ "^(?:/)") {
+  if (true) {
     set req.http.rm-attempts = "2";
     set req.http.rm-timeout = "10000ms";
     set req.http.rm-break = "5 10s";
@@ -233,60 +235,76 @@ sub rm_by_country {
 }
 
 sub vcl_pipe {
+  call rm_clean;
   set bereq.http.Connection = "upgrade";
   set bereq.http.Upgrade = req.http.Upgrade;
   return (pipe);
 }
 
+# Each rule has its revision in the hash: what was stored under other rules is not found any more.
 sub vcl_hash {
-  hash_data(req.http.rm-key);
+  if (req.http.rm-rule == "assets-long") {
+    hash_data("5bde34107b912799");
+    hash_data(regsub(req.http.Host.lower(), ":[0-9]+$", ""));
+    hash_data(" path=" + regsub(req.url, "\?.*$", ""));
+  }
+  elsif (req.http.rm-rule == "default-short") {
+    hash_data("abd2777c530be177");
+    hash_data(regsub(req.http.Host.lower(), ":[0-9]+$", ""));
+    if (req.url ~ "^[^?&]*\?[^?]*$") {
+      hash_data(std.querysort(regsub(regsuball(req.url, "(?<=[?&])(?:(?:utm_source|utm_medium|utm_campaign|gclid)(?:=[^&]*)?)?(?:&|$)", ""), "[?&]+$", "")));
+    } elsif (req.url ~ "\?") {
+      hash_data(regsub(regsub(req.url, "\?.*$", "") + "?" + regsub(std.querysort("/?" + regsuball(regsuball(regsuball("&" + regsub(req.url, "^[^?]*\??", ""), "&(?:utm_source|utm_medium|utm_campaign|gclid)(?:=[^&]*)?(?=&|$)", ""), "&+", "&"), "^&|&$", "")), "^/\??", ""), "\?$", ""));
+    } else {
+      hash_data(req.url);
+    }
+  }
   return (lookup);
 }
 
 sub vcl_hit {
-  if (obj.http.rm-revision != req.http.rm-revision) {
-    # Stored under rules that are not in force any more.
-    set req.http.rm-again = "1";
-    return (restart);
-  }
   if (obj.ttl > 0s) {
-    set req.http.rm-came = "hit";
     return (deliver);
   }
-  if (req.http.rm-serve-stale) {
-    if (obj.ttl + std.duration(obj.http.rm-sie, 0s) > 0s) {
+  if (req.restarts > 0 && req.http.rm-again == "stale") {
+    if (obj.ttl + std.duration(regsub(obj.http.rm-times, "^\S+ \S+ (\S+) .*$", "\1"), 0s) > 0s) {
       set req.http.rm-came = "stale-error";
       return (deliver);
     }
     return (synth(503, "No region answers"));
   }
-  if (obj.ttl + std.duration(obj.http.rm-swr, 0s) > 0s) {
+  if (obj.ttl + std.duration(regsub(obj.http.rm-times, "^\S+ (\S+) .*$", "\1"), 0s) > 0s) {
     set req.http.rm-came = "stale";
+    call rm_onward;
     return (deliver);
   }
   # Fetch a fresh one first, and remember whether this one may do in its place.
-  if (obj.ttl + std.duration(obj.http.rm-sie, 0s) > 0s) {
+  unset req.http.rm-sie;
+  if (obj.ttl + std.duration(regsub(obj.http.rm-times, "^\S+ \S+ (\S+) .*$", "\1"), 0s) > 0s) {
     set req.http.rm-sie = "1";
   }
   set req.http.rm-fresh = "1";
+  set req.http.rm-again = "fresh";
   return (restart);
 }
 
 sub vcl_miss {
-  if (req.http.rm-serve-stale) {
+  if (req.restarts > 0 && req.http.rm-again == "stale") {
     return (synth(503, "No region answers"));
   }
+  call rm_onward;
   set req.http.rm-came = "miss";
   return (fetch);
 }
 
 sub vcl_pass {
+  call rm_onward;
   set req.http.rm-came = "bypass";
   return (fetch);
 }
 
 sub vcl_backend_fetch {
-  if (bereq.http.rm-serve-stale) {
+  if (bereq.http.rm-again == "stale") {
     # The stale answer is on its way already; the region was asked a moment ago.
     return (abandon);
   }
@@ -297,11 +315,10 @@ sub vcl_backend_fetch {
     var.set("timeout", bereq.http.rm-timeout);
     var.set("all", bereq.http.rm-left);
     var.set("left", bereq.http.rm-left);
-    var.set("revision", bereq.http.rm-revision);
     var.set("rule", bereq.http.rm-rule);
     var.set("sie", bereq.http.rm-sie);
     var.set("if-error", bereq.http.rm-sie);
-    var.set("url", bereq.http.rm-host + bereq.http.rm-path);
+    var.set("url", regsub(bereq.http.Host.lower(), ":[0-9]+$", "") + regsub(bereq.url, "\?.*$", ""));
     var.set("own", bereq.http.Authorization);
     if (bereq.uncacheable && bereq.method !~ "^(?:GET|HEAD|OPTIONS|TRACE)$") {
       # What has a body cannot be sent twice from here.
@@ -333,20 +350,13 @@ sub rm_clean {
   unset bereq.http.rm-break;
   unset bereq.http.rm-came;
   unset bereq.http.rm-cookies;
-  unset bereq.http.rm-cookie-0;
-  unset bereq.http.rm-cookie-1;
-  unset bereq.http.rm-cookie-2;
+  unset bereq.http.rm-query;
   unset bereq.http.rm-country;
-  unset bereq.http.rm-found;
+  unset bereq.http.rm-encoding;
   unset bereq.http.rm-fresh;
-  unset bereq.http.rm-host;
   unset bereq.http.rm-key;
   unset bereq.http.rm-left;
-  unset bereq.http.rm-pass;
-  unset bereq.http.rm-path;
-  unset bereq.http.rm-query;
   unset bereq.http.rm-region;
-  unset bereq.http.rm-revision;
   unset bereq.http.rm-rule;
   unset bereq.http.rm-sie;
   unset bereq.http.rm-timeout;
@@ -355,7 +365,12 @@ sub rm_clean {
 # The first region that is left and did not fail too often of late: a bucket that failures empty and time fills.
 sub rm_next {
   if (bereq.http.rm-left && bereq.http.rm-left != "") {
-    if (vsthrottle.remaining("region:" + regsub(bereq.http.rm-left, " .*$", ""),
+    if ((bereq.http.rm-left ~ "^ap-southeast(?: |$)" && !std.healthy(region_ap_southeast))
+        || (bereq.http.rm-left ~ "^eu-west(?: |$)" && !std.healthy(region_eu_west))
+        || (bereq.http.rm-left ~ "^us-east(?: |$)" && !std.healthy(region_us_east))) {
+      # The region that is followed says that it is down.
+      set bereq.http.rm-left = regsub(bereq.http.rm-left, "^[^ ]* ?", "");
+    } elsif (vsthrottle.remaining("region:" + regsub(bereq.http.rm-left, " .*$", ""),
         std.integer(regsub(var.get("break"), " .*$", ""), 5), std.duration(regsub(var.get("break"), "^.* ", ""), 10s)) > 0) {
       call rm_first;
     } else {
@@ -387,8 +402,8 @@ sub rm_failed {
 }
 
 sub vcl_backend_response {
-  unset beresp.http.rm-kept;
-  unset beresp.http.rm-ttl;
+  unset beresp.http.rm-edge;
+  unset beresp.http.rm-times;
   unset beresp.http.xkey;
   if (beresp.status == 502 || beresp.status == 503 || beresp.status == 504) {
     call rm_failed;
@@ -401,7 +416,20 @@ sub vcl_backend_response {
     # What is stored does for an answer.
     return (abandon);
   }
-  set beresp.http.rm-region = var.get("region");
+  # What every answer gets is put on here, once, and not each time that it is given.
+  set beresp.http.repomind-edge-region = var.get("region");
+  if (!beresp.http.strict-transport-security) {
+    set beresp.http.strict-transport-security = "max-age=31536000; includeSubDomains";
+  }
+  if (!beresp.http.x-content-type-options) {
+    set beresp.http.x-content-type-options = "nosniff";
+  }
+  if (!beresp.http.x-frame-options) {
+    set beresp.http.x-frame-options = "SAMEORIGIN";
+  }
+  if (!beresp.http.referrer-policy) {
+    set beresp.http.referrer-policy = "strict-origin-when-cross-origin";
+  }
   var.set("deciding", "");
   call rm_decide;
   if (var.get("deciding") != "" && !beresp.http.Cache-Control) {
@@ -428,13 +456,17 @@ sub vcl_backend_response {
     set beresp.grace = 0s;
     return (deliver);
   }
-  set beresp.http.rm-kept = var.get("deciding");
-  set beresp.http.rm-revision = var.get("revision");
-  set beresp.http.rm-ttl = regsub("" + beresp.ttl, "\..*$", "");
-  set beresp.http.rm-swr = var.get("swr");
-  set beresp.http.rm-sie = var.get("sie");
+  # How long it is fresh, how long then while a fresh one is fetched, how long where no region answers, and by which rule.
+  set beresp.http.rm-times = regsub("" + beresp.ttl, "\..*$", "") + " " + var.get("swr") + " " + var.get("sie") + " " + var.get("deciding");
   std.collect(beresp.http.Cache-Tag, ",");
-  set beresp.http.xkey = var.get("tags") + " " + regsuball(beresp.http.Cache-Tag, "\s*,\s*", " ") + " url:" + var.get("url");
+  var.set("revision", "");
+  if (var.get("rule") == "assets-long") {
+    var.set("revision", "5bde34107b912799");
+  }
+  if (var.get("rule") == "default-short") {
+    var.set("revision", "abd2777c530be177");
+  }
+  set beresp.http.xkey = var.get("tags") + " " + regsuball(beresp.http.Cache-Tag, "\s*,\s*", " ") + " url:" + var.get("url") + " revision:" + var.get("revision");
   set beresp.http.xkey = regsuball(beresp.http.xkey, " +", " ");
   set beresp.grace = std.duration(var.get("swr"), 0s);
   if (beresp.grace < std.duration(var.get("sie"), 0s)) {
@@ -597,15 +629,27 @@ sub vcl_backend_error {
   set beresp.http.Content-Type = "application/problem+json";
   set beresp.http.Cache-Control = "no-store";
   set beresp.body = {"{"type":"about:blank","title":"No region answers","status":503}"};
+  if (!beresp.http.strict-transport-security) {
+    set beresp.http.strict-transport-security = "max-age=31536000; includeSubDomains";
+  }
+  if (!beresp.http.x-content-type-options) {
+    set beresp.http.x-content-type-options = "nosniff";
+  }
+  if (!beresp.http.x-frame-options) {
+    set beresp.http.x-frame-options = "SAMEORIGIN";
+  }
+  if (!beresp.http.referrer-policy) {
+    set beresp.http.referrer-policy = "strict-origin-when-cross-origin";
+  }
   set beresp.uncacheable = true;
   set beresp.ttl = 0s;
   return (deliver);
 }
 
 sub vcl_synth {
-  if (resp.status == 503 && req.http.rm-sie && !req.http.rm-serve-stale) {
+  if (resp.status == 503 && req.restarts > 0 && req.http.rm-sie && req.http.rm-again != "stale") {
     # The fetch failed and a stored answer may do in its place.
-    set req.http.rm-serve-stale = "1";
+    set req.http.rm-again = "stale";
     return (restart);
   }
   set resp.http.Content-Type = "application/problem+json";
@@ -619,56 +663,12 @@ sub vcl_synth {
     set resp.http.RateLimit-Policy = req.http.rm-policy;
     set resp.http.RateLimit = {"""} + req.http.rm-limit + {"";r=0;t="} + req.http.rm-wait;
   }
-  if (req.http.rm-purged) {
+  if (resp.status == 200) {
     set resp.http.Content-Type = "text/plain";
     set resp.body = req.http.rm-purged;
   }
   set req.http.rm-came = "edge";
-  call rm_finish;
-  return (deliver);
-}
-
-sub vcl_deliver {
-  if (resp.http.rm-edge) {
-    set req.http.rm-came = "edge";
-  }
-  if (req.http.rm-came ~ "^(?:hit|stale)") {
-    set resp.http.Cache-Status = "repomind; hit; ttl=" + regsub("" + obj.ttl, "\..*$", "") + "; detail=" + req.http.rm-came;
-  } elsif (req.http.rm-came == "miss") {
-    set resp.http.Cache-Status = "repomind; fwd=uri-miss";
-    if (req.http.rm-fresh) {
-      set resp.http.Cache-Status = "repomind; fwd=stale";
-    }
-    if (resp.http.rm-kept) {
-      set resp.http.Cache-Status = resp.http.Cache-Status + "; stored; ttl=" + resp.http.rm-ttl;
-    }
-  } elsif (req.http.rm-came == "bypass") {
-    set resp.http.Cache-Status = "repomind; fwd=bypass";
-  }
-  if (resp.http.rm-browser) {
-    set resp.http.Cache-Control = resp.http.rm-browser;
-  }
-  call rm_finish;
-  return (deliver);
-}
-
-sub rm_finish {
-  std.log("repomind-rule " + req.http.rm-rule + " " + req.http.rm-came + " " + resp.status);
-  set resp.http.repomind-edge-region = resp.http.rm-region;
-  set resp.http.repomind-request-id = req.http.repomind-request-id;
-  unset resp.http.rm-browser;
-  unset resp.http.rm-edge;
-  unset resp.http.rm-kept;
-  unset resp.http.rm-region;
-  unset resp.http.rm-revision;
-  unset resp.http.rm-sie;
-  unset resp.http.rm-swr;
-  unset resp.http.rm-ttl;
-  unset resp.http.xkey;
-  unset resp.http.Cache-Tag;
-  unset resp.http.CDN-Cache-Control;
-  unset resp.http.X-Varnish;
-  unset resp.http.Via;
+  set resp.http.repomind-request-id = server.identity + "-" + req.xid;
   if (!resp.http.strict-transport-security) {
     set resp.http.strict-transport-security = "max-age=31536000; includeSubDomains";
   }
@@ -681,4 +681,53 @@ sub rm_finish {
   if (!resp.http.referrer-policy) {
     set resp.http.referrer-policy = "strict-origin-when-cross-origin";
   }
+  call rm_finish;
+  return (deliver);
+}
+
+sub vcl_deliver {
+  if (!req.http.rm-came) {
+    # Found, and fresh: as much work as is done for most answers.
+    set resp.http.Cache-Status = "repomind; hit; ttl=" + std.integer(duration=obj.ttl, fallback=0) + "; detail=hit";
+    set resp.http.repomind-request-id = server.identity + "-" + req.xid;
+  } else {
+    call rm_came;
+    set resp.http.repomind-request-id = req.http.repomind-request-id;
+  }
+  if (resp.http.rm-browser) {
+    set resp.http.Cache-Control = resp.http.rm-browser;
+    unset resp.http.rm-browser;
+  }
+  call rm_finish;
+  return (deliver);
+}
+
+sub rm_came {
+  if (resp.http.rm-edge) {
+    set req.http.rm-came = "edge";
+    unset resp.http.rm-edge;
+  }
+  if (req.http.rm-came ~ "^stale") {
+    set resp.http.Cache-Status = "repomind; hit; ttl=" + regsub("" + obj.ttl, "\..*$", "") + "; detail=" + req.http.rm-came;
+  } elsif (req.http.rm-came == "miss") {
+    set resp.http.Cache-Status = "repomind; fwd=uri-miss";
+    if (req.http.rm-fresh) {
+      set resp.http.Cache-Status = "repomind; fwd=stale";
+    }
+    if (resp.http.rm-times) {
+      set resp.http.Cache-Status = resp.http.Cache-Status + "; stored; ttl=" + regsub(resp.http.rm-times, " .*$", "");
+    }
+  } elsif (req.http.rm-came == "bypass") {
+    set resp.http.Cache-Status = "repomind; fwd=bypass";
+  }
+}
+
+# `rm-rule` of the request and `Cache-Status` of the answer are in Varnish's log: who counts by rule reads them there.
+sub rm_finish {
+  unset resp.http.rm-times;
+  unset resp.http.xkey;
+  unset resp.http.Cache-Tag;
+  unset resp.http.CDN-Cache-Control;
+  unset resp.http.X-Varnish;
+  unset resp.http.Via;
 }

@@ -32,9 +32,12 @@
 ;;;   attempts      how many regions a request that may be repeated is sent to
 ;;;   break-after break-for    so many failures in a row, and a region is passed over for so many seconds
 ;;;   timeout       milliseconds for the head of an answer
+;;;
+;;; (define-edge-backends 'cloudflare 'varnish 'nginx-reduced)    which kinds of edge are in use: what one of them cannot
+;;;                 do refuses the save; nginx-reduced does without what it can do without
 
 (require-builtin repomind/host)
-(provide define-cache-rule define-rate-limit define-edge-auth define-edge-route minutes hours days)
+(provide define-cache-rule define-rate-limit define-edge-auth define-edge-route define-edge-backends minutes hours days)
 
 ;; From the host:
 
@@ -54,6 +57,11 @@
 ;;@doc (define-edge-route 'name alist)
 ;; Declares where requests below `path` are sent, and how often they are tried. Gives nothing.
 ;; > (define-edge-route 'slow '((path . "/slow/") (attempts . 1) (timeout . 20000)))
+
+;;@doc (define-edge-backends 'kind ...)
+;; Declares which kinds of edge are in use: cloudflare, varnish, nginx or nginx-reduced. What one of them cannot do is
+;; refused at the form that asks for it, when the file is saved. Gives nothing.
+;; > (define-edge-backends 'cloudflare 'varnish)
 
 ;;@doc
 ;; Seconds in n minutes.

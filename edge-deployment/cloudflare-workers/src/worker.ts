@@ -172,6 +172,8 @@ async function refresh(
   const cookies = rule.key.flatMap((part) => typeof part === "object" && "cookie" in part
     ? [`${part.cookie}=${cookie(asked.headers, part.cookie) ?? ""}`] : []);
   if (cookies.length > 0) headers.set("cookie", cookies.join("; "));
+  // One form is stored for everybody; the platform puts it into another coding for who does not take this one.
+  headers.set("accept-encoding", "br, gzip");
   const tag = stale?.response.headers.get("etag");
   if (tag) headers.set("if-none-match", tag);
   const fetched = await fetchFrom(context, null, headers, "GET");

@@ -5,6 +5,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { Miniflare } from "miniflare";
+import { configuration as configured } from "../local.mjs";
 import { COVERAGE } from "./counting.mjs";
 
 const DIST = join(import.meta.dirname, "../dist");
@@ -37,7 +38,7 @@ export async function startRegions(names) {
       response.setHeader("x-region", name);
       for (const [key, value] of all) response.appendHeader(key, value);
       if (tag && request.headers["if-none-match"] === tag) return response.writeHead(304).end();
-      response.writeHead(script.status || 200).end(`from ${name}\n`);
+      response.writeHead(script.status || 200).end(script.base64 ? Buffer.from(script.base64, "base64") : `from ${name}\n`);
     });
     await new Promise((done) => server.listen(0, "127.0.0.1", done));
     regions.origins[name] = `http://127.0.0.1:${server.address().port}`;
@@ -60,27 +61,10 @@ export async function startKeys(keys) {
   return served;
 }
 
-const limitBinding = ({ name }) => `LIMIT_${name.toUpperCase().replace(/[^A-Z0-9]/g, "_")}`;
-
 /** How a worker with this policy is run; `worker` is the bundle. */
 export function configuration(policy, bindings = {}, worker = existsSync(join(DIST, "counted.js")) ? "counted.js" : "worker.js") {
-  const coarse = policy.limits.filter((limit) => limit.scope === "coarse");
-  return {
-    cf: false,
-    compatibilityDate: "2026-04-01",
-    modulesRoot: DIST,
-    modules: [
-      { type: "ESModule", path: join(DIST, "worker.js"), contents: readFileSync(join(DIST, worker), "utf8") },
-      { type: "ESModule", path: join(DIST, "policy.js"), contents: `export default ${JSON.stringify(policy)};` },
-    ],
-    durableObjects: {
-      BUCKETS: { className: "Bucket", useSQLite: true },
-      SHARED: { className: "Shared", useSQLite: true },
-    },
-    ratelimits: Object.fromEntries(coarse.map((limit) =>
-      [limitBinding(limit), { simple: { limit: limit.rate, period: limit.per_seconds } }])),
-    bindings: { OBSERVE: "1", OPERATOR_TOKEN: OPERATOR, JWKS_COOLDOWN_MS: "0", ...bindings },
-  };
+  const script = readFileSync(join(DIST, worker), "utf8");
+  return configured(policy, script, { OBSERVE: "1", OPERATOR_TOKEN: OPERATOR, JWKS_COOLDOWN_MS: "0", ...bindings });
 }
 
 /** Starts a worker with this policy before regions of its own, and gives what a test needs. */

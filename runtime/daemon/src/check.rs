@@ -3,11 +3,18 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use data::plans::Plans;
+use model::Finding;
+use model::bundle::PolicyTree;
 use model::question::Declarations;
 use model::region::Regions;
-use model::{Finding, Millis};
+use model::routing::Facts;
+use policy::Generation;
 
+use crate::aside::now;
 use crate::cli::{CheckArgs, FINDING, USAGE};
+use crate::start::generations::RefusedGeneration;
+use crate::start::{edges, gate};
 
 /// Checks regions and policies of the tree, the policies' own tests included.
 ///
@@ -56,11 +63,31 @@ pub async fn policies(tree: &Path, regions: &Regions) -> anyhow::Result<Result<D
         Ok(tree) => tree,
         Err(findings) => return Ok(Err(findings)),
     };
-    let host = crate::aside::host(crate::aside::LOAD, Millis(2_000))?;
+    let host = crate::aside::host(crate::aside::LOAD, crate::aside::QUESTION)?;
     let facts = crate::aside::facts(regions);
-    let loaded = host.load(tree, facts).await.map(|(_, declarations)| declarations);
+    let loaded = host.load(tree.clone(), facts.clone()).await;
+    let checked = match loaded {
+        Ok((child, declarations)) => edge(&child, &declarations, (&tree, regions, &facts)).await.map(|()| declarations),
+        Err(findings) => Err(RefusedGeneration::Findings(findings)),
+    };
     host.shutdown();
-    Ok(loaded)
+    match checked {
+        Ok(declarations) => Ok(Ok(declarations)),
+        Err(RefusedGeneration::Findings(findings)) => Ok(Err(findings)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Compiles what is declared for the edge, with the plans that it is joined with.
+async fn edge(
+    child: &Generation,
+    declarations: &Declarations,
+    (tree, regions, facts): (&PolicyTree, &Regions, &Facts),
+) -> Result<(), RefusedGeneration> {
+    let residency = gate::residency(child, declarations, regions).await?;
+    let routing = gate::route(child, facts).await?;
+    let plans = Plans { residency, routing, edge: declarations.edge.clone(), ..Plans::deny_all() };
+    edges::examined(&plans, tree, regions, now())
 }
 
 fn say(findings: &[Finding], warnings: &[Finding], (regions, ready): (usize, usize), tests: u32) {

@@ -22,13 +22,17 @@ use model::region::{Region, Regions};
 use model::routing::RegionState;
 use model::{Finding, RegionId};
 
-use crate::cli::{DeployArgs, FINDING, Place, WanProfile};
+use crate::cli::{DeployArgs, FINDING, LocalEdge, Place, WanProfile};
 use crate::client::Client;
 use processes::{Deployment, Role, Started};
 use progress::Progress;
 
 /// The port of the sample service beside each gateway.
 const SERVICE_PORT: u16 = 8081;
+/// How far beyond the primary's gateway the worker listens; its block has room there.
+const WORKER_PORT: u16 = 40;
+/// The same for Varnish.
+const VARNISH_PORT: u16 = 41;
 /// How long a process may take to end by itself when a deployment is undone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,6 +45,24 @@ pub struct BadConfiguration(pub Vec<Finding>);
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadPolicies(String);
+
+/// How a deployment is to be.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// Delay between regions.
+    pub wan: WanProfile,
+    /// All regions on one address, from this port on.
+    pub first_port: Option<u16>,
+    /// The edges before them.
+    pub edges: BTreeSet<LocalEdge>,
+}
+
+impl Wishes {
+    /// Regions alone.
+    pub const fn regions(wan: WanProfile, first_port: Option<u16>) -> Self {
+        Self { wan, first_port, edges: BTreeSet::new() }
+    }
+}
 
 /// What a deployment did.
 pub struct Outcome {
@@ -57,9 +79,11 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
     }
     let began = Instant::now();
     state::private_files();
-    let outcome = deploy(&args.place, args.wan, args.first_port, Duration::from_secs(args.timeout)).await?;
+    let wishes = Wishes { wan: args.wan, first_port: args.first_port, edges: args.with_edge.iter().copied().collect() };
+    let outcome = deploy(&args.place, &wishes, Duration::from_secs(args.timeout)).await?;
     let client = Client::new(&args.place.state)?;
-    let status = crate::status::gather(&client, &outcome.deployment.admins(), &outcome.deployment.primary).await;
+    let mut status = crate::status::gather(&client, &outcome.deployment.admins(), &outcome.deployment.primary).await;
+    status.edges = crate::status::edges(&args.place.state, &outcome.deployment);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(ExitCode::SUCCESS);
@@ -78,29 +102,19 @@ pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Starts what does not run, waits until all regions serve; undoes its own work when that fails.
-pub async fn deploy(
-    place: &Place,
-    wan: WanProfile,
-    first_port: Option<u16>,
-    timeout: Duration,
-) -> anyhow::Result<Outcome> {
-    let (regions, first_port) = regions(&place.tree, first_port)?;
+pub async fn deploy(place: &Place, wishes: &Wishes, timeout: Duration) -> anyhow::Result<Outcome> {
+    let (regions, first_port) = regions(&place.tree, wishes.first_port)?;
+    let wishes = Wishes { first_port, ..wishes.clone() };
     let lock = state::Lock::take(&place.state, "deploy")?;
     let place = Place { tree: absolute(&place.tree)?, state: absolute(&place.state)? };
-    let outcome = locked(&place, &regions, wan, first_port, timeout).await;
+    let outcome = locked(&place, &regions, &wishes, timeout).await;
     if outcome.is_err() {
         lock.undo();
     }
     outcome
 }
 
-async fn locked(
-    place: &Place,
-    regions: &Regions,
-    wan: WanProfile,
-    first_port: Option<u16>,
-    timeout: Duration,
-) -> anyhow::Result<Outcome> {
+async fn locked(place: &Place, regions: &Regions, wishes: &Wishes, timeout: Duration) -> anyhow::Result<Outcome> {
     let mut deployment = Deployment::new(place.tree.clone(), regions);
     if let Some(earlier) = Deployment::read(&place.state)? {
         let (still, ended): (Vec<Started>, Vec<Started>) = earlier.started.iter().cloned().partition(Started::runs);
@@ -111,8 +125,9 @@ async fn locked(
         }
         deployment.started = still;
     }
-    let wanted: Vec<(Role, &Region, Vec<String>)> = plan(place, regions, wan, first_port)?
+    let wanted: Vec<(Role, &Region, Vec<String>)> = plan(place, regions, wishes.wan, wishes.first_port)?
         .into_iter()
+        .chain(edge_plan(place, regions, &wishes.edges)?)
         .filter(|(role, region, _)| deployment.running(*role, &region.id).is_none())
         .collect();
     if !wanted.is_empty() {
@@ -185,10 +200,14 @@ async fn start(
     let mut fresh = Vec::new();
     let work = async {
         for (role, region, command) in wanted {
-            let log = place.state.join(region.id.as_str()).join(match role {
-                Role::Service => "sample-service.log",
-                Role::Daemon => "daemon.log",
-            });
+            let log = match role {
+                Role::Service => place.state.join(region.id.as_str()).join("sample-service.log"),
+                Role::Daemon => place.state.join(region.id.as_str()).join("daemon.log"),
+                Role::Edge => {
+                    crate::edge::live::forget(&place.state);
+                    crate::edge::live::folder(&place.state).join("edge.log")
+                }
+            };
             let process = Started::spawn(role, &region.id, command, &log)?;
             fresh.push(process.clone());
             deployment.record(process);
@@ -251,14 +270,16 @@ pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -
                 None => {}
             }
         }
-        if why.is_empty() {
+        let edges = edges_wait_for(state, deployment);
+        if why.is_empty() && edges.is_none() {
             progress.finish();
             return Ok(());
         }
         if Instant::now() >= deadline {
-            let why: Vec<String> = why.iter().map(|(region, reason)| format!("{region}: {reason}")).collect();
+            let regions = why.iter().map(|(region, reason)| format!("{region}: {reason}"));
+            let why: Vec<String> = regions.chain(edges).collect();
             bail!(
-                "not every region serves after {} s; {}; logs are in {}",
+                "not everything serves after {} s; {}; logs are in {}",
                 timeout.as_secs(),
                 why.join("; "),
                 state.display()
@@ -266,6 +287,18 @@ pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
+}
+
+/// Why the edges are waited for, where there are some.
+fn edges_wait_for(state: &Path, deployment: &Deployment) -> Option<String> {
+    let edges = crate::status::edges(state, deployment)?;
+    if edges.edges.is_empty() {
+        return Some("the edges have not begun".to_owned());
+    }
+    edges.edges.iter().find(|edge| !edge.up).map(|edge| {
+        let why = edge.error.clone().unwrap_or_else(|| "comes up".to_owned());
+        format!("the edge {}: {why}", edge.backend)
+    })
 }
 
 /// Why a region is waited for.
@@ -345,6 +378,33 @@ fn plan<'a>(
     Ok(all)
 }
 
+/// The process that keeps the edges, where there are to be some.
+fn edge_plan<'a>(
+    place: &Place,
+    regions: &'a Regions,
+    wanted: &BTreeSet<LocalEdge>,
+) -> anyhow::Result<Option<(Role, &'a Region, Vec<String>)>> {
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let executable = std::env::current_exe().context("cannot find this program's own file")?;
+    let primary = &regions.by_id[&regions.primary];
+    let (tree, state) = (text(&place.tree)?, text(&place.state)?);
+    let words = [&text(&executable)?, "edge", "run", "--tree", &tree, "--state", &state];
+    let mut command = words.map(str::to_owned).to_vec();
+    for (_, flag, at) in edges(primary).into_iter().filter(|(edge, _, _)| wanted.contains(edge)) {
+        command.extend([flag.to_owned(), at.to_string()]);
+    }
+    Ok(Some((Role::Edge, primary, command)))
+}
+
+/// Where each edge listens, and the flag of `edge run` that says so.
+fn edges(primary: &Region) -> [(LocalEdge, &'static str, SocketAddr); 2] {
+    let gateway = primary.addresses.gateway;
+    let at = |further| SocketAddr::new(gateway.ip(), gateway.port().saturating_add(further));
+    [(LocalEdge::Worker, "--worker", at(WORKER_PORT)), (LocalEdge::Varnish, "--varnish", at(VARNISH_PORT))]
+}
+
 /// The regions of a tree at the addresses where they will listen. Where the system has none of their loopback
 /// addresses but 127.0.0.1 (macOS), or where a first port was asked for, all move there, each to its block of ports.
 fn regions(tree: &Path, first_port: Option<u16>) -> anyhow::Result<(Regions, Option<u16>)> {
@@ -383,10 +443,15 @@ pub fn service_of(deployment: &Deployment, region: &RegionId) -> Option<SocketAd
 fn ports_free(regions: &Regions, wanted: &[(Role, &Region, Vec<String>)]) -> anyhow::Result<()> {
     let services = services(regions);
     let mut taken = Vec::new();
-    for (role, region, _) in wanted {
+    for (role, region, command) in wanted {
         let addresses = &region.addresses;
         let ports: Vec<(&str, SocketAddr)> = match role {
             Role::Service => vec![("sample service", services[&region.id])],
+            Role::Edge => edges(region)
+                .into_iter()
+                .filter(|(_, flag, _)| command.iter().any(|word| word == flag))
+                .map(|(_, _, at)| ("edge", at))
+                .collect(),
             Role::Daemon => {
                 vec![
                     ("gateway", addresses.gateway),

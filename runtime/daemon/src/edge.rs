@@ -1,6 +1,7 @@
 //! `repomind-run edge`: what is declared for the edge, compiled to programs; and `explain edge`.
 
 mod explain;
+pub mod live;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use ::edge::backend::{nginx, varnish};
 use ::edge::{Backend, Form, Inputs};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use model::{Finding, RegionId, UnixMillis};
+use model::{Finding, RegionId};
 
 pub use explain::{ExplainArgs, explain};
 
@@ -26,6 +27,11 @@ const OPERATORS: [&str; 2] = ["\"127.0.0.0\"/8", "\"::1\""];
 pub enum Edge {
     /// Write the policy module of the worker, the VCL of Varnish and the configuration of nginx.
     Build(BuildArgs),
+    /// Keep edges on this machine by what a region says: the worker on miniflare, Varnish. Runs in the foreground.
+    Run(live::RunArgs),
+    /// Become another program that ends with the process that started it.
+    #[command(hide = true)]
+    Child(live::ChildArgs),
     /// Print the JSON Schema of the policy module.
     Schema,
 }
@@ -94,6 +100,8 @@ pub async fn run(command: Edge) -> anyhow::Result<ExitCode> {
             print!("{}", Form::schema());
             Ok(ExitCode::SUCCESS)
         }
+        Edge::Run(args) => live::run(args).await,
+        Edge::Child(args) => live::become_child(&args),
     }
 }
 
@@ -124,15 +132,11 @@ pub async fn compile(tree: &Path, origins: &[ApiOf]) -> anyhow::Result<Compiled>
     let routing = crate::start::gate::route(&child, &facts).await;
     host.shutdown();
     let (residency, routing) = (unrefused(residency)?, unrefused(routing)?);
-    let addresses = regions.by_id.values().map(|region| {
-        let over = origins.iter().find(|origin| origin.region == region.id);
-        let gateway = region.addresses.gateway;
-        let url = over.map_or_else(|| format!("http://{gateway}"), |origin| origin.url.to_string());
-        (region.id.clone(), url.trim_end_matches('/').to_owned())
-    });
-    let addresses: BTreeMap<RegionId, String> = addresses.collect();
-    let since = UNIX_EPOCH.elapsed().unwrap_or_default();
-    let now = UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    let mut addresses = crate::start::edges::origins(&regions);
+    for origin in origins.iter().filter(|origin| regions.by_id.contains_key(&origin.region)) {
+        addresses.insert(origin.region.clone(), origin.url.to_string().trim_end_matches('/').to_owned());
+    }
+    let now = crate::aside::now();
     let begun = Instant::now();
     let inputs =
         Inputs { plan: &declarations.edge, routing: &routing, residency: &residency, origins: &addresses, now };

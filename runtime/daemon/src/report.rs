@@ -114,7 +114,8 @@ impl Stage {
     pub async fn own(tree: &std::path::Path, wan: WanProfile) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("repomind-").tempdir()?;
         let place = Place { tree: tree.to_owned(), state: folder.path().join("state") };
-        let deployed = crate::deploy::deploy(&place, wan, None, Duration::from_secs(60)).await;
+        let deployed =
+            crate::deploy::deploy(&place, &crate::deploy::Wishes::regions(wan, None), Duration::from_secs(60)).await;
         let deployment = deployed.map_err(cannot_measure)?.deployment;
         // From here on the value takes the deployment away with it.
         let mut stage = Self { client: Client::default(), place, deployment, ours: Some(folder), namespaces: &[] };

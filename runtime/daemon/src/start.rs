@@ -6,6 +6,7 @@
 //! denies every record and reports that it is not ready.
 
 pub mod control;
+pub mod edges;
 pub mod evicting;
 mod explaining;
 pub mod gate;
@@ -210,6 +211,8 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         apis,
         traffic,
         countries,
+        secrets: args.state.join("secrets"),
+        told: edges::Told::default(),
         started,
     });
     resolver.0.store(Some(region.clone()));
@@ -305,7 +308,7 @@ fn cannot_open(error: data::DataError, region: &RegionId, dir: &Path) -> anyhow:
 }
 
 /// Begins to log to standard error. `REPOMIND_LOG` says what, as in `info,net=debug`.
-fn log(form: LogForm) {
+pub fn log(form: LogForm) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("REPOMIND_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn,openraft=error"));

@@ -8,18 +8,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use comfy_table::{Attribute, Cell, Color, Table, presets};
 use model::RegionId;
 use model::control::ControlRole;
 use model::eviction::EvictionStatus;
-use model::status::{ClusterStatus, Cut, RegionStatus};
+use model::status::{ClusterStatus, Cut, EdgeStatus, EdgesStatus, RegionStatus};
 
 use crate::cli::{FINDING, NOT_RUN, Place, StatusArgs};
 use crate::client::Client;
 use crate::deploy::BadConfiguration;
-use crate::deploy::processes::Deployment;
+use crate::deploy::processes::{Deployment, Role};
 
 /// `repomind-run status`.
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
@@ -35,6 +36,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     // Also where something is recorded: after a crash of all of it, another deployment may have taken the addresses.
     status.strangers = strangers(&client, status.regions.iter().map(|region| (&region.id, region.admin))).await;
     status.regions.retain(|region| !status.strangers.contains(&region.id));
+    status.edges = edges(&args.place.state, &deployment);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
@@ -74,12 +76,45 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     } else if !status.unreachable.is_empty()
         || !status.strangers.is_empty()
         || status.regions.iter().any(|region| !region.state.serves())
+        || status.edges.iter().flat_map(|edges| &edges.edges).any(|edge| !edge.up || edge.error.is_some())
     {
         ExitCode::from(FINDING)
     } else {
         ExitCode::SUCCESS
     };
     Ok(code)
+}
+
+/// What the edges that `deploy` started are at; none where it started none.
+pub fn edges(state: &Path, deployment: &Deployment) -> Option<EdgesStatus> {
+    let process = deployment.started.iter().find(|process| process.role == Role::Edge)?;
+    let mut edges = crate::edge::live::status(state).unwrap_or_default();
+    if !process.runs() {
+        edges.follows = None;
+        for edge in &mut edges.edges {
+            edge.up = false;
+            edge.error = Some(format!("`edge run` has ended; {} says why", process.log.display()));
+        }
+    }
+    Some(edges)
+}
+
+/// A line for each edge.
+pub fn edge_lines(edges: &EdgesStatus) -> Vec<String> {
+    let follows = edges.follows.as_ref().map_or("no region".to_owned(), ToString::to_string);
+    let one = |edge: &EdgeStatus| {
+        let state = if edge.up { "up" } else { "not up" };
+        let mut line = format!(
+            "edge {}: http://{} {state}, generation {} (revision {:.8}), follows {follows}",
+            edge.backend, edge.address, edge.generation, edge.revision
+        );
+        if !edge.down.is_empty() {
+            let down: Vec<&str> = edge.down.iter().map(RegionId::as_str).collect();
+            line += &format!(", passes over {}", down.join(", "));
+        }
+        line + &edge.error.as_ref().map_or_else(String::new, |error| format!("\n  stays as it is: {error}"))
+    };
+    edges.edges.iter().map(one).collect()
 }
 
 /// The recorded deployment, else the addresses that the tree gives; says which on standard error.
@@ -130,7 +165,7 @@ pub fn other_deployment(strangers: &[RegionId], place: &Place) -> String {
 
 /// What a table has no room for: regions that another one does not see well, drains, and everything made up.
 pub fn notes(status: &ClusterStatus) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = status.edges.iter().flat_map(edge_lines).collect();
     for region in &status.regions {
         let id = &region.id;
         notes.extend(region.control.limits.as_ref().map(|limits| format!("{id}: {limits}")));
@@ -225,6 +260,7 @@ pub async fn gather(client: &Client, admins: &BTreeMap<RegionId, SocketAddr>, pr
         regions,
         unreachable,
         strangers: Vec::new(),
+        edges: None,
     }
 }
 
@@ -290,6 +326,7 @@ mod tests {
             regions: vec![],
             unreachable: vec![missing],
             strangers: vec![],
+            edges: None,
         };
         let drawn = table(&status).to_string();
         assert!(drawn.contains("eu-west") && drawn.contains("no answer"), "{drawn}");
@@ -314,6 +351,7 @@ mod tests {
             regions: vec![region],
             unreachable: vec![],
             strangers: vec![RegionId::new("eu-west").unwrap()],
+            edges: None,
         };
         let expected = [
             "us-east: no primary",

@@ -5,7 +5,7 @@ pub mod varnish;
 
 use std::fmt;
 
-use model::edge::{LimitScope, Proof};
+use model::edge::{LimitScope, Proof, RateLimit};
 use model::record::DataClass;
 
 use crate::compile::Complaint;
@@ -20,6 +20,16 @@ pub enum Backend {
     Varnish,
     /// nginx, reduced.
     Nginx,
+}
+
+impl From<model::edge::Backend> for Backend {
+    fn from(declared: model::edge::Backend) -> Self {
+        match declared {
+            model::edge::Backend::Cloudflare => Self::Cloudflare,
+            model::edge::Backend::Varnish => Self::Varnish,
+            model::edge::Backend::Nginx => Self::Nginx,
+        }
+    }
 }
 
 impl Backend {
@@ -50,7 +60,7 @@ impl Backend {
             add("define-edge-route", region, "regions", &format!("it reaches {url} over http:// only"), help, false);
         }
         for limit in &form.limits {
-            if let Some((key, what, help)) = self.limit_trouble(limit) {
+            if let Some((key, what, help)) = limit_trouble(self, limit) {
                 add("define-rate-limit", &limit.name, key, what, help, false);
             }
         }
@@ -99,27 +109,23 @@ impl Backend {
         }
         found
     }
+}
 
-    fn limit_trouble(self, limit: &model::edge::RateLimit) -> Option<(&'static str, &'static str, &'static str)> {
-        match (self, limit.scope) {
-            (Self::Cloudflare, LimitScope::Coarse) if !matches!(limit.per_seconds, 10 | 60) => Some((
-                "per",
-                "coarse limits count in windows of 10 or 60 seconds",
-                "use (per . 60), or (scope . exact)",
-            )),
-            (Self::Cloudflare, LimitScope::Coarse) if limit.burst != limit.rate => {
-                Some(("burst", "coarse limits have no burst of their own", "leave `burst` out, or use (scope . exact)"))
-            }
-            (Self::Varnish | Self::Nginx, LimitScope::Exact) => Some((
-                "scope",
-                "each instance counts by itself",
-                "use (scope . coarse), or serve it through cloudflare",
-            )),
-            (Self::Nginx, _) if nginx::rate(limit).is_none() => {
-                Some(("per", "rates are whole requests a second or a minute", "use (per . 1) or (per . 60)"))
-            }
-            _ => None,
+fn limit_trouble(backend: Backend, limit: &RateLimit) -> Option<(&'static str, &'static str, &'static str)> {
+    match (backend, limit.scope) {
+        (Backend::Cloudflare, LimitScope::Coarse) if !matches!(limit.per_seconds, 10 | 60) => {
+            Some(("per", "coarse limits count in windows of 10 or 60 seconds", "use (per . 60), or (scope . exact)"))
         }
+        (Backend::Cloudflare, LimitScope::Coarse) if limit.burst != limit.rate => {
+            Some(("burst", "coarse limits have no burst of their own", "leave `burst` out, or use (scope . exact)"))
+        }
+        (Backend::Varnish | Backend::Nginx, LimitScope::Exact) => {
+            Some(("scope", "each instance counts by itself", "use (scope . coarse), or serve it through cloudflare"))
+        }
+        (Backend::Nginx, _) if nginx::rate(limit).is_none() => {
+            Some(("per", "rates are whole requests a second or a minute", "use (per . 1) or (per . 60)"))
+        }
+        _ => None,
     }
 }
 

@@ -8,6 +8,7 @@ use model::residency::{EEA, Law, ResidencyPlan, Verdict};
 use model::routing::RoutingPlan;
 use model::{Country, Finding, RegionId, RuleId, UnixMillis};
 
+use crate::backend::Backend;
 use crate::form::{Form, Holding, Rankings, Residency, Rule, VERSION, digest};
 
 /// What [`compile`] joins.
@@ -104,6 +105,24 @@ pub fn compile(inputs: Inputs<'_>) -> Result<Form, Vec<Complaint>> {
         answer_headers: ANSWER_HEADERS.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
     };
     Ok(form.sealed())
+}
+
+/// As [`compile`], and whether every kind of edge that the generation says is in use can do what is asked for.
+///
+/// # Errors
+/// Everything that cannot be, or that a kind of edge in use cannot do.
+pub fn compile_for_use(inputs: Inputs<'_>) -> Result<Form, Vec<Complaint>> {
+    let form = compile(inputs)?;
+    let complaints: Vec<Complaint> = inputs
+        .plan
+        .backends
+        .iter()
+        .flat_map(|used| {
+            let all = Backend::from(used.backend).complaints(&form).into_iter();
+            all.filter(|complaint| !(complaint.reducible && used.reduced))
+        })
+        .collect();
+    if complaints.is_empty() { Ok(form) } else { Err(complaints) }
 }
 
 /// The route of requests that no declared one is about.

@@ -16,5 +16,5 @@ pub mod evaluate;
 pub mod form;
 
 pub use backend::Backend;
-pub use compile::{Complaint, Inputs, compile};
+pub use compile::{Complaint, Inputs, compile, compile_for_use};
 pub use form::Form;

@@ -4,6 +4,8 @@
 //! These are declarations. `edge` compiles them, with the routing and residency plans, to the form that every backend
 //! is made from. Matching stands here because the gateway names the rule of an answer, too.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -242,6 +244,54 @@ pub struct EdgeRoute {
     pub timeout_ms: u32,
 }
 
+/// A kind of edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// A Cloudflare Worker.
+    Cloudflare,
+    /// Varnish 7 with varnish-modules, in memory on machines of one region.
+    Varnish,
+    /// nginx, reduced.
+    Nginx,
+}
+
+impl Backend {
+    /// Every backend.
+    pub const ALL: [Self; 3] = [Self::Cloudflare, Self::Varnish, Self::Nginx];
+
+    /// The word on the command line and in policies.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cloudflare => "cloudflare",
+            Self::Varnish => "varnish",
+            Self::Nginx => "nginx",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A kind of edge that is in use, so that what it cannot do refuses a save.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UsedBackend {
+    /// The kind.
+    pub backend: Backend,
+    /// Whether it may do without what it cannot do and can be done without.
+    pub reduced: bool,
+}
+
+impl UsedBackend {
+    /// The word in policies.
+    pub fn name(self) -> String {
+        format!("{}{}", self.backend, if self.reduced { "-reduced" } else { "" })
+    }
+}
+
 /// Everything that a generation declares for the edge, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgePlan {
@@ -253,6 +303,8 @@ pub struct EdgePlan {
     pub auth: Vec<EdgeAuth>,
     /// `define-edge-route`. The first that matches decides.
     pub routes: Vec<EdgeRoute>,
+    /// `define-edge-backends`: the kinds of edge in use.
+    pub backends: Vec<UsedBackend>,
 }
 
 /// A request as matching sees it.

@@ -579,7 +579,9 @@ fn besides(plan: &EdgePlan) -> BTreeMap<String, String> {
         );
         (format!("the route `{name}`"), says)
     });
-    limits.chain(auth).chain(routes).collect()
+    let used: Vec<String> = plan.backends.iter().map(|used| used.name()).collect();
+    let used = (!used.is_empty()).then(|| ("the kinds of edge in use".to_owned(), used.join(", ")));
+    limits.chain(auth).chain(routes).chain(used).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,50 @@ use crate::radius::Waiting;
 use crate::routing::RegionState;
 use crate::signing::SignedBy;
 
+/// What an edge has to know, as a region tells it: `/edge` of its admin address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeOrder {
+    /// The region that says so.
+    pub region: RegionId,
+    /// The generation in force there.
+    pub generation: u64,
+    /// Names this order: equal orders have equal tags.
+    pub tag: String,
+    /// The form, as `edge build` writes it.
+    pub form: String,
+    /// The regions that no request is to be sent to now. Never all of them.
+    pub down: Vec<RegionId>,
+}
+
+/// An edge that `edge run` keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeStatus {
+    /// The kind of edge.
+    pub backend: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether it answers by some policy.
+    pub up: bool,
+    /// The revision of the form in force there, empty before the first.
+    pub revision: String,
+    /// The generation that it came from.
+    pub generation: u64,
+    /// The regions that it passes over because the region that it follows says so.
+    pub down: Vec<RegionId>,
+    /// Why it is behind the region that it follows, or is not up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What `edge run` says of itself, in a file of the state directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgesStatus {
+    /// The region whose word it takes; none where none answers.
+    pub follows: Option<RegionId>,
+    /// The edges.
+    pub edges: Vec<EdgeStatus>,
+}
+
 /// One region as it sees itself and its peers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RegionStatus {
@@ -183,4 +227,7 @@ pub struct ClusterStatus {
     /// Regions at whose addresses another deployment answers: it takes no token made with the keys of this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strangers: Vec<RegionId>,
+    /// The edges of this machine, where `deploy` started some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edges: Option<EdgesStatus>,
 }

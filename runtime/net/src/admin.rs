@@ -110,6 +110,7 @@ impl Admin {
             | "/ledger" | "/evidence" | "/keys" | "/policy/history" | "/policy/tree" | "/policy/waiting"
             | "/policy/bundle" | "/policy/next" => Method::GET,
             "/policy/publish" | "/policy/confirm" | "/policy/compare" | "/explain" | "/keys/rotate" => Method::POST,
+            "/edge" => Method::GET,
             "/wan" => {
                 if method == Method::GET {
                     Method::GET
@@ -154,10 +155,24 @@ impl Admin {
             "/policy/publish" => policies::publish(self.region.clone(), request.into_body()).await,
             "/keys" => crate::keys::list(self.region.data()),
             "/keys/rotate" => crate::keys::rotate(self.region.data().clone()).await,
+            "/edge" => self.edge(request.uri().query()).await,
             "/ledger" => self.ledger().await,
             "/evidence" => Ok(self.evidence(with_rows)),
             _ if known == Method::GET => Ok(json_response(&self.region.wan().shapes())),
             _ => self.set_wan(request.into_body()).await,
+        }
+    }
+
+    /// What an edge has to know. With `after=TAG`, once that is something else, or after [`limits::EDGE_WAIT`].
+    async fn edge(&self, query: Option<&str>) -> Result<Response<Body>, Problem> {
+        let after = query.and_then(|query| query.strip_prefix("after="));
+        let give_up = tokio::time::Instant::now() + limits::EDGE_WAIT;
+        loop {
+            let order = self.region.edge().map_err(|reason| Problem::unavailable("edge", reason))?;
+            if after != Some(order.tag.as_str()) || tokio::time::Instant::now() >= give_up {
+                return Ok(json_response(&*order));
+            }
+            tokio::time::sleep(limits::EDGE_LOOK).await;
         }
     }
 

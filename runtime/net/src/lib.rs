@@ -44,7 +44,7 @@ use model::region::Regions;
 use model::routing::{ClientClass, Observation, RegionState};
 use model::sealing::OrderId;
 use model::signing::NextGeneration;
-use model::status::RegionStatus;
+use model::status::{EdgeOrder, RegionStatus};
 use model::{Country, Finding, RegionId, UnixMillis};
 use routing::TrafficCounts;
 
@@ -147,6 +147,14 @@ pub trait Region: Send + Sync + 'static {
     fn observations(&self) -> BTreeMap<RegionId, Observation>;
     /// The last decisions about the health of regions, oldest first; a bounded number.
     fn decisions(&self) -> Vec<Decision>;
+    /// What an edge has to know at this moment, or why that cannot be said. Compiles where something changed.
+    fn edge(&self) -> Result<Arc<EdgeOrder>, String> {
+        Err("this region tells edges nothing".to_owned())
+    }
+    /// A secret of the guards, by the name that policies have for it.
+    fn secret(&self, _name: &str) -> Option<Vec<u8>> {
+        None
+    }
     /// The emulated links of this region.
     fn wan(&self) -> &Wan;
     /// Whether requests can be answered here, as peers are told.

@@ -26,6 +26,21 @@ pub const GATEWAY_CONNECTIONS: usize = 4096;
 /// Connections that the admin address holds at once.
 pub const ADMIN_CONNECTIONS: usize = 64;
 
+/// How long `/edge` waits for something new before it answers with what is known already; short of [`DRAIN_TIME`].
+pub const EDGE_WAIT: Duration = Duration::from_secs(1);
+
+/// How often it looks meanwhile.
+pub const EDGE_LOOK: Duration = Duration::from_millis(50);
+
+/// How long the keys of an issuer may take to arrive.
+pub const JWKS_TIME: Duration = Duration::from_secs(3);
+
+/// The largest set of keys of an issuer.
+pub const JWKS_BYTES: usize = 256 * 1024;
+
+/// How long until the keys of an issuer are fetched again for the sake of a token that none of them has signed.
+pub const JWKS_PAUSE: Duration = Duration::from_secs(10);
+
 /// Connections that the peer address holds at once.
 pub const PEER_CONNECTIONS: usize = 256;
 

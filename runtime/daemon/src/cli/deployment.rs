@@ -109,6 +109,15 @@ pub struct Place {
     pub state: PathBuf,
 }
 
+/// An edge of a local deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum LocalEdge {
+    /// The Cloudflare Worker, on miniflare; needs Node and `npm ci`.
+    Worker,
+    /// Varnish; needs varnishd and varnish-modules.
+    Varnish,
+}
+
 /// Where `deploy` puts the regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Target {
@@ -132,6 +141,9 @@ pub struct DeployArgs {
     /// from port 8080, where the system has no other loopback address.
     #[arg(long, value_name = "PORT")]
     pub first_port: Option<u16>,
+    /// Put edges before the gateways, at ports 40 and 41 further than the primary's: the worker on miniflare unless said.
+    #[arg(long, value_enum, value_delimiter = ',', num_args = 0..=1, default_missing_value = "worker", value_name = "EDGES")]
+    pub with_edge: Vec<LocalEdge>,
     /// Say what would be started, and start nothing.
     #[arg(long)]
     pub dry_run: bool,

@@ -31,6 +31,8 @@ pub enum Role {
     Service,
     /// `start`.
     Daemon,
+    /// `edge run`.
+    Edge,
 }
 
 /// One process.

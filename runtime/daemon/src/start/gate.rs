@@ -4,6 +4,7 @@
 //!   files ──host──▶ parse, contract, own tests, laws of the resolvers    (in the child, all findings at once)
 //!         ──▶ compiled: the residency space and the routing table, asked for once
 //!         ──▶ determinism: a second child gives the same answers, byte for byte
+//!         ──▶ the edge: its form, and what a kind of edge in use cannot do of it (`edges`)
 //!         ──▶ invariants: what must never happen is proved for every case (`proofs`)
 //!         ──▶ dry run: what would be otherwise than in force, on the facts of this moment
 //! ```
@@ -199,6 +200,7 @@ pub async fn dry_run(
         (&plans.replication, &plans.lag, &plans.edge),
         (&new.replication, &new.lag, &new.edge),
     ));
+    differences.extend(super::edges::given_up(plans, new, regions, moment.now));
     differences.extend(resolvers_differ((child, resolvers), (&after.child, &after.resolvers)).await?);
     differences.extend(verdicts_differ(child, &after.child).await?);
     differences.extend(plans_differ(child, &after.child, &moment.facts).await?);

@@ -40,6 +40,7 @@ use net::{DnsAnswers, PeerClient, PolicyInForce};
 use policy::{Generation, PolicyHost};
 
 use super::control::Control;
+use super::edges;
 use super::gate::{self, Candidate, Moment};
 use super::history::History;
 use super::proofs::Proofs;
@@ -571,6 +572,7 @@ impl Generations {
             took("compiled", began);
             if role == Role::Proposer {
                 let began = Instant::now();
+                edges::examined(&candidate.plans, &bundle.tree, &self.regions, bundle.proposed_at)?;
                 self.proofs.prove(&candidate.child, &candidate.invariants, facts).await?;
                 took("proved", began);
             }

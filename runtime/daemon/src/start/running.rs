@@ -26,7 +26,7 @@ use model::replication::LagAction;
 use model::routing::{ClientClass, Facts, Observation, RegionState};
 use model::sealing::OrderId;
 use model::signing::NextGeneration;
-use model::status::RegionStatus;
+use model::status::{EdgeOrder, RegionStatus};
 use model::{Country, Finding, Mono, RegionId, UnixMillis};
 use net::{CosignRefusal, DemandRefused, DnsAnswers, PolicyInForce, Wan, Wanted};
 use routing::{HealthTracker, TrafficCounts};
@@ -82,6 +82,10 @@ pub struct RunningRegion {
     pub countries: Arc<super::geoip::Countries>,
     /// Client classes that the routing table has a row for.
     pub classes: Vec<ClientClass>,
+    /// Where the secrets of guards lie, a file each.
+    pub secrets: PathBuf,
+    /// What edges were told.
+    pub told: super::edges::Told,
     /// When this process started: the zero of its monotonic clock.
     pub started: Instant,
 }
@@ -366,6 +370,17 @@ impl net::Region for RunningRegion {
 
     fn decisions(&self) -> Vec<Decision> {
         self.judging.decisions()
+    }
+
+    fn secret(&self, name: &str) -> Option<Vec<u8>> {
+        // Names have no slashes; policies that name another are refused.
+        let text = std::fs::read(self.secrets.join(name)).ok()?;
+        Some(text.trim_ascii().to_vec()).filter(|secret| !secret.is_empty())
+    }
+
+    fn edge(&self) -> Result<Arc<EdgeOrder>, String> {
+        let states = self.states.load();
+        self.told.now((&self.me, &self.regions), self.plans.load_full(), &states, self.wall_clock())
     }
 
     fn wan(&self) -> &Wan {

@@ -50,6 +50,11 @@ impl Cluster {
         Self { folder, block, environment: Vec::new(), _claim: claim }
     }
 
+    /// Puts this into the environment of every command from now on.
+    pub fn environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Three regions that serve and see each other.
     pub fn deployed() -> Self {
         Self::deployed_with(&[])

@@ -2,6 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::REGIONS;
+use crate::cluster::{Cluster, generation, text, until};
+
+/// A gate, and where the machine has much to do another primary.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -99,6 +106,66 @@ fn what_a_backend_cannot_do_is_refused_at_its_line_and_nothing_is_written() {
         assert!(found && shown.contains(why) && shown.contains(backend), "line {at}: {shown}");
         assert!(!dir.path().join("edge-deployment/cdn-config").exists(), "something was written");
     }
+}
+
+/// What `check` says of the repository's tree after `from` became `to`.
+fn checked(from: &str, to: &str) -> String {
+    let text = policy();
+    assert!(text.contains(from), "{from}");
+    let dir = tree(&text.replace(from, to));
+    let refused = run(&["check", "--tree", dir.path().to_str().expect("a path")]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    String::from_utf8_lossy(&refused.stderr).into_owned()
+}
+
+#[test]
+fn what_a_kind_of_edge_in_use_cannot_do_is_a_finding_of_check() {
+    let limit = "(rate . 600) (per . 60)))";
+    insta::assert_snapshot!(
+        "an_exact_limit_while_varnish_is_in_use",
+        checked(limit, "(rate . 600) (per . 60) (scope . exact)))")
+    );
+    insta::assert_snapshot!("a_guard_that_varnish_cannot_keep", checked("(where . edge-or-origin)", "(where . edge)"));
+    insta::assert_snapshot!(
+        "personal_pages_while_cloudflare_is_in_use",
+        checked("'(tags . (\"pages\"))", "'(tags . (\"pages\")) '(class . personal)")
+    );
+    insta::assert_snapshot!("a_full_nginx_that_cannot_do_it_all", checked("'nginx-reduced", "'nginx"));
+    // A kind that is not in use refuses nothing.
+    let dir = tree(
+        &policy()
+            .replace("'cloudflare 'varnish 'nginx-reduced", "'cloudflare")
+            .replace(limit, "(rate . 600) (per . 60) (scope . exact)))"),
+    );
+    let good = run(&["check", "--tree", dir.path().to_str().expect("a path")]);
+    assert!(good.status.success(), "{}", said(&good));
+}
+
+#[test]
+fn a_saved_rule_that_an_edge_in_use_cannot_do_is_refused_at_its_line_and_nothing_changes() {
+    let cluster = Cluster::deployed();
+    let file = cluster.file("edge-deployment/edge-cache.scm");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let bad = good.replace("(rate . 600) (per . 60)))", "(rate . 600) (per . 60) (scope . exact)))");
+    let line = bad.lines().position(|line| line.contains("(scope . exact)")).unwrap() + 1;
+    std::fs::write(&file, &bad).unwrap();
+    let error = until("the refusal in the status", PATIENCE, || {
+        let status = cluster.status("us-east")?;
+        Some(status["policy_errors"].as_array()?.first()?.as_str()?.to_owned())
+    });
+    assert!(error.contains(&format!("edge-cache.scm:{line}:")) && error.contains("varnish cannot do"), "{error}");
+    assert!(REGIONS.iter().all(|region| generation(&cluster, region) == Some(1)), "it came into force");
+
+    // A change of rules is named by what it does; one of residency by the answers that it makes edges give up.
+    std::fs::write(&file, good.replace("(edge-ttl . 10)", "(edge-ttl . 20)")).unwrap();
+    until("the better rule in force", PATIENCE, || (generation(&cluster, "us-east")? == 2).then_some(()));
+    let diff = text(&cluster.run(&["policy", "diff", "1"]));
+    assert!(diff.contains("cache rule `not-there`") && diff.contains("edge 20 s"), "{diff}");
+    assert!(diff.contains("what the edges keep by the cache rule `default-short`"), "{diff}");
+    let logs =
+        REGIONS.map(|region| std::fs::read_to_string(cluster.state(region).join("daemon.log")).unwrap_or_default());
+    let named = logs.iter().any(|log| log.contains("this change: ") && log.contains("`not-there`"));
+    assert!(named, "no log names the rule that changed");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! in its places. Headers that begin with `rm-` are ours: they carry what was decided from one step to the next and
 //! leave Varnish in neither direction. The program needs `-p max_retries=8 -p http_gzip_support=off -p http_range_support=off`.
 
+mod keys;
+
 use std::fmt::Write as _;
 
 use model::edge::{CacheRule, KeyPart, LimitKey, Named, RequestMatch};
@@ -29,6 +31,13 @@ pub struct Options {
 /// The program. The form must have no complaint for Varnish.
 pub fn program(form: &Form, options: &Options) -> String {
     let place = Place::in_memory(options.region.clone());
+    // What a region is asked by may depend on cookies, which are gone by the time that one is asked.
+    let onward = "  call rm_about;\n  call rm_routes;\n";
+    let (early, late) = match needs_cookies(form) {
+        true => (format!("  call rm_country;\n{onward}"), String::new()),
+        false => (String::new(), onward.to_owned()),
+    };
+    let observed = |text: &str| if options.observe { text.to_owned() } else { String::new() };
     let parts = [
         ("@REVISION@", form.revision.clone()),
         ("@REGION@", options.region.to_string()),
@@ -37,17 +46,27 @@ pub fn program(form: &Form, options: &Options) -> String {
         ("@COLLECT@", collect(form)),
         ("@LIMITS@", limits(form)),
         ("@GUARDS@", guards(form)),
+        ("@EARLY@", early),
+        ("@LATE@", late),
+        ("@ABOUT@", about(form)),
         ("@RULES@", rules(form)),
+        ("@PREPARE@", keys::prepare(form, options.observe)),
+        ("@HASH@", keys::hash(form)),
+        ("@CLEAN@", keys::clean(form)),
+        ("@PASSED@", observed("  unset req.http.rm-key;\n")),
         ("@ROUTES@", routes(form)),
         ("@COUNTRIES@", countries(form)),
         ("@NEXT@", next_region(form)),
+        ("@SICK@", sick(form)),
         ("@PIPE@", pipe(form)),
         ("@SEARCH@", "  if (!bereq.http.rm-region) { call rm_next; }\n".repeat(form.origins.len().min(8))),
         ("@DECIDE@", decide(form)),
+        ("@REVISIONS@", revisions(form)),
         ("@COVER@", cover(form)),
         ("@RESIDENCY@", residency(form, &place)),
-        ("@ANSWER_HEADERS@", answer_headers(form)),
-        ("@OBSERVE@", if options.observe { OBSERVE.to_owned() } else { String::new() }),
+        ("@ANSWER_HEADERS@", answer_headers(form, "beresp")),
+        ("@SYNTH_HEADERS@", answer_headers(form, "resp")),
+        ("@OBSERVE@", observed(OBSERVE)),
     ];
     parts
         .iter()
@@ -56,13 +75,25 @@ pub fn program(form: &Form, options: &Options) -> String {
 
 const OBSERVE: &str = r#"  # For tests: how the answer came about.
   set resp.http.repomind-test-came = req.http.rm-came;
+  if (!req.http.rm-came) {
+    set resp.http.repomind-test-came = "hit";
+  }
   set resp.http.repomind-test-rule = req.http.rm-rule;
   set resp.http.repomind-test-key = req.http.rm-key;
-  set resp.http.repomind-test-ttl = resp.http.rm-ttl;
-  set resp.http.repomind-test-kept = resp.http.rm-kept;
-  set resp.http.repomind-test-tags = resp.http.xkey;
-  set resp.http.repomind-test-region = resp.http.rm-region;
+  if (resp.http.rm-times) {
+    set resp.http.repomind-test-ttl = regsub(resp.http.rm-times, " .*$", "");
+    set resp.http.repomind-test-kept = regsub(resp.http.rm-times, "^.* ", "");
+    set resp.http.repomind-test-tags = regsub(resp.http.xkey, " revision:.*$", "");
+  }
+  set resp.http.repomind-test-region = resp.http.repomind-edge-region;
 "#;
+
+/// Whether routes, or rules that refine others, look at cookies.
+fn needs_cookies(form: &Form) -> bool {
+    let refining = form.rules.iter().map(|rule| &rule.rule).filter(|rule| rule.refines());
+    let mut whens = refining.map(|rule| &rule.when).chain(form.routes.iter().map(|route| &route.when));
+    whens.any(|when| !when.cookies.is_empty())
+}
 
 /// A text inside a regular expression of PCRE.
 fn quoted(text: &str) -> String {
@@ -75,7 +106,7 @@ fn any_of(texts: &[String]) -> String {
 }
 
 /// A region's name as VCL names things.
-fn symbol(region: &RegionId) -> String {
+pub fn symbol(region: &RegionId) -> String {
     format!("region_{}", region.as_str().replace('-', "_"))
 }
 
@@ -96,19 +127,18 @@ fn backends(form: &Form) -> String {
     out
 }
 
-/// The condition of a match, or none for one that always holds.
+/// The condition of a match, or none for one that always holds. Every target that comes this far begins with `/`.
 fn condition(when: &RequestMatch, usual_methods: bool) -> Option<String> {
     let mut all = Vec::new();
-    if !when.paths.is_empty() {
-        all.push(format!("req.http.rm-path ~ \"^(?:{})\"", any_of(&when.paths)));
+    if when.methods.is_empty() && usual_methods {
+        all.push("(req.method == \"GET\" || req.method == \"HEAD\")".to_owned());
+    } else if !when.methods.is_empty() {
+        let each: Vec<String> = when.methods.iter().map(|method| format!("req.method == \"{method}\"")).collect();
+        all.push(if each.len() == 1 { each.concat() } else { format!("({})", each.join(" || ")) });
     }
+    all.extend(begins(&when.paths));
     if !when.suffixes.is_empty() {
-        all.push(format!("req.http.rm-path ~ \"(?:{})$\"", any_of(&when.suffixes)));
-    }
-    match (when.methods.is_empty(), usual_methods) {
-        (false, _) => all.push(format!("req.method ~ \"^(?:{})$\"", any_of(&when.methods))),
-        (true, true) => all.push("req.method ~ \"^(?:GET|HEAD)$\"".to_owned()),
-        (true, false) => {}
+        all.push(format!("req.url ~ \"^[^?]*(?:{})(?:\\?|$)\"", any_of(&when.suffixes)));
     }
     for Named { name, value } in &when.headers {
         all.push(match value {
@@ -118,9 +148,16 @@ fn condition(when: &RequestMatch, usual_methods: bool) -> Option<String> {
     }
     for Named { name, value } in &when.cookies {
         let value = value.as_ref().map_or(String::new(), |value| format!("{}\\s*(?:;|$)", quoted(value)));
-        all.push(format!("req.http.Cookie ~ \"(?:^|;)\\s*{}={value}\"", quoted(name)));
+        all.push(format!("req.http.Cookie && req.http.Cookie ~ \"(?:^|;)\\s*{}={value}\"", quoted(name)));
     }
     (!all.is_empty()).then(|| all.join(" && "))
+}
+
+/// That the path begins with one of these: none where it does in any case. Prefixes have no question mark, so that
+/// query parameters are never taken for a path.
+fn begins(paths: &[String]) -> Option<String> {
+    let some = !paths.is_empty() && !paths.iter().any(|path| path == "/");
+    some.then(|| format!("req.url ~ \"^(?:{})\"", any_of(paths)))
 }
 
 /// Joins the lines of headers that the form looks at.
@@ -145,11 +182,25 @@ fn collect(form: &Form) -> String {
     }));
     names.sort_unstable();
     names.dedup();
-    names.iter().map(|name| format!("  std.collect(req.http.{name}, \", \");\n")).collect()
+    let cookies = rules_cookies(form).then(|| "  std.collect(req.http.Cookie, \"; \");\n".to_owned());
+    let headers = names.iter().map(|name| format!("  std.collect(req.http.{name}, \", \");\n"));
+    cookies.into_iter().chain(headers).collect()
+}
+
+/// Whether anything looks at cookies.
+fn rules_cookies(form: &Form) -> bool {
+    let rules = form.rules.iter().map(|rule| &rule.rule);
+    let in_keys = rules.clone().any(|rule| rule.key.iter().any(|part| matches!(part, KeyPart::Cookie(_))));
+    let whens = rules.map(|rule| &rule.when).chain(form.limits.iter().map(|limit| &limit.when));
+    let mut whens = whens.chain(form.auth.iter().map(|auth| &auth.when)).chain(form.routes.iter().map(|r| &r.when));
+    in_keys || whens.any(|when| !when.cookies.is_empty())
 }
 
 fn limits(form: &Form) -> String {
     let mut out = String::new();
+    if form.limits.iter().any(|limit| limit.key == LimitKey::Country) {
+        out.push_str("  call rm_country;\n");
+    }
     for limit in &form.limits {
         let key = match &limit.key {
             LimitKey::Client => "client.ip".to_owned(),
@@ -179,7 +230,7 @@ fn guards(form: &Form) -> String {
     for (at, auth) in form.auth.iter().enumerate() {
         let mut all: Vec<String> = condition(&auth.when, false).into_iter().collect();
         if !auth.except.is_empty() {
-            all.push(format!("req.http.rm-path !~ \"^(?:{})\"", any_of(&auth.except)));
+            all.push(format!("req.url !~ \"^(?:{})\"", any_of(&auth.except)));
         }
         let test = if all.is_empty() { "true".to_owned() } else { all.join(" && ") };
         let word = if at == 0 { "if" } else { "elsif" };
@@ -188,135 +239,55 @@ fn guards(form: &Form) -> String {
             out,
             "  {word} ({test}) {{\n    # {}: the origin verifies; here it must only be shown, and nothing of it is kept.\n    \
              if (req.http.Authorization !~ \"(?i)^bearer [a-z0-9_-]+\\.[a-z0-9_-]+\\.[a-z0-9_-]+$\") {{\n      \
-             return (synth(401, \"Unauthorized\"));\n    }}\n    set req.http.rm-pass = \"origin-verifies\";\n  }}\n",
+             return (synth(401, \"Unauthorized\"));\n    }}\n    call rm_rules;\n  }}\n",
             auth.name
         );
     }
     out
 }
 
-fn rules(form: &Form) -> String {
+/// Notes which rules that wait for the answer are about the request.
+fn about(form: &Form) -> String {
     let mut out = String::new();
     for rule in form.rules.iter().map(|rule| &rule.rule).filter(|rule| rule.refines()) {
         let test = condition(&rule.when, true).unwrap_or_else(|| "true".to_owned());
-        let name = &rule.name;
-        let _ = write!(out, "  if ({test}) {{\n    set req.http.rm-about = req.http.rm-about + \"{name},\";\n  }}\n");
-    }
-    let mut word = "if";
-    for Rule { rule, revision } in form.rules.iter().filter(|rule| !rule.rule.refines()) {
-        let test = condition(&rule.when, true).unwrap_or_else(|| "true".to_owned());
-        let name = &rule.name;
-        let _ = write!(out, "  {word} ({test}) {{\n    set req.http.rm-rule = \"{name}\";\n");
-        if rule.bypass || rule.edge_ttl_seconds == 0 {
-            out.push_str("    call rm_bypass;\n");
-        } else {
-            let _ = write!(out, "    set req.http.rm-revision = \"{revision}\";\n{}", key(rule));
-        }
-        out.push_str("  }\n");
-        word = "elsif";
-    }
-    if word == "elsif" {
-        out.push_str("  else {\n    call rm_bypass;\n  }\n");
-    } else {
-        out.push_str("  call rm_bypass;\n");
+        let _ = write!(
+            out,
+            "  if ({test}) {{\n    set req.http.rm-about = req.http.rm-about + \"{},\";\n  }}\n",
+            rule.name
+        );
     }
     out
 }
 
-/// Statements that make the key of a rule, and reduce what reaches the origin to what is in it.
-fn key(rule: &CacheRule) -> String {
-    const ESCAPED: &str = "regsuball(regsuball(VALUE, \"%\", \"%25\"), \" \", \"%20\")";
-    let mut out = String::from("    set req.http.rm-key = \"\";\n");
-    let mut part = |name: &str, value: &str| {
-        let _ = writeln!(out, "    set req.http.rm-key = req.http.rm-key + \" {name}=\" + {value};");
-    };
-    let mut query = String::new();
-    let mut cookies = Vec::new();
-    for piece in &rule.key {
-        match piece {
-            KeyPart::Host => part("host", "req.http.rm-host"),
-            KeyPart::Path => part("path", "req.http.rm-path"),
-            KeyPart::Country => part("country", "req.http.rm-country"),
-            KeyPart::Query | KeyPart::QueryExcept(_) | KeyPart::QueryOnly(_) => {
-                query = query_statements(piece);
-                part("query", "req.http.rm-query");
-            }
-            KeyPart::Header(name) => {
-                part(&format!("header:{name}"), &ESCAPED.replace("VALUE", &format!("req.http.{name}")))
-            }
-            KeyPart::Cookie(name) => {
-                let header = format!("req.http.rm-cookie-{}", cookies.len());
-                part(&format!("cookie:{name}"), &ESCAPED.replace("VALUE", &header));
-                cookies.push((header, name));
-            }
-        }
-    }
-    let mut before = query;
-    for (header, name) in &cookies {
-        let name = quoted(name);
-        let _ = write!(
-            before,
-            "    set {header} = \"\";\n    if (req.http.Cookie ~ \"(?:^|;)\\s*{name}=\") {{\n      set {header} = \
-             regsub(req.http.Cookie, \"^(?:[^;]*;)*?\\s*{name}=([^;]*?)\\s*(?:;.*)?$\", \"\\1\");\n    }}\n"
-        );
-    }
-    for vary in &rule.vary {
-        before.push_str(&normalise(&vary.header, &vary.values));
-        let _ =
-            writeln!(out, "    set req.http.rm-key = req.http.rm-key + \" vary:{0}=\" + req.http.{0};", vary.header);
-    }
-    before.push_str(&out);
-    before.push_str("    set req.http.rm-key = regsub(req.http.rm-key, \"^ \", \"\");\n");
-    if cookies.is_empty() {
-        before.push_str("    set req.http.rm-cookies = \"\";\n");
-    } else {
-        let pairs = cookies.iter().map(|(header, name)| format!("\"{name}=\" + {header}")).collect::<Vec<_>>();
-        let _ = writeln!(before, "    set req.http.rm-cookies = {};", pairs.join(" + \"; \" + "));
-    }
-    before
-}
-
-fn query_statements(part: &KeyPart) -> String {
-    let sorted = "    set req.http.rm-query = regsub(std.querysort(\"/?\" + req.http.rm-query), \"^/\\??\", \"\");\n";
-    match part {
-        KeyPart::QueryExcept(names) => format!(
-            "    set req.http.rm-query = regsuball(\"&\" + req.http.rm-query, \"&(?:{})(?:=[^&]*)?(?=&|$)\", \"\");\n    \
-             set req.http.rm-query = regsuball(regsuball(req.http.rm-query, \"&+\", \"&\"), \"^&|&$\", \"\");\n{sorted}",
-            any_of(names)
-        ),
-        KeyPart::QueryOnly(names) => {
-            let mut out = String::from("    set req.http.rm-found = \"\";\n");
-            for name in names {
-                let regex = quoted(name);
-                let _ = write!(
-                    out,
-                    "    if (req.http.rm-query ~ \"(?:^|&){regex}(?:=|&|$)\") {{\n      set req.http.rm-found = \
-                     req.http.rm-found + \"&{name}=\" + regsub(req.http.rm-query, \
-                     \"^(?:[^&]*&)*?{regex}(?:=([^&]*))?(?:&.*)?$\", \"\\1\");\n    }}\n"
-                );
-            }
-            out + "    set req.http.rm-query = regsub(req.http.rm-found, \"^&\", \"\");\n"
-        }
-        _ => format!(
-            "    set req.http.rm-query = regsuball(regsuball(req.http.rm-query, \"&+\", \"&\"), \"^&|&$\", \"\");\n{sorted}"
-        ),
-    }
-}
-
-/// Reduces a header to the first of the values that it accepts.
-fn normalise(header: &str, values: &[String]) -> String {
+/// The first rule that is about the request; none of them bypasses the cache, too.
+fn rules(form: &Form) -> String {
     let mut out = String::new();
-    for (at, value) in values.iter().enumerate() {
-        let word = if at == 0 { "if" } else { "elsif" };
-        let value_in = quoted(value);
-        let _ = write!(
-            out,
-            "    {word} (req.http.{header} ~ \"(?i)(?:^|,)\\s*{value_in}(?:-[^,;]*)?\\s*(?:;(?!\\s*q=\\s*0(?:\\.0*)?\\s*(?:[;,]|$))[^,]*)?(?:,|$)\") {{\n      \
-             set req.http.{header} = \"{value}\";\n    }}\n"
-        );
+    let mut word = "if";
+    for rule in form.rules.iter().map(|rule| &rule.rule).filter(|rule| !rule.refines()) {
+        let test = condition(&rule.when, true).unwrap_or_else(|| "true".to_owned());
+        let bypass = if keeps(rule) { "" } else { "    call rm_bypass;\n" };
+        let _ = write!(out, "  {word} ({test}) {{\n    set req.http.rm-rule = \"{}\";\n{bypass}  }}\n", rule.name);
+        word = "elsif";
     }
-    let first = values.first().map_or("", String::as_str);
-    out + &format!("    else {{\n      set req.http.{header} = \"{first}\";\n    }}\n")
+    let none = "unset req.http.rm-rule;\n    call rm_bypass;";
+    match word {
+        "if" => out + &format!("  if (true) {{\n    {none}\n  }}\n"),
+        _ => out + &format!("  else {{\n    {none}\n  }}\n"),
+    }
+}
+
+/// Whether answers are looked up and kept by it.
+fn keeps(rule: &CacheRule) -> bool {
+    !rule.refines() && !rule.bypass && rule.edge_ttl_seconds > 0
+}
+
+/// The revision of the rule that gave the key.
+fn revisions(form: &Form) -> String {
+    let one = |Rule { rule, revision }: &Rule| {
+        format!("  if (var.get(\"rule\") == \"{}\") {{\n    var.set(\"revision\", \"{revision}\");\n  }}\n", rule.name)
+    };
+    form.rules.iter().filter(|rule| keeps(&rule.rule)).map(one).collect()
 }
 
 fn routes(form: &Form) -> String {
@@ -369,6 +340,13 @@ fn next_region(form: &Form) -> String {
         );
     }
     out
+}
+
+/// Whether the first region that is left is one that operators, or whoever follows the regions, marked as sick.
+fn sick(form: &Form) -> String {
+    let one =
+        |region: &RegionId| format!("(bereq.http.rm-left ~ \"^{region}(?: |$)\" && !std.healthy({}))", symbol(region));
+    form.origins.keys().map(one).collect::<Vec<_>>().join("\n        || ")
 }
 
 /// The first region, for connections that change their protocol.
@@ -512,9 +490,9 @@ fn laws(form: &Form, laws: &[String]) -> String {
     }
 }
 
-fn answer_headers(form: &Form) -> String {
+fn answer_headers(form: &Form, of: &str) -> String {
     let one = |(name, value): &(String, String)| {
-        format!("  if (!resp.http.{name}) {{\n    set resp.http.{name} = \"{value}\";\n  }}\n")
+        format!("  if (!{of}.http.{name}) {{\n    set {of}.http.{name} = \"{value}\";\n  }}\n")
     };
     form.answer_headers.iter().map(one).collect()
 }

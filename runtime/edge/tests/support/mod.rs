@@ -17,7 +17,7 @@ use model::RegionId;
 use serde::{Deserialize, Serialize};
 
 /// How long a test waits for anything before it gives up.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The form of the corpus, as `edge build` wrote it.
 pub fn form() -> Form {

@@ -6,6 +6,7 @@
 mod api;
 mod batch;
 mod claims;
+mod guard;
 mod proxy;
 mod siblings;
 mod upgrade;
@@ -37,6 +38,7 @@ struct Gateway {
     region: Arc<dyn Region>,
     verifier: TokenVerifier,
     upstream: proxy::Upstream,
+    guards: guard::Guards,
     upgraded: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
@@ -52,6 +54,7 @@ pub async fn serve_gateway(
         region,
         verifier,
         upstream: proxy::upstream(),
+        guards: guard::Guards::default(),
         upgraded: Arc::new(Semaphore::new(limits::UPGRADED_CONNECTIONS)),
         shutdown: shutdown.clone(),
     });
@@ -84,6 +87,8 @@ impl Gateway {
             {
                 return Err(Problem::new(StatusCode::BAD_REQUEST, "host", "send one Host header"));
             }
+            let client = proxy::client_address(request.headers(), from);
+            self.guards.check(&*self.region, &request, (client, route == "proxy")).await?;
             match route {
                 "batch" => self.batch(request).await,
                 "data" => self.data(request).await,

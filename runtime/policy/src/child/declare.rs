@@ -111,6 +111,7 @@ pub fn define(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
     ] {
         on(called, 2..=2, run);
     }
+    on("define-edge-backends", 1..=3, edge::edge_backends);
     on("define-region-policy", 2..=2, region_policy);
     on("define-zone", 2..=2, zones::define);
     on("begin-tests", 1..=1, |ledger, given| {

@@ -1,12 +1,12 @@
-//! `define-cache-rule`, `define-rate-limit`, `define-edge-auth` and `define-edge-route`: what a policy file declares
-//! for the edge.
+//! `define-cache-rule`, `define-rate-limit`, `define-edge-auth`, `define-edge-route` and `define-edge-backends`: what a
+//! policy file declares for the edge.
 //!
 //! Texts end up in programs (VCL, nginx, JSON), so that what may stand in them is narrow here, where the operator can
 //! still be shown the line.
 
 use model::edge::{
-    Algorithm, CacheRule, EdgeAuth, EdgeRoute, KeyPart, LimitKey, LimitScope, Named, Proof, RateLimit, RequestMatch,
-    Vary,
+    Algorithm, Backend, CacheRule, EdgeAuth, EdgeRoute, KeyPart, LimitKey, LimitScope, Named, Proof, RateLimit,
+    RequestMatch, UsedBackend, Vary,
 };
 use model::record::DataClass;
 use steel::rvals::SteelVal;
@@ -249,6 +249,32 @@ pub fn edge_route(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
     }
     ledger.edge_file.clone_from(&ledger.file);
     ledger.edge.routes.push(route);
+    Ok(())
+}
+
+/// `(define-edge-backends 'cloudflare 'varnish 'nginx-reduced)`.
+pub fn edge_backends(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
+    if !ledger.edge.backends.is_empty() {
+        return Err(fault("the kinds of edge in use are already defined; name all of them in one place"));
+    }
+    let mut used: Vec<UsedBackend> = Vec::new();
+    for value in given {
+        let word = name(value)?;
+        let (backend, reduced) = match word.strip_suffix("-reduced") {
+            Some(bare) => (bare, true),
+            None => (word, false),
+        };
+        let backend = Backend::ALL.into_iter().find(|known| known.name() == backend);
+        // Only nginx does less than it is asked for, and still serves correctly.
+        let backend = backend.filter(|known| !reduced || *known == Backend::Nginx).ok_or_else(|| {
+            fault(format!("there is no kind of edge `{word}`; use cloudflare, varnish, nginx or nginx-reduced"))
+        })?;
+        if used.iter().any(|other| other.backend == backend) {
+            return Err(fault(format!("`{backend}` stands twice; keep one of the two")));
+        }
+        used.push(UsedBackend { backend, reduced });
+    }
+    ledger.edge.backends = used;
     Ok(())
 }
 

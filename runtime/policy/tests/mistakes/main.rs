@@ -166,6 +166,8 @@ golden! {
     a_scope_that_no_limit_has: after(EDGE, "(per . 60)", "(per . 60) (scope . global)");
     a_guard_that_believes_every_issuer: after(EDGE, "(issuers . (\"https://id.repomind.io\"))", "");
     a_guard_that_takes_unsigned_tokens: after(EDGE, "(algorithms . (ES256 EdDSA))", "(algorithms . (none))");
+    a_kind_of_edge_that_there_is_not: after(EDGE, "'nginx-reduced", "'varnish-reduced");
+    kinds_of_edge_declared_twice: with(EDGE, "(define-edge-backends 'nginx)");
     a_route_to_a_region_that_does_not_exist: after(EDGE, "(attempts . 2)", "(attempts . 2) (regions . (eu-wets))");
     a_country_that_is_none: after(REGIONS, "(list 'us-east \"US\"", "(list 'us-east \"USA\"");
     an_unknown_class_that_a_region_accepts: after(REGIONS, "'(personal financial", "'(personal finanical");

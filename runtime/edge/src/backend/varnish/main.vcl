@@ -14,80 +14,38 @@ acl operators {
 @OPERATORS@
 }
 
+# A request that is found needs a rule and a hash, and nothing else: whatever is for the regions is worked out in
+# rm_onward, once it is known that one of them is asked.
 sub vcl_recv {
   if (req.restarts > 0) {
     # What was decided stays; only how old an answer may be is another question now.
-    if (req.http.rm-serve-stale) {
+    if (req.http.rm-again == "stale") {
       set req.grace = 365d;
-    } elsif (req.http.rm-again) {
-      set req.hash_always_miss = true;
     } else {
       set req.grace = 0s;
     }
     return (hash);
   }
-  call rm_begin;
+  unset req.http.rm-came;
   if (req.method == "PURGE") {
     call rm_purge;
   }
-  if (req.url ~ "^.{8193}") {
-    return (synth(414, "URI Too Long"));
+  # Paths that mean another one to somebody behind us, and targets that are too long.
+  if (req.url ~ "(?i)^[^?]*(?:%(?:2e|2f|5c|00)|\\|//|/\.\.?(?:[/?]|$))|^[^/]|^.{8193}") {
+    call rm_refuse;
   }
-  # Paths that mean another one to somebody behind us.
-  if (req.http.rm-path ~ "(?i)%(?:2e|2f|5c|00)|\\|//|/\.\.?(?:/|$)" || req.http.rm-path !~ "^/") {
-    return (synth(400, "Bad Request"));
-  }
-  call rm_limits;
-  call rm_guards;
+@COLLECT@
+@LIMITS@
+@GUARDS@
   call rm_rules;
-  call rm_routes;
-  if (req.http.Upgrade) {
-@PIPE@
-    return (pipe);
-  }
-  if (req.method !~ "^(?:GET|HEAD)$" || req.http.Authorization || req.http.Range) {
-    call rm_bypass;
-  }
-  if (req.http.rm-pass) {
-    unset req.http.rm-key;
-    return (pass);
-  }
-  # Answers that are shared must not see whose request fetched them.
-  unset req.http.Cookie;
-  if (req.http.rm-cookies != "") {
-    set req.http.Cookie = req.http.rm-cookies;
-  }
   return (hash);
 }
 
-# Takes away what only we may say, and takes apart what was asked.
-sub rm_begin {
-  unset req.http.rm-about;
-  unset req.http.rm-again;
-  unset req.http.rm-came;
-  unset req.http.rm-cookies;
-  unset req.http.rm-fresh;
-  unset req.http.rm-key;
-  unset req.http.rm-limit;
-  unset req.http.rm-pass;
-  unset req.http.rm-policy;
-  unset req.http.rm-revision;
-  unset req.http.rm-rule;
-  unset req.http.rm-serve-stale;
-  unset req.http.rm-sie;
-  unset req.http.repomind-test-came;
-  set req.http.rm-about = ",";
-  set req.http.rm-path = regsub(req.url, "\?.*$", "");
-  set req.http.rm-query = regsub(req.url, "^[^?]*\??", "");
-  set req.http.rm-host = regsub(std.tolower(req.http.Host), ":[0-9]+$", "");
-  set req.http.rm-country = "XX";
-  if (client.ip ~ operators && req.http.repomind-country ~ "^[A-Z][A-Z]$") {
-    set req.http.rm-country = req.http.repomind-country;
+sub rm_refuse {
+  if (req.url ~ "^.{8193}") {
+    return (synth(414, "URI Too Long"));
   }
-  unset req.http.repomind-country;
-  set req.http.repomind-request-id = server.identity + "-" + req.xid;
-  std.collect(req.http.Cookie, "; ");
-@COLLECT@
+  return (synth(400, "Bad Request"));
 }
 
 # PURGE with `repomind-purge: tag tag`, or of a URL; with `repomind-purge-soft` the answers stay as stale ones.
@@ -96,7 +54,7 @@ sub rm_purge {
     return (synth(405, "Not allowed"));
   }
   if (!req.http.repomind-purge) {
-    set req.http.repomind-purge = "url:" + req.http.rm-host + req.http.rm-path;
+    set req.http.repomind-purge = "url:" + regsub(req.http.Host.lower(), ":[0-9]+$", "") + regsub(req.url, "\?.*$", "");
   }
   if (req.http.repomind-purge-soft) {
     set req.http.rm-purged = xkey.softpurge(req.http.repomind-purge);
@@ -106,20 +64,80 @@ sub rm_purge {
   return (synth(200, "Purged"));
 }
 
+# Not looked up: handed on.
 sub rm_bypass {
-  set req.http.rm-pass = "bypass";
+  if (req.http.Upgrade) {
+    call rm_onward;
+@PIPE@
+    return (pipe);
+  }
+@PASSED@
+  return (pass);
 }
 
-sub rm_limits {
-@LIMITS@
-}
-
-sub rm_guards {
-@GUARDS@
-}
-
+# The rule that gives key and bypass. What is shared must not show whose request fetched it, so that cookies go.
 sub rm_rules {
+@EARLY@
 @RULES@
+  if (req.http.Authorization || req.http.Range || req.http.Upgrade) {
+    call rm_bypass;
+  }
+@PREPARE@
+  if (req.http.Accept-Encoding) {
+    call rm_encoding;
+  }
+}
+
+# Encodings that regions may answer in, told apart as sets and not as texts.
+sub rm_encoding {
+  if (req.http.Accept-Encoding == "gzip, deflate, br, zstd") {
+    set req.http.Accept-Encoding = "zstd, br, gzip";
+  } elsif (req.http.Accept-Encoding == "gzip, deflate, br") {
+    set req.http.Accept-Encoding = "br, gzip";
+  } elsif (req.http.Accept-Encoding == "gzip" || req.http.Accept-Encoding == "gzip, deflate") {
+    set req.http.Accept-Encoding = "gzip";
+  } else {
+    set req.http.rm-encoding = "";
+    if (req.http.Accept-Encoding ~ "(?i)(?:^|,)\s*zstd\s*(?:;(?!\s*q=\s*0(?:\.0*)?\s*(?:,|$))[^,]*)?(?:,|$)") {
+      set req.http.rm-encoding = ", zstd";
+    }
+    if (req.http.Accept-Encoding ~ "(?i)(?:^|,)\s*br\s*(?:;(?!\s*q=\s*0(?:\.0*)?\s*(?:,|$))[^,]*)?(?:,|$)") {
+      set req.http.rm-encoding = req.http.rm-encoding + ", br";
+    }
+    if (req.http.Accept-Encoding ~ "(?i)(?:^|,)\s*gzip\s*(?:;(?!\s*q=\s*0(?:\.0*)?\s*(?:,|$))[^,]*)?(?:,|$)") {
+      set req.http.rm-encoding = req.http.rm-encoding + ", gzip";
+    }
+    set req.http.Accept-Encoding = regsub(req.http.rm-encoding, "^, ", "");
+    if (req.http.Accept-Encoding == "") {
+      unset req.http.Accept-Encoding;
+    }
+  }
+}
+
+# All that the way to a region needs.
+sub rm_onward {
+  if (req.restarts == 0) {
+    unset req.http.rm-again;
+    unset req.http.rm-fresh;
+    unset req.http.rm-sie;
+  }
+  set req.http.repomind-request-id = server.identity + "-" + req.xid;
+  call rm_country;
+  unset req.http.repomind-country;
+@LATE@
+}
+
+sub rm_about {
+  set req.http.rm-about = ",";
+@ABOUT@
+}
+
+# The country of the client: only operators' machines are believed about it.
+sub rm_country {
+  set req.http.rm-country = "XX";
+  if (client.ip ~ operators && req.http.repomind-country ~ "^[A-Z][A-Z]$") {
+    set req.http.rm-country = req.http.repomind-country;
+  }
 }
 
 sub rm_routes {
@@ -131,60 +149,61 @@ sub rm_by_country {
 }
 
 sub vcl_pipe {
+  call rm_clean;
   set bereq.http.Connection = "upgrade";
   set bereq.http.Upgrade = req.http.Upgrade;
   return (pipe);
 }
 
+# Each rule has its revision in the hash: what was stored under other rules is not found any more.
 sub vcl_hash {
-  hash_data(req.http.rm-key);
+@HASH@
   return (lookup);
 }
 
 sub vcl_hit {
-  if (obj.http.rm-revision != req.http.rm-revision) {
-    # Stored under rules that are not in force any more.
-    set req.http.rm-again = "1";
-    return (restart);
-  }
   if (obj.ttl > 0s) {
-    set req.http.rm-came = "hit";
     return (deliver);
   }
-  if (req.http.rm-serve-stale) {
-    if (obj.ttl + std.duration(obj.http.rm-sie, 0s) > 0s) {
+  if (req.restarts > 0 && req.http.rm-again == "stale") {
+    if (obj.ttl + std.duration(regsub(obj.http.rm-times, "^\S+ \S+ (\S+) .*$", "\1"), 0s) > 0s) {
       set req.http.rm-came = "stale-error";
       return (deliver);
     }
     return (synth(503, "No region answers"));
   }
-  if (obj.ttl + std.duration(obj.http.rm-swr, 0s) > 0s) {
+  if (obj.ttl + std.duration(regsub(obj.http.rm-times, "^\S+ (\S+) .*$", "\1"), 0s) > 0s) {
     set req.http.rm-came = "stale";
+    call rm_onward;
     return (deliver);
   }
   # Fetch a fresh one first, and remember whether this one may do in its place.
-  if (obj.ttl + std.duration(obj.http.rm-sie, 0s) > 0s) {
+  unset req.http.rm-sie;
+  if (obj.ttl + std.duration(regsub(obj.http.rm-times, "^\S+ \S+ (\S+) .*$", "\1"), 0s) > 0s) {
     set req.http.rm-sie = "1";
   }
   set req.http.rm-fresh = "1";
+  set req.http.rm-again = "fresh";
   return (restart);
 }
 
 sub vcl_miss {
-  if (req.http.rm-serve-stale) {
+  if (req.restarts > 0 && req.http.rm-again == "stale") {
     return (synth(503, "No region answers"));
   }
+  call rm_onward;
   set req.http.rm-came = "miss";
   return (fetch);
 }
 
 sub vcl_pass {
+  call rm_onward;
   set req.http.rm-came = "bypass";
   return (fetch);
 }
 
 sub vcl_backend_fetch {
-  if (bereq.http.rm-serve-stale) {
+  if (bereq.http.rm-again == "stale") {
     # The stale answer is on its way already; the region was asked a moment ago.
     return (abandon);
   }
@@ -195,11 +214,10 @@ sub vcl_backend_fetch {
     var.set("timeout", bereq.http.rm-timeout);
     var.set("all", bereq.http.rm-left);
     var.set("left", bereq.http.rm-left);
-    var.set("revision", bereq.http.rm-revision);
     var.set("rule", bereq.http.rm-rule);
     var.set("sie", bereq.http.rm-sie);
     var.set("if-error", bereq.http.rm-sie);
-    var.set("url", bereq.http.rm-host + bereq.http.rm-path);
+    var.set("url", regsub(bereq.http.Host.lower(), ":[0-9]+$", "") + regsub(bereq.url, "\?.*$", ""));
     var.set("own", bereq.http.Authorization);
     if (bereq.uncacheable && bereq.method !~ "^(?:GET|HEAD|OPTIONS|TRACE)$") {
       # What has a body cannot be sent twice from here.
@@ -228,21 +246,13 @@ sub rm_clean {
   unset bereq.http.rm-attempts;
   unset bereq.http.rm-break;
   unset bereq.http.rm-came;
-  unset bereq.http.rm-cookies;
-  unset bereq.http.rm-cookie-0;
-  unset bereq.http.rm-cookie-1;
-  unset bereq.http.rm-cookie-2;
+@CLEAN@
   unset bereq.http.rm-country;
-  unset bereq.http.rm-found;
+  unset bereq.http.rm-encoding;
   unset bereq.http.rm-fresh;
-  unset bereq.http.rm-host;
   unset bereq.http.rm-key;
   unset bereq.http.rm-left;
-  unset bereq.http.rm-pass;
-  unset bereq.http.rm-path;
-  unset bereq.http.rm-query;
   unset bereq.http.rm-region;
-  unset bereq.http.rm-revision;
   unset bereq.http.rm-rule;
   unset bereq.http.rm-sie;
   unset bereq.http.rm-timeout;
@@ -251,7 +261,10 @@ sub rm_clean {
 # The first region that is left and did not fail too often of late: a bucket that failures empty and time fills.
 sub rm_next {
   if (bereq.http.rm-left && bereq.http.rm-left != "") {
-    if (vsthrottle.remaining("region:" + regsub(bereq.http.rm-left, " .*$", ""),
+    if (@SICK@) {
+      # The region that is followed says that it is down.
+      set bereq.http.rm-left = regsub(bereq.http.rm-left, "^[^ ]* ?", "");
+    } elsif (vsthrottle.remaining("region:" + regsub(bereq.http.rm-left, " .*$", ""),
         std.integer(regsub(var.get("break"), " .*$", ""), 5), std.duration(regsub(var.get("break"), "^.* ", ""), 10s)) > 0) {
       call rm_first;
     } else {
@@ -275,8 +288,8 @@ sub rm_failed {
 }
 
 sub vcl_backend_response {
-  unset beresp.http.rm-kept;
-  unset beresp.http.rm-ttl;
+  unset beresp.http.rm-edge;
+  unset beresp.http.rm-times;
   unset beresp.http.xkey;
   if (beresp.status == 502 || beresp.status == 503 || beresp.status == 504) {
     call rm_failed;
@@ -289,7 +302,9 @@ sub vcl_backend_response {
     # What is stored does for an answer.
     return (abandon);
   }
-  set beresp.http.rm-region = var.get("region");
+  # What every answer gets is put on here, once, and not each time that it is given.
+  set beresp.http.repomind-edge-region = var.get("region");
+@ANSWER_HEADERS@
   var.set("deciding", "");
   call rm_decide;
   if (var.get("deciding") != "" && !beresp.http.Cache-Control) {
@@ -316,13 +331,12 @@ sub vcl_backend_response {
     set beresp.grace = 0s;
     return (deliver);
   }
-  set beresp.http.rm-kept = var.get("deciding");
-  set beresp.http.rm-revision = var.get("revision");
-  set beresp.http.rm-ttl = regsub("" + beresp.ttl, "\..*$", "");
-  set beresp.http.rm-swr = var.get("swr");
-  set beresp.http.rm-sie = var.get("sie");
+  # How long it is fresh, how long then while a fresh one is fetched, how long where no region answers, and by which rule.
+  set beresp.http.rm-times = regsub("" + beresp.ttl, "\..*$", "") + " " + var.get("swr") + " " + var.get("sie") + " " + var.get("deciding");
   std.collect(beresp.http.Cache-Tag, ",");
-  set beresp.http.xkey = var.get("tags") + " " + regsuball(beresp.http.Cache-Tag, "\s*,\s*", " ") + " url:" + var.get("url");
+  var.set("revision", "");
+@REVISIONS@
+  set beresp.http.xkey = var.get("tags") + " " + regsuball(beresp.http.Cache-Tag, "\s*,\s*", " ") + " url:" + var.get("url") + " revision:" + var.get("revision");
   set beresp.http.xkey = regsuball(beresp.http.xkey, " +", " ");
   set beresp.grace = std.duration(var.get("swr"), 0s);
   if (beresp.grace < std.duration(var.get("sie"), 0s)) {
@@ -407,15 +421,16 @@ sub vcl_backend_error {
   set beresp.http.Content-Type = "application/problem+json";
   set beresp.http.Cache-Control = "no-store";
   set beresp.body = {"{"type":"about:blank","title":"No region answers","status":503}"};
+@ANSWER_HEADERS@
   set beresp.uncacheable = true;
   set beresp.ttl = 0s;
   return (deliver);
 }
 
 sub vcl_synth {
-  if (resp.status == 503 && req.http.rm-sie && !req.http.rm-serve-stale) {
+  if (resp.status == 503 && req.restarts > 0 && req.http.rm-sie && req.http.rm-again != "stale") {
     # The fetch failed and a stored answer may do in its place.
-    set req.http.rm-serve-stale = "1";
+    set req.http.rm-again = "stale";
     return (restart);
   }
   set resp.http.Content-Type = "application/problem+json";
@@ -429,56 +444,61 @@ sub vcl_synth {
     set resp.http.RateLimit-Policy = req.http.rm-policy;
     set resp.http.RateLimit = {"""} + req.http.rm-limit + {"";r=0;t="} + req.http.rm-wait;
   }
-  if (req.http.rm-purged) {
+  if (resp.status == 200) {
     set resp.http.Content-Type = "text/plain";
     set resp.body = req.http.rm-purged;
   }
   set req.http.rm-came = "edge";
+  set resp.http.repomind-request-id = server.identity + "-" + req.xid;
+@SYNTH_HEADERS@
   call rm_finish;
   return (deliver);
 }
 
 sub vcl_deliver {
+  if (!req.http.rm-came) {
+    # Found, and fresh: as much work as is done for most answers.
+    set resp.http.Cache-Status = "repomind; hit; ttl=" + std.integer(duration=obj.ttl, fallback=0) + "; detail=hit";
+    set resp.http.repomind-request-id = server.identity + "-" + req.xid;
+  } else {
+    call rm_came;
+    set resp.http.repomind-request-id = req.http.repomind-request-id;
+  }
+  if (resp.http.rm-browser) {
+    set resp.http.Cache-Control = resp.http.rm-browser;
+    unset resp.http.rm-browser;
+  }
+  call rm_finish;
+  return (deliver);
+}
+
+sub rm_came {
   if (resp.http.rm-edge) {
     set req.http.rm-came = "edge";
+    unset resp.http.rm-edge;
   }
-  if (req.http.rm-came ~ "^(?:hit|stale)") {
+  if (req.http.rm-came ~ "^stale") {
     set resp.http.Cache-Status = "repomind; hit; ttl=" + regsub("" + obj.ttl, "\..*$", "") + "; detail=" + req.http.rm-came;
   } elsif (req.http.rm-came == "miss") {
     set resp.http.Cache-Status = "repomind; fwd=uri-miss";
     if (req.http.rm-fresh) {
       set resp.http.Cache-Status = "repomind; fwd=stale";
     }
-    if (resp.http.rm-kept) {
-      set resp.http.Cache-Status = resp.http.Cache-Status + "; stored; ttl=" + resp.http.rm-ttl;
+    if (resp.http.rm-times) {
+      set resp.http.Cache-Status = resp.http.Cache-Status + "; stored; ttl=" + regsub(resp.http.rm-times, " .*$", "");
     }
   } elsif (req.http.rm-came == "bypass") {
     set resp.http.Cache-Status = "repomind; fwd=bypass";
   }
-  if (resp.http.rm-browser) {
-    set resp.http.Cache-Control = resp.http.rm-browser;
-  }
-  call rm_finish;
-  return (deliver);
 }
 
+# `rm-rule` of the request and `Cache-Status` of the answer are in Varnish's log: who counts by rule reads them there.
 sub rm_finish {
-  std.log("repomind-rule " + req.http.rm-rule + " " + req.http.rm-came + " " + resp.status);
 @OBSERVE@
-  set resp.http.repomind-edge-region = resp.http.rm-region;
-  set resp.http.repomind-request-id = req.http.repomind-request-id;
-  unset resp.http.rm-browser;
-  unset resp.http.rm-edge;
-  unset resp.http.rm-kept;
-  unset resp.http.rm-region;
-  unset resp.http.rm-revision;
-  unset resp.http.rm-sie;
-  unset resp.http.rm-swr;
-  unset resp.http.rm-ttl;
+  unset resp.http.rm-times;
   unset resp.http.xkey;
   unset resp.http.Cache-Tag;
   unset resp.http.CDN-Cache-Control;
   unset resp.http.X-Varnish;
   unset resp.http.Via;
-@ANSWER_HEADERS@
 }

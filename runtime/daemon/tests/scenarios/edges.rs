@@ -1,0 +1,257 @@
+//! Edges before a deployment: a real Varnish and the worker on miniflare, which follow what is saved and what fails.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::cluster::{Answer, Cluster, exchange, generation, text, until};
+
+/// Workers and compilers start on a machine that does other things.
+const PATIENCE: Duration = Duration::from_secs(120);
+const KINDS: [&str; 2] = ["cloudflare", "varnish"];
+/// A client in Germany, as an operator's machine may say.
+const GERMAN: [(&str, &str); 1] = [("repomind-country", "DE")];
+
+fn worker_dir() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../edge-deployment/cloudflare-workers")
+}
+
+/// Whether Varnish, Node and the worker's packages are there. Without them, tests are left out on a person's machine,
+/// and fail under CI.
+fn tools() -> bool {
+    let runs = |program: &str, flag: &str| {
+        let mut command = Command::new(program);
+        command.arg(flag).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let packages = worker_dir().join("node_modules/miniflare").is_dir();
+    let there = runs("varnishd", "-V") && runs("node", "--version") && packages;
+    if !there && std::env::var_os("CI").is_some() {
+        panic!("varnishd, node or the worker's packages are missing: `make tools test-worker` gets them");
+    }
+    if !there {
+        eprintln!("left out: varnishd, node or the worker's packages are missing (`make tools test-worker`)");
+    }
+    there
+}
+
+/// A deployment with both edges, and where they listen.
+struct Edged {
+    cluster: Cluster,
+    at: BTreeMap<String, SocketAddr>,
+}
+
+impl Edged {
+    fn deployed() -> Self {
+        let mut cluster = Cluster::tree();
+        let dir = worker_dir();
+        cluster.environment("REPOMIND_WORKER_DIR", dir.to_str().expect("a path"));
+        let output = cluster.run(&["deploy", "--wan", "lan", "--with-edge=worker,varnish", "--timeout", "300"]);
+        assert!(output.status.success(), "{}\n{}\n{}", text(&output), cluster.logs(), log(&cluster));
+        let edged = Self { at: BTreeMap::new(), cluster };
+        let at = edged
+            .edges()
+            .into_iter()
+            .map(|(kind, edge)| (kind, edge["address"].as_str().and_then(|at| at.parse().ok()).expect("an address")));
+        let at = at.collect();
+        Self { at, ..edged }
+    }
+
+    /// What `status` says of each edge.
+    fn edges(&self) -> BTreeMap<String, Value> {
+        let output = self.cluster.run(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+        let edges = status["edges"]["edges"].as_array().cloned().unwrap_or_default();
+        edges.into_iter().map(|edge| (edge["backend"].as_str().unwrap_or_default().to_owned(), edge)).collect()
+    }
+
+    fn get(&self, kind: &str, target: &str, headers: &[(&str, &str)]) -> Answer {
+        exchange(self.at[kind], "GET", target, headers, "").unwrap_or_else(|error| {
+            panic!("{kind} does not answer: {error}\n{}", log(&self.cluster));
+        })
+    }
+
+    /// Asks until `Cache-Status` has this word.
+    fn until_cache_status(&self, kind: &str, target: &str, word: &str) -> Answer {
+        until(&format!("{kind} answers {target} with {word}"), PATIENCE, || {
+            let answer = self.get(kind, target, &[]);
+            cache_status(&answer).contains(word).then_some(answer)
+        })
+    }
+
+    fn save(&self, from: &str, to: &str) {
+        let file = self.cluster.file("edge-deployment/edge-cache.scm");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{from} is not in the policy");
+        std::fs::write(file, text.replace(from, to)).unwrap();
+    }
+}
+
+fn cache_status(answer: &Answer) -> String {
+    answer.headers.get("cache-status").cloned().unwrap_or_default()
+}
+
+fn log(cluster: &Cluster) -> String {
+    std::fs::read_to_string(cluster.state("edge/edge.log")).unwrap_or_default()
+}
+
+/// The process that `deploy` recorded for the edges.
+fn edge_process(cluster: &Cluster) -> i32 {
+    let record: Value = serde_json::from_slice(&std::fs::read(cluster.state("deploy.json")).unwrap()).unwrap();
+    let started = record["started"].as_array().unwrap();
+    let edge = started.iter().find(|process| process["role"] == "edge").expect("edges were started");
+    i32::try_from(edge["pid"].as_i64().unwrap()).unwrap()
+}
+
+/// The processes below one, with the command of each.
+fn descendants(of: i32) -> Vec<(i32, String)> {
+    let mut found = Vec::new();
+    let mut parents = vec![of];
+    while let Some(parent) = parents.pop() {
+        let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+                found.push((child, command(child)));
+                parents.push(child);
+            }
+        }
+    }
+    found
+}
+
+fn command(pid: i32) -> String {
+    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
+}
+
+fn all_gone(processes: &[(i32, String)]) {
+    for (pid, was) in processes {
+        until(&format!("{was} ({pid}) has ended"), PATIENCE, || (command(*pid) != *was).then_some(()));
+    }
+}
+
+#[test]
+fn a_saved_rule_reaches_both_edges_and_what_it_forbids_is_not_given_any_more() {
+    if !tools() {
+        return;
+    }
+    let edged = Edged::deployed();
+    for kind in KINDS {
+        edged.get(kind, "/pages/a", &[]);
+        edged.until_cache_status(kind, "/pages/a", "hit");
+        let answer = edged.get(kind, "/pages/a", &[("cookie", "session=1")]);
+        assert!(cache_status(&answer).contains("bypass"), "{kind}: {}", cache_status(&answer));
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+    }
+    let began = Instant::now();
+    edged.save(
+        "(define-cache-rule 'default-short other)",
+        "(define-cache-rule 'pages-never '((path . \"/pages/\") (bypass . #t)))\n(define-cache-rule 'default-short other)",
+    );
+    for kind in KINDS {
+        edged.until_cache_status(kind, "/pages/a", "bypass");
+        println!("{kind}: a save takes {} ms", began.elapsed().as_millis());
+        let edge = &edged.edges()[kind];
+        assert_eq!((&edge["generation"], &edge["error"]), (&2.into(), &Value::Null), "{edge}");
+        assert_eq!(edge["up"], true, "{edge}");
+    }
+
+    // What a kind of edge cannot do is not in use here any more, and so the save is taken; that edge stays as it was.
+    edged.save("(define-edge-backends 'cloudflare 'varnish 'nginx-reduced)", "(define-edge-backends 'cloudflare)");
+    until("the third generation", PATIENCE, || (generation(&edged.cluster, "us-east")? == 3).then_some(()));
+    until("both by the third generation", PATIENCE, || {
+        edged.edges().values().all(|edge| edge["generation"] == 3).then_some(())
+    });
+    let before = edged.edges()["varnish"]["revision"].clone();
+    edged.save("(rate . 600) (per . 60)))", "(rate . 600) (per . 60) (scope . exact)))");
+    let edges = until("varnish says what it cannot do", PATIENCE, || {
+        let edges = edged.edges();
+        (edges["varnish"]["error"].is_string() && edges["cloudflare"]["generation"] == 4).then_some(edges)
+    });
+    assert!(edges["varnish"]["error"].as_str().unwrap().contains("each instance counts by itself"), "{edges:?}");
+    assert_eq!(edges["varnish"]["revision"], before, "it took what it cannot do");
+    assert_eq!(edged.get("varnish", "/other", &[]).status, 200, "it does not serve any more");
+    let shown = text(&edged.cluster.run(&["status"]));
+    assert!(shown.contains("stays as it is") && shown.contains("edge varnish"), "{shown}");
+}
+
+#[test]
+fn a_region_that_dies_is_passed_over_at_once_and_taken_out_of_the_order() {
+    if !tools() {
+        return;
+    }
+    let edged = Edged::deployed();
+    let region = |kind: &str, target: &str| {
+        let answer = edged.get(kind, target, &GERMAN);
+        assert_eq!(answer.status, 200, "{kind} {target}: {}", answer.body);
+        answer.headers.get("repomind-edge-region").cloned().unwrap_or_default()
+    };
+    for kind in KINDS {
+        assert_eq!(region(kind, "/before"), "eu-west", "{kind}");
+    }
+    edged.cluster.kill("eu-west");
+    // Whatever may be repeated is sent to the next region: not one request fails, from the first on.
+    for number in 0..20 {
+        for kind in KINDS {
+            assert_ne!(region(kind, &format!("/during-{number}")), "eu-west", "{kind}");
+        }
+    }
+    for kind in KINDS {
+        until(&format!("{kind} passes eu-west over"), PATIENCE, || {
+            (edged.edges()[kind]["down"] == serde_json::json!(["eu-west"])).then_some(())
+        });
+    }
+    // The region that is followed dies as well: another one is followed, and says so.
+    let edge = edge_process(&edged.cluster);
+    let us_east: Vec<i32> = edged.cluster.processes("us-east").into_iter().filter(|pid| *pid != edge).collect();
+    for pid in us_east {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    until("ap-southeast is followed", PATIENCE, || {
+        let status: Value = serde_json::from_slice(&edged.cluster.run(&["status", "--json"]).stdout).ok()?;
+        (status["edges"]["follows"] == "ap-southeast").then_some(())
+    });
+    for kind in KINDS {
+        until(&format!("{kind} is answered by ap-southeast"), PATIENCE, || {
+            let answer = edged.get(kind, "/after", &GERMAN);
+            (answer.headers.get("repomind-edge-region")? == "ap-southeast").then_some(())
+        });
+    }
+}
+
+#[test]
+fn no_process_of_an_edge_outlives_the_one_that_keeps_it() {
+    if !tools() {
+        return;
+    }
+    let edged = Edged::deployed();
+    let edge = edge_process(&edged.cluster);
+    let below = descendants(edge);
+    for program in ["varnishd", "node", "workerd"] {
+        assert!(below.iter().any(|(_, command)| command.contains(program)), "no {program} in {below:?}");
+    }
+    let killed = rustix::process::Pid::from_raw(edge).unwrap();
+    rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();
+    all_gone(&below);
+    let status = edged.cluster.run(&["status"]);
+    assert_eq!(status.status.code(), Some(1), "{}", text(&status));
+    assert!(text(&status).contains("`edge run` has ended"), "{}", text(&status));
+
+    let again = edged.cluster.run(&["deploy", "--wan", "lan", "--with-edge=worker,varnish", "--timeout", "300"]);
+    assert!(again.status.success(), "{}\n{}", text(&again), log(&edged.cluster));
+    let edge = edge_process(&edged.cluster);
+    let mut below = descendants(edge);
+    below.push((edge, command(edge)));
+    for kind in KINDS {
+        assert_eq!(edged.get(kind, "/again", &[]).status, 200);
+    }
+    let destroyed = edged.cluster.run(&["destroy"]);
+    assert!(destroyed.status.success(), "{}", text(&destroyed));
+    all_gone(&below);
+}
