@@ -33,7 +33,7 @@ WORKER   := edge-deployment/cloudflare-workers
 
 .DEFAULT_GOAL := help
 .PHONY: help build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
-        load-test bench sim model simulate repl test test-worker geoip-test-data lint tools
+        load-test bench sim model simulate repl test worker test-worker geoip-test-data lint tools
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -105,6 +105,9 @@ tools: ## Install the programs that tests use, where this user may.
 # From the lock file, into the worker's own folder; again only where the lock file is newer than what is there.
 $(WORKER)/node_modules/.package-lock.json: $(WORKER)/package-lock.json
 	cd $(WORKER) && npm ci --silent && touch node_modules/.package-lock.json
+
+worker: $(WORKER)/node_modules/.package-lock.json ## Bundle the edge worker, for `deploy --target cloudflare`.
+	@cd $(WORKER) && npm run --silent build
 
 test-worker: ## Check the types of the edge worker, then its tests, on miniflare.
 	@if command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; then \

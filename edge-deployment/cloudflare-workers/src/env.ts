@@ -12,6 +12,8 @@ export interface Env {
   /** For tests: answers say how they came about, and requests say what time it is. */
   OBSERVE?: string;
   JWKS_COOLDOWN_MS?: string;
+  /** Which version of the worker this is, so that who deploys can tell. */
+  VERSION?: WorkerVersionMetadata;
   METRICS?: AnalyticsEngineDataset;
   /** `LIMIT_NAME` for coarse limits, `SECRET_NAME` for signed URLs. */
   [binding: string]: unknown;

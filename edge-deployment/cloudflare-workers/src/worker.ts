@@ -264,7 +264,7 @@ async function operate(request: Request, asked: Asked, env: Env, now: number): P
   if (!env.OPERATOR_TOKEN || !(await sameText(shown, env.OPERATOR_TOKEN))) return no(401, "Unauthorized");
   const what = `${request.method} ${asked.path}`;
   if (what === "GET /.repomind/metrics") return new Response(metrics(), { headers: { "content-type": "text/plain; version=0.0.4" } });
-  if (what === "GET /.repomind/revision") return Response.json({ revision: form.revision });
+  if (what === "GET /.repomind/revision") return Response.json({ revision: form.revision, version: env.VERSION?.id });
   const text = request.method === "POST" ? await request.text() : "";
   const command = text.length <= LONGEST_COMMAND ? parse(text) : undefined;
   if (what === "POST /.repomind/purge" && command) {

@@ -1,4 +1,4 @@
-//! Reads the region files, `region-config/*.yml`.
+//! Reads the region files, `region-config/*.yml`, and [`cloudflare`], which says where the edge is deployed.
 //!
 //! Every file describes one region; its stem is the region's id. All mistakes
 //! of all files are reported in one go, each at its line and column with a
@@ -10,6 +10,7 @@
 
 mod check;
 mod cloud;
+pub mod cloudflare;
 mod file;
 mod one_address;
 mod url;

@@ -33,12 +33,19 @@ pub(crate) struct Located<T> {
 pub(crate) struct Source<'a> {
     pub(crate) file: &'a str,
     text: &'a str,
+    /// What the file is about: the key that it begins with.
+    about: &'static str,
     findings: RefCell<Vec<Finding>>,
 }
 
 impl<'a> Source<'a> {
     pub(crate) fn new(file: &'a str, text: &'a str) -> Self {
-        Self { file, text, findings: RefCell::default() }
+        Self::about(file, text, "region")
+    }
+
+    /// A file that begins with another key.
+    pub(crate) fn about(file: &'a str, text: &'a str, about: &'static str) -> Self {
+        Self { file, text, about, findings: RefCell::default() }
     }
 
     /// Records an error at `at`.
@@ -98,13 +105,18 @@ impl<'a> Source<'a> {
 
     fn only(&self, mut documents: Vec<MarkedYaml<'static>>) -> Option<MarkedYaml<'static>> {
         if let Some(second) = documents.get(1) {
-            let help = "write each region in a file of its own, named after the region";
+            let help = match self.about {
+                "region" => "write each region in a file of its own, named after the region",
+                _ => "keep one of the two",
+            };
             self.refuse(self.place(second), "a second document begins here", help);
             return None;
         }
         let document = documents.pop();
         if document.is_none() {
-            self.refuse_file("the file has no region", "begin it with `region:`, or take the file away");
+            let about = self.about;
+            let help = format!("begin it with `{about}:`, or take the file away");
+            self.refuse_file(format!("the file has no {about}"), help);
         }
         document
     }
@@ -167,7 +179,7 @@ fn kind(node: &MarkedYaml<'_>) -> String {
 
 /// A key with its value.
 pub(crate) struct Entry<'a> {
-    source: &'a Source<'a>,
+    pub(crate) source: &'a Source<'a>,
     pub(crate) key: &'a str,
     pub(crate) key_at: Place,
     node: &'a MarkedYaml<'static>,
@@ -247,6 +259,29 @@ impl<'a> Entry<'a> {
         };
         let item = |node| Entry { source: self.source, key: self.key, key_at: self.key_at, node };
         Some(nodes.iter().filter_map(|node| item(node).text(example)).collect())
+    }
+
+    /// The value as a mapping whose keys are names that the file gives; those that are no text are reported.
+    pub(crate) fn named(&self, example: &str) -> Option<Vec<(Located<String>, Entry<'a>)>> {
+        let YamlData::Mapping(mapping) = &self.node.data else {
+            return self.wrong_type("a mapping", &format!("indent below it such as `{example}`"));
+        };
+        let mut entries = Vec::new();
+        for (key, node) in mapping {
+            let at = self.source.place(key);
+            match &key.data {
+                YamlData::Value(Scalar::String(text)) if self.source.masked(text) => {}
+                YamlData::Value(Scalar::String(text)) => {
+                    let entry = Entry { source: self.source, key: text, key_at: at, node };
+                    entries.push((Located { value: text.to_string(), at }, entry));
+                }
+                _ => {
+                    let help = format!("write such as `{example}`");
+                    self.source.refuse(at, format!("a key must be text; this is {}", kind(key)), help);
+                }
+            }
+        }
+        Some(entries)
     }
 
     /// The value as a mapping in which only `known` keys may stand.

@@ -42,6 +42,8 @@ enum Command {
     Start(StartArgs),
     /// Start every region of a tree on this machine, and wait until all serve.
     Deploy(DeployArgs),
+    /// Say what `deploy` would do, and do nothing. For cloudflare: 0 where that is nothing, 1 where it is something.
+    Plan(PlanArgs),
     /// Stop what `deploy` started.
     Destroy(DestroyArgs),
     /// Show every region: health, round trips, lag, policy generation.
@@ -170,7 +172,11 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Start(args) => crate::start::run(args).await,
-        Command::Deploy(args) => crate::deploy::run(args).await,
+        Command::Deploy(args) => deploy(args).await,
+        Command::Plan(args) => plan(args).await,
+        Command::Destroy(DestroyArgs { target: Target::Cloudflare, place, cloudflare, purge, json, .. }) => {
+            crate::cloudflare::destroy(&place, &cloudflare, purge, json).await
+        }
         Command::Destroy(args) => crate::destroy::run(args).await,
         Command::Status(args) => crate::status::run(args).await,
         Command::Check(args) => crate::check::run(&args).await,
@@ -212,6 +218,21 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             print!("{}", String::from_utf8_lossy(&script));
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+async fn deploy(args: DeployArgs) -> anyhow::Result<ExitCode> {
+    match args.target {
+        Target::Local => crate::deploy::run(args).await,
+        Target::Cloudflare if args.dry_run => crate::cloudflare::plan(&args.place, &args.cloudflare, args.json).await,
+        Target::Cloudflare => crate::cloudflare::deploy(&args.place, &args.cloudflare, args.json).await,
+    }
+}
+
+async fn plan(args: PlanArgs) -> anyhow::Result<ExitCode> {
+    match args.target {
+        Target::Local => crate::deploy::dry_run(&args.place, WanProfile::Realistic, None),
+        Target::Cloudflare => crate::cloudflare::plan(&args.place, &args.cloudflare, args.json).await,
     }
 }
 

@@ -75,7 +75,7 @@ pub struct Outcome {
 /// `repomind-run deploy`.
 pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
     if args.dry_run {
-        return dry_run(&args);
+        return dry_run(&args.place, args.wan, args.first_port);
     }
     let began = Instant::now();
     state::private_files();
@@ -477,11 +477,15 @@ fn ports_free(regions: &Regions, wanted: &[(Role, &Region, Vec<String>)]) -> any
     )
 }
 
-fn dry_run(args: &DeployArgs) -> anyhow::Result<ExitCode> {
-    let (regions, first_port) = regions(&args.place.tree, args.first_port)?;
-    let place = Place { tree: absolute(&args.place.tree)?, state: absolute(&args.place.state)? };
+/// Says what would be started, and starts nothing.
+///
+/// # Errors
+/// The regions are bad, or the record of what runs cannot be read.
+pub fn dry_run(place: &Place, wan: WanProfile, first_port: Option<u16>) -> anyhow::Result<ExitCode> {
+    let (regions, first_port) = regions(&place.tree, first_port)?;
+    let place = Place { tree: absolute(&place.tree)?, state: absolute(&place.state)? };
     let earlier = Deployment::read(&place.state)?;
-    for (role, region, command) in plan(&place, &regions, args.wan, first_port)? {
+    for (role, region, command) in plan(&place, &regions, wan, first_port)? {
         let runs = earlier.as_ref().is_some_and(|deployment| deployment.running(role, &region.id).is_some());
         println!("{} {}", if runs { "runs already:" } else { "would start: " }, command.join(" "));
     }

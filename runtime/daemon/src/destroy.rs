@@ -12,6 +12,15 @@ use crate::deploy::state::{self, Lock, MARKS};
 /// `repomind-run destroy`.
 pub async fn run(args: DestroyArgs) -> anyhow::Result<ExitCode> {
     let state = &args.place.state;
+    let left = crate::cloudflare::left_behind(state);
+    if args.purge && !left.is_empty() {
+        bail!(
+            "{} holds the journal of what is deployed at Cloudflare ({}); `destroy --target cloudflare` first, or leave \
+             `--purge` out",
+            state.display(),
+            left.join(", ")
+        );
+    }
     // Nothing is made where nothing is: there is nothing to destroy either.
     let _lock = state::is_ours(state).then(|| Lock::take(state, "destroy")).transpose()?;
     let recorded = Deployment::read(state)?.map(|deployment| deployment.started).unwrap_or_default();

@@ -34,6 +34,8 @@ pub enum Edge {
     Child(live::ChildArgs),
     /// Print the JSON Schema of the policy module.
     Schema,
+    /// Take answers out of the caches at Cloudflare, by tag, URL or rule.
+    Purge(Box<crate::cloudflare::PurgeArgs>),
 }
 
 /// Flags of `edge build`.
@@ -96,6 +98,7 @@ impl From<Kind> for Backend {
 pub async fn run(command: Edge) -> anyhow::Result<ExitCode> {
     match command {
         Edge::Build(args) => build(args).await,
+        Edge::Purge(args) => crate::cloudflare::purge(*args).await,
         Edge::Schema => {
             print!("{}", Form::schema());
             Ok(ExitCode::SUCCESS)

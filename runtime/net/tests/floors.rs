@@ -18,6 +18,7 @@ const HOUSE: &[(&str, u8, &[&str])] = &[
     ("policy", 1, &[]),
     ("data", 2, &[]),
     ("net", 3, &[]),
+    ("cloud", 3, &[]),
     // The simulator of tests/sim: it drives a data plane without sockets.
     ("sim", 3, &[]),
     ("repomind-run", 4, &[]),
@@ -67,7 +68,7 @@ fn steel_is_touched_in_no_room_but_policy() {
 #[test]
 fn the_model_and_the_cores_know_no_runtime() {
     let rooms = rooms();
-    for core in ["model", "config", "replication", "routing", "compliance", "edge", "world"] {
+    for core in ["model", "config", "replication", "routing", "compliance", "edge", "world", "cloud"] {
         for dependency in &rooms[core].dependencies {
             assert!(!["tokio", "hyper", "rand"].contains(&dependency.name.as_str()), "{core} uses {}", dependency.name);
         }

@@ -123,6 +123,8 @@ pub enum LocalEdge {
 pub enum Target {
     /// Processes on this machine.
     Local,
+    /// The edge, at Cloudflare: a worker, its routes and what stands around them.
+    Cloudflare,
 }
 
 /// Flags of `deploy`.
@@ -153,6 +155,26 @@ pub struct DeployArgs {
     /// Seconds until all regions must serve.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
+    /// How Cloudflare is reached.
+    #[command(flatten)]
+    pub cloudflare: crate::cloudflare::CloudflareArgs,
+}
+
+/// Flags of `plan`.
+#[derive(Clone, Debug, Args)]
+pub struct PlanArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// What would be deployed to.
+    #[arg(long, value_enum, default_value = "local")]
+    pub target: Target,
+    /// Print JSON (for cloudflare).
+    #[arg(long)]
+    pub json: bool,
+    /// How Cloudflare is reached.
+    #[command(flatten)]
+    pub cloudflare: crate::cloudflare::CloudflareArgs,
 }
 
 /// Flags of `destroy`.
@@ -161,9 +183,18 @@ pub struct DestroyArgs {
     /// Where.
     #[command(flatten)]
     pub place: Place,
-    /// Also delete the state directory: data, keys, logs.
+    /// What is taken away.
+    #[arg(long, value_enum, default_value = "local")]
+    pub target: Target,
+    /// Also delete what holds data: the state directory with data, keys and logs; at Cloudflare, namespaces of Workers KV.
     #[arg(long)]
     pub purge: bool,
+    /// Print JSON (for cloudflare).
+    #[arg(long)]
+    pub json: bool,
+    /// How Cloudflare is reached.
+    #[command(flatten)]
+    pub cloudflare: crate::cloudflare::CloudflareArgs,
     /// Seconds for a process to end by itself before it is killed.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub timeout: u64,

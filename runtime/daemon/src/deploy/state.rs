@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 /// What marks a directory as one of ours, so that nothing is deleted or changed in another.
-pub const MARKS: &[&str] = &["deploy.json", "pki", FILE];
+pub const MARKS: &[&str] = &["deploy.json", "pki", "cloudflare", FILE];
 /// The lock's file.
 const FILE: &str = "lock";
 

@@ -23,7 +23,7 @@ fn said(output: &Output) -> String {
 }
 
 /// The repository's tree with another edge policy.
-fn tree(edge: &str) -> tempfile::TempDir {
+pub(super) fn tree(edge: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     for file in model::bundle::POLICY_FILES {
         copy(&root().join(file), &dir.path().join(file));
@@ -41,7 +41,7 @@ fn copy(from: &Path, to: &Path) {
     std::fs::copy(from, to).expect("a file");
 }
 
-fn policy() -> String {
+pub(super) fn policy() -> String {
     std::fs::read_to_string(root().join("edge-deployment/edge-cache.scm")).expect("the policy")
 }
 
