@@ -4,6 +4,8 @@
 //! directory once, somewhere safe, hand each machine its bundle, and keep
 //! `ca.key` and `token.key` where no region runs.
 
+mod zone_keys;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -95,6 +97,9 @@ pub enum Pki {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Make and roll the keys that sign DNS zones.
+    #[command(subcommand)]
+    DnsKey(zone_keys::DnsKey),
     /// Show until when each certificate is valid; 1 when one ends within 30 days.
     Status {
         /// Where the keys are.
@@ -139,6 +144,7 @@ pub fn run(step: Pki) -> anyhow::Result<ExitCode> {
             Operator::new(&name, [0; 32])?;
             println!("{}", Operator::new(&name, net::pki::make_operator_key(&out)?)?);
         }
+        Pki::DnsKey(step) => return zone_keys::run(step),
         Pki::Status { keys, json } => return status(&keys.dir, json),
     }
     Ok(ExitCode::SUCCESS)

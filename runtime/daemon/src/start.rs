@@ -24,6 +24,7 @@ pub mod running;
 mod snapshot;
 pub mod traffic;
 pub mod watch;
+mod zone_keys;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -163,6 +164,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let may_lead = policy_keys.production() || secrets.policy_signer.is_some();
     let control = open_control(&me, &regions, (&store, &data_dir), (&secrets.identity, &wan), may_lead).await?;
     let dns = Arc::new(DnsAnswers::new(regions.clone()));
+    zone_keys::take(&dns, &args.state.join("pki"))?;
     let cookies = routing::dns::CookieKey::derived_from(&secrets.digest_key);
     let generations = Generations::new(
         me.id.clone(),
@@ -402,6 +404,7 @@ fn start_tasks(
     tasks.spawn(async move {
         let _ = stopped.run_until_cancelled(resolving.keep_resolving()).await;
     });
+    tasks.spawn(zone_keys::follow(region.dns.clone(), args.state.join("pki"), stop.clone()));
     tasks.spawn(gauges::keep(region.clone(), stop.clone()));
     for client in &region.control.clients {
         tasks.spawn(control::keep_connected(client.clone(), stop.clone()));

@@ -184,3 +184,6 @@ pub const DNS_CONNECTION_QUERIES: usize = 10_000;
 
 /// Answers to queries that came together are sent together up to this length.
 pub const DNS_UNSENT_BYTES: usize = 16 * 1024;
+
+/// How often it is looked whether keys of zones begin or end, or signatures are to be made anew.
+pub const DNS_SIGN_EVERY: Duration = Duration::from_secs(1);

@@ -13,18 +13,24 @@
 //!
 //! Offered: EDNS(0) with BADVERS, client subnet, cookies (RFC 7873, 9018), NSID
 //! (RFC 5001), minimal ANY (RFC 8482), negative answers with SOA (RFC 2308),
-//! aliases followed across our zones (RFC 6604). Refused or absent: recursion,
-//! zone transfers, updates, wildcards, DNSSEC, delegation to other servers.
+//! aliases followed across our zones (RFC 6604), DNSSEC with NSEC for zones that
+//! have keys. Refused or absent: recursion, zone transfers, updates, wildcards,
+//! delegation to other servers.
 //!
-//! Start with [`Table::new`] and [`answer()`].
+//! Start with [`Table::new`], [`Signing::at`] and [`answer()`].
 
 mod answer;
 mod cookie;
+mod denial;
+mod keys;
+mod sign;
 mod table;
 mod wire;
 
 pub use answer::{Client, Outcome, Server, Transport, UDP_PAYLOAD, answer, shorten};
 pub use cookie::CookieKey;
+pub use keys::{KeyTimes, SignBytes, ZoneKey};
+pub use sign::{LEAST_DAYS, Signatures, Signing};
 pub use table::Table;
 pub use wire::Rcode;
 

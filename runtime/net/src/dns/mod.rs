@@ -24,9 +24,10 @@ use metrics::Counter;
 use model::region::Regions;
 use model::routing::RegionState;
 use model::{RegionId, UnixMillis};
-use routing::dns::{Client, CookieKey, Outcome, Rcode, Server, Table, answer};
+use routing::dns::{Client, CookieKey, Outcome, Rcode, Server, Signatures, Signing, Table, ZoneKey, answer};
 use routing::{CountryTable, TrafficCounts};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits;
@@ -37,19 +38,31 @@ pub struct DnsAnswers {
     regions: Arc<Regions>,
     /// Locked while a table is made.
     made_of: Mutex<MadeOf>,
+    /// Told of every table, so that it is signed ahead of the queries.
+    made: Notify,
 }
 
 /// What a table is made of.
 struct MadeOf {
     plans: Arc<Plans>,
     states: Arc<BTreeMap<RegionId, RegionState>>,
+    keys: Vec<ZoneKey>,
+    signing: Arc<Signing>,
+    signatures: Arc<Signatures>,
 }
 
 impl DnsAnswers {
     /// Answers before any plan is in force: SERVFAIL, so that resolvers ask another region.
     pub fn new(regions: Arc<Regions>) -> Self {
-        let nothing = MadeOf { plans: Arc::new(Plans::deny_all()), states: Arc::default() };
-        Self { table: ArcSwap::default(), regions, made_of: Mutex::new(nothing) }
+        let signatures = Arc::<Signatures>::default();
+        let nothing = MadeOf {
+            plans: Arc::new(Plans::deny_all()),
+            states: Arc::default(),
+            keys: Vec::new(),
+            signing: Arc::new(Signing::at(&[], seconds(), signatures.clone())),
+            signatures,
+        };
+        Self { table: ArcSwap::default(), regions, made_of: Mutex::new(nothing), made: Notify::new() }
     }
 
     /// Puts the answers that follow from these plans in force.
@@ -62,6 +75,24 @@ impl DnsAnswers {
         self.change(|made_of| made_of.states = states);
     }
 
+    /// Signs the zones of these keys from now on, and those of no key no more.
+    pub fn keys_changed(&self, keys: Vec<ZoneKey>) {
+        self.change(|made_of| {
+            made_of.keys = keys;
+            made_of.signing = made_of.signing_at(seconds());
+        });
+    }
+
+    /// Takes up what the keys are to do at this time, in seconds since 1970, and signs anew what has to be.
+    pub fn time_passed(&self, now: u64) {
+        let signing = self.made_of.lock().unwrap_or_else(PoisonError::into_inner).signing_at(now);
+        self.change_if(|made_of| {
+            let other = *signing != *made_of.signing;
+            made_of.signing = signing;
+            other
+        });
+    }
+
     /// The table in force.
     pub fn table(&self) -> Arc<Table> {
         self.table.load_full()
@@ -69,11 +100,58 @@ impl DnsAnswers {
 
     /// Held from the change to the swap, so that of two changes the later one stays.
     fn change(&self, change: impl FnOnce(&mut MadeOf)) {
-        let mut made_of = self.made_of.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut made_of);
-        let MadeOf { plans, states } = &*made_of;
-        self.table.store(Arc::new(Table::new(&plans.routing, plans.generation, &self.regions, states)));
+        self.change_if(|made_of| {
+            change(made_of);
+            true
+        });
     }
+
+    fn change_if(&self, change: impl FnOnce(&mut MadeOf) -> bool) {
+        let mut made_of = self.made_of.lock().unwrap_or_else(PoisonError::into_inner);
+        if !change(&mut made_of) {
+            return;
+        }
+        let MadeOf { plans, states, signing, .. } = &*made_of;
+        let table = Table::new(&plans.routing, plans.generation, &self.regions, states).signed(signing);
+        self.table.store(Arc::new(table));
+        self.made.notify_one();
+        let left = if made_of.keys.is_empty() { 0.0 } else { signing.expires() as f64 };
+        metrics::gauge!("repomind_dns_signatures_expire_seconds").set(left);
+    }
+
+    /// Signs each new table before most queries ask for it, and keeps up with the time, until `shutdown`.
+    async fn keep_signed(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut ticks = tokio::time::interval(limits::DNS_SIGN_EVERY);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = ticks.tick() => self.time_passed(seconds()),
+                () = self.made.notified() => {
+                    let (answers, stop) = (self.clone(), shutdown.clone());
+                    // Processor time only: not on the threads that serve sockets. A newer table is begun with at once.
+                    let signed = tokio::task::spawn_blocking(move || {
+                        let table = answers.table();
+                        let newest = || !stop.is_cancelled() && Arc::ptr_eq(&table, &answers.table.load());
+                        table.sign_ahead(newest)
+                    });
+                    if let Ok(sets) = signed.await {
+                        metrics::gauge!("repomind_dns_signed_sets").set(sets as f64);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl MadeOf {
+    fn signing_at(&self, now: u64) -> Arc<Signing> {
+        Arc::new(Signing::at(&self.keys, now, self.signatures.clone()))
+    }
+}
+
+/// Seconds since 1970.
+fn seconds() -> u64 {
+    now().0 / 1000
 }
 
 /// How DNS is served.
@@ -132,8 +210,9 @@ pub async fn bind_dns(address: SocketAddr) -> io::Result<DnsSockets> {
 
 /// Answers until `shutdown`.
 pub async fn serve_dns(sockets: DnsSockets, answers: Arc<DnsAnswers>, config: DnsConfig, shutdown: CancellationToken) {
-    let responder = Arc::new(Responder { answers, config, counters: Counters::new() });
     let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(answers.clone().keep_signed(shutdown.clone()));
+    let responder = Arc::new(Responder { answers, config, counters: Counters::new() });
     // The kernel spreads clients over the sockets, so each of them counts its part of a prefix.
     let share = u32::try_from(sockets.udp.len()).unwrap_or(1).max(1);
     for socket in sockets.udp {

@@ -33,6 +33,7 @@ pub fn bundle_for(dir: &Path, region: &RegionId, production: bool) -> Result<Vec
     for ending in [LEDGER, WITNESS, POLICY] {
         files.extend(public_keys(dir, ending)?.into_iter().map(|(_, path)| path));
     }
+    files.extend(super::dns::all_files(dir)?);
     files.sort();
     files.dedup();
     for file in &files {

@@ -10,6 +10,7 @@
 //! | `REGION-witness.pub`, `REGION-witness.key` | the pair that cosigns the ledgers of others | all; that region |
 //! | `token.pub`, `token.key` | the pair that signs bearer tokens | all; nobody that runs |
 //! | `REGION-policy.pub`, `REGION-policy.key` | the pair that signs policies in development | all; that region, if it may be the primary |
+//! | `KZONE.+013+TAG.key`, `.private` | a pair that signs a DNS zone ([`dns`]) | all |
 //! | `digest.key` | the key of the digests that regions compare | all |
 //! | `token` | a development token | whoever operates |
 //!
@@ -24,6 +25,7 @@
 //! lists to each; watch [`expiries`].
 
 mod authority;
+pub mod dns;
 mod files;
 mod keys;
 mod machines;

@@ -6,8 +6,10 @@ use model::routing::LONGEST_CHAIN;
 use model::{Country, UnixMillis};
 
 use super::cookie::CookieKey;
-use super::table::{RecordSet, Steering, Table, ZoneTable};
-use super::wire::{self, CLASS_IN, Edns, HEADER, LONGEST_NAME, Query, Question, Rcode, Subnet, lower, option, rtype};
+use super::table::{Addresses, RecordSet, Steering, Table, ZoneTable};
+use super::wire::{
+    self, CLASS_IN, Edns, HEADER, LONGEST_NAME, Query, Question, Rcode, Subnet, lower, option, parent, rtype,
+};
 use crate::CountryTable;
 
 /// The largest packet that is sent over UDP: what crosses the internet unfragmented (DNS Flag Day 2020).
@@ -92,22 +94,33 @@ pub fn answer(
         (Transport::Udp, None) => PLAIN_PAYLOAD,
     };
     let room = usize::from(most) - options.length();
-    let mut reply =
-        Reply { out, room, answers: 0, authorities: 0, additionals: 0, overflow: false, scope: 0, routed_for: None };
-    let rcode = match (query.fault, question) {
+    let mut reply = Reply {
+        out,
+        room,
+        counts: [0; 3],
+        dnssec: query.edns.is_some_and(|edns| edns.dnssec_ok),
+        overflow: false,
+        unsigned: false,
+        scope: 0,
+        routed_for: None,
+    };
+    let mut rcode = match (query.fault, question) {
         (Some(fault), _) => fault,
         (None, Some(question)) => resolve(&mut reply, table, server, packet, &query, question, client),
         // A question about nothing but a cookie.
         (None, None) => Rcode::NoError,
     };
-    let authoritative = matches!(rcode, Rcode::NoError | Rcode::NxDomain) && question.is_some();
-    if reply.overflow {
-        reply.out.truncate(question_end);
-        (reply.answers, reply.authorities, reply.additionals) = (0, 0, 0);
+    if reply.unsigned {
+        rcode = Rcode::ServFail;
     }
-    let (truncated, scope, routed_for) = (reply.overflow, reply.scope, reply.routed_for);
+    let authoritative = matches!(rcode, Rcode::NoError | Rcode::NxDomain) && question.is_some();
+    if reply.overflow || reply.unsigned {
+        reply.out.truncate(question_end);
+        reply.counts = [0; 3];
+    }
+    let (truncated, scope, routed_for) = (reply.overflow && !reply.unsigned, reply.scope, reply.routed_for);
     if let Some(edns) = query.edns {
-        reply.additionals += 1;
+        reply.counts[Section::Additional as usize] += 1;
         options.write(reply.out, edns, rcode, scope);
     }
     let third = RESPONSE
@@ -115,7 +128,8 @@ pub fn answer(
         | if authoritative { AUTHORITATIVE } else { 0 }
         | if truncated { TRUNCATED } else { 0 };
     let fourth = (query.head[3] & REPEATED[1]) | (rcode.number() & 0xF) as u8;
-    let counts = [u16::from(question.is_some()), reply.answers, reply.authorities, reply.additionals];
+    let [answers, authorities, additionals] = reply.counts;
+    let counts = [u16::from(question.is_some()), answers, authorities, additionals];
     out[..4].copy_from_slice(&[query.head[0], query.head[1], third, fourth]);
     for (at, count) in counts.into_iter().enumerate() {
         out[4 + 2 * at..6 + 2 * at].copy_from_slice(&count.to_be_bytes());
@@ -136,15 +150,26 @@ struct Reply<'o> {
     out: &'o mut Vec<u8>,
     /// How long it may get before the OPT record.
     room: usize,
-    answers: u16,
-    authorities: u16,
-    additionals: u16,
+    /// Records by section.
+    counts: [u16; 3],
+    /// Whether the client understands signatures (RFC 3225).
+    dnssec: bool,
     /// Set when something that belongs into it did not fit.
     overflow: bool,
+    /// Set when a signature could not be made: an answer without it would be taken for a forgery.
+    unsigned: bool,
     /// The prefix that the answer holds for, if the client's subnet mattered.
     scope: u8,
     /// Where the client was taken to be, if that was looked at.
     routed_for: Option<Option<Country>>,
+}
+
+/// A section of the answer.
+#[derive(Clone, Copy)]
+enum Section {
+    Answer,
+    Authority,
+    Additional,
 }
 
 /// Whose records they are.
@@ -184,20 +209,65 @@ impl Reply<'_> {
         fits
     }
 
-    fn answer(&mut self, set: &RecordSet, owner: Owner<'_>) {
-        if self.push(set, owner) {
-            self.answers += set.count;
-        } else {
+    fn add(&mut self, section: Section, set: &RecordSet, owner: Owner<'_>) -> bool {
+        let fits = self.push(set, owner);
+        if fits {
+            self.counts[section as usize] += set.count;
+        }
+        fits
+    }
+
+    /// Adds the records of a name, in lower case, and their signatures for those who want them. Says whether all fit.
+    fn try_records(
+        &mut self,
+        section: Section,
+        zone: &ZoneTable,
+        name: &[u8],
+        set: &RecordSet,
+        owner: Owner<'_>,
+    ) -> bool {
+        if !self.add(section, set, owner) {
+            return false;
+        }
+        let Some(signed) = zone.signed.as_ref().filter(|_| self.dnssec) else { return true };
+        match signed.signatures(name, set) {
+            Some(signatures) => self.add(section, signatures, owner),
+            None => {
+                self.unsigned = true;
+                true
+            }
+        }
+    }
+
+    fn records(&mut self, section: Section, zone: &ZoneTable, name: &[u8], set: &RecordSet, owner: Owner<'_>) {
+        if !self.try_records(section, zone, name, set, owner) {
             self.overflow = true;
         }
     }
 
     /// The SOA record of a negative answer.
-    fn negative(&mut self, zone: &ZoneTable, owner: Owner<'_>) {
-        if self.push(&zone.negative, owner) {
-            self.authorities += zone.negative.count;
-        } else {
-            self.overflow = true;
+    fn negative(&mut self, (apex, zone): (&[u8], &ZoneTable), owner: Owner<'_>) {
+        self.records(Section::Authority, zone, apex, &zone.negative, owner);
+    }
+
+    /// Says that a name has no records of a type. `given` is the client's answer where the name is routed.
+    fn no_type(&mut self, zone: (&[u8], &ZoneTable), name: &[u8], given: Option<&Addresses>, soa: Owner<'_>) {
+        self.negative(zone, soa);
+        if let Some(signed) = zone.1.signed.as_ref().filter(|_| self.dnssec)
+            && let Some((owner, set)) = signed.no_type(name, given)
+        {
+            self.records(Section::Authority, zone.1, owner, set, Owner::Name(owner));
+        }
+    }
+
+    /// Says that there is no such name.
+    fn no_name(&mut self, zone: (&[u8], &ZoneTable), name: &[u8], soa: Owner<'_>) {
+        self.negative(zone, soa);
+        let Some(signed) = zone.1.signed.as_ref().filter(|_| self.dnssec) else { return };
+        let mut above = std::iter::successors(parent(name), |at| parent(at));
+        let encloser = above.find(|at| zone.1.names.contains_key(*at)).unwrap_or(zone.0);
+        for (owner, set) in signed.no_name(name, encloser) {
+            self.records(Section::Authority, zone.1, owner, set, Owner::Name(owner));
         }
     }
 
@@ -206,10 +276,11 @@ impl Reply<'_> {
         for name in &zone.glue {
             let Some(entry) = zone.names.get(name) else { continue };
             for kind in [rtype::A, rtype::AAAA] {
-                if let Some(set) = entry.set(kind)
-                    && self.push(set, Owner::Name(name))
-                {
-                    self.additionals += set.count;
+                let Some(set) = entry.set(kind) else { continue };
+                let (length, counts) = (self.out.len(), self.counts);
+                if !self.try_records(Section::Additional, zone, name, set, Owner::Name(name)) {
+                    self.out.truncate(length);
+                    self.counts = counts;
                 }
             }
         }
@@ -241,43 +312,67 @@ fn resolve(
     let asked = lower(&packet[HEADER..HEADER + question.name], &mut buffer);
     let (mut name, mut owner) = (asked, Owner::Question);
     for _ in 0..=LONGEST_CHAIN {
-        let Some((apex, zone)) = table.zone(name) else {
+        let Some((apex, zone)) = table.zone_for(name, question.rtype) else {
             // An alias that leads out of our zones is a whole answer; the resolver goes on from there.
-            return if reply.answers > 0 { Rcode::NoError } else { Rcode::Refused };
+            return if reply.counts[Section::Answer as usize] > 0 { Rcode::NoError } else { Rcode::Refused };
         };
         let soa = match owner {
             Owner::Question => Owner::Within(HEADER + name.len() - apex.len()),
             _ => Owner::Name(apex),
         };
         let Some(entry) = zone.names.get(name) else {
-            reply.negative(zone, soa);
+            reply.no_name((apex, zone), name, soa);
             return Rcode::NxDomain;
         };
-        if question.rtype == rtype::ANY {
-            reply.answer(&zone.minimal, owner);
-            return Rcode::NoError;
+        let chained = zone.signed.as_ref().and_then(|signed| Some((signed, signed.link(name)?)));
+        match (question.rtype, chained) {
+            // One set of those that are there is enough (RFC 8482, section 4.1), and this one is signed anyway.
+            (rtype::ANY, Some((_, (_, link)))) if reply.dnssec => {
+                reply.records(Section::Answer, zone, name, link, owner);
+                return Rcode::NoError;
+            }
+            (rtype::ANY, _) => {
+                reply.overflow |= !reply.add(Section::Answer, &zone.minimal, owner);
+                return Rcode::NoError;
+            }
+            (rtype::NSEC, Some((_, (_, link)))) => {
+                reply.records(Section::Answer, zone, name, link, owner);
+                return Rcode::NoError;
+            }
+            (rtype::RRSIG, Some((signed, (_, link)))) => {
+                match signed.signatures(name, link) {
+                    Some(signatures) => reply.overflow |= !reply.add(Section::Answer, signatures, owner),
+                    None => reply.unsigned = true,
+                }
+                return Rcode::NoError;
+            }
+            _ => {}
         }
         if let Some((alias, target)) = &entry.alias {
-            reply.answer(alias, owner);
+            reply.records(Section::Answer, zone, name, alias, owner);
             if question.rtype == rtype::CNAME {
                 return Rcode::NoError;
             }
             (name, owner) = (target, Owner::Name(target));
             continue;
         }
-        let set = match (&entry.steering, question.rtype) {
-            (Some(steering), rtype::A) => Some(&steer(reply, server, query, client, steering).v4),
-            (Some(steering), rtype::AAAA) => Some(&steer(reply, server, query, client, steering).v6),
-            _ => entry.set(question.rtype),
+        let steered = match (&entry.steering, question.rtype) {
+            (Some(steering), rtype::A | rtype::AAAA) => Some(steer(reply, server, query, client, steering)),
+            _ => None,
+        };
+        let set = match (steered, question.rtype) {
+            (Some(given), rtype::A) => Some(&given.v4),
+            (Some(given), _) => Some(&given.v6),
+            (None, rtype) => entry.set(rtype),
         };
         match set.filter(|set| set.count > 0) {
             Some(set) => {
-                reply.answer(set, owner);
+                reply.records(Section::Answer, zone, name, set, owner);
                 if question.rtype == rtype::NS && name == apex {
                     reply.glue(zone);
                 }
             }
-            None => reply.negative(zone, soa),
+            None => reply.no_type((apex, zone), name, steered, soa),
         }
         return Rcode::NoError;
     }
@@ -292,7 +387,7 @@ fn steer<'t>(
     query: &Query,
     client: Client,
     steering: &'t Steering,
-) -> &'t super::table::Addresses {
+) -> &'t Addresses {
     // Who sends a prefix of no bits wants nothing to follow from where its clients are (RFC 7871, section 7.1.2).
     let country = match query.edns.and_then(|edns| edns.subnet).filter(|subnet| subnet.source > 0) {
         Some(Subnet { address, .. }) => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use model::names::DnsName;
 use model::region::Regions;
@@ -11,6 +11,8 @@ use model::routing::{
 };
 use model::{Country, RegionId};
 
+use super::denial::SignedZone;
+use super::sign::Signing;
 use super::wire::{CLASS_IN, encode_name, parent, rtype};
 
 /// The owner of a record as a pointer to the name of the question, which begins behind the header.
@@ -21,10 +23,12 @@ const TO_QUESTION: [u8; 2] = [0xC0, 0x0C];
 pub(super) struct RecordSet {
     pub(super) count: u16,
     pub(super) bytes: Vec<u8>,
+    /// The signatures over them, once somebody asked.
+    pub(super) signed: OnceLock<Box<RecordSet>>,
 }
 
 impl RecordSet {
-    fn push(&mut self, rtype: u16, ttl: u32, data: &[u8]) {
+    pub(super) fn push(&mut self, rtype: u16, ttl: u32, data: &[u8]) {
         self.count += 1;
         self.bytes.extend_from_slice(&TO_QUESTION);
         self.bytes.extend_from_slice(&rtype.to_be_bytes());
@@ -34,7 +38,7 @@ impl RecordSet {
         self.bytes.extend_from_slice(data);
     }
 
-    fn one(rtype: u16, ttl: u32, data: &[u8]) -> Self {
+    pub(super) fn one(rtype: u16, ttl: u32, data: &[u8]) -> Self {
         let mut set = Self::default();
         set.push(rtype, ttl, data);
         set
@@ -75,6 +79,11 @@ impl Steering {
         &self.answers[usize::from(at)]
     }
 
+    /// Every answer.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Addresses> {
+        self.answers.iter()
+    }
+
     /// Whether it matters where a client is.
     pub(super) fn tells_apart(&self) -> bool {
         self.answers.len() > 1
@@ -89,6 +98,8 @@ pub(super) struct Entry {
     /// The alias, and where it points.
     pub(super) alias: Option<(RecordSet, Box<[u8]>)>,
     pub(super) steering: Option<Steering>,
+    /// Whether another of our zones begins here, and this entry stands in the one above: it answers for DS alone.
+    pub(super) is_cut: bool,
 }
 
 impl Entry {
@@ -104,6 +115,11 @@ impl Entry {
             IpAddr::V4(address) => self.add(rtype::A, ttl, &address.octets()),
             IpAddr::V6(address) => self.add(rtype::AAAA, ttl, &address.octets()),
         }
+    }
+
+    /// Whether there is nothing at the name but others below it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sets.is_empty() && self.alias.is_none() && self.steering.is_none()
     }
 
     pub(super) fn set(&self, rtype: u16) -> Option<&RecordSet> {
@@ -122,6 +138,11 @@ pub(super) struct ZoneTable {
     pub(super) glue: Vec<Box<[u8]>>,
     /// By whole name in lower case; names that only have others below them are there too, with nothing in them.
     pub(super) names: BTreeMap<Box<[u8]>, Entry>,
+    /// For records of a fixed content and for negative answers.
+    ttl: u32,
+    ttl_negative: u32,
+    /// Where the zone has keys.
+    pub(super) signed: Option<SignedZone>,
 }
 
 /// Every answer of one plan at one state of health. Immutable: a change makes a new one.
@@ -147,9 +168,64 @@ impl Table {
         Self { generation, zones: zones.collect() }
     }
 
+    /// The table with the zones that have keys signed. Nothing is signed yet: queries do that, or
+    /// [`Table::sign_ahead`].
+    #[must_use]
+    pub fn signed(mut self, signing: &Arc<Signing>) -> Self {
+        let apexes: Vec<Box<[u8]>> =
+            signing.apexes().filter(|apex| self.zones.contains_key(*apex)).map(Box::from).collect();
+        for apex in &apexes {
+            let above = parent(apex).and_then(|above| self.zone(above)).map(|(above, _)| Box::<[u8]>::from(above));
+            if let Some(zone) = self.zones.get_mut(apex)
+                && let Some(entry) = zone.names.get_mut(apex)
+            {
+                signing.apex_records(apex).iter().for_each(|(rtype, data)| entry.add(*rtype, zone.ttl, data));
+            }
+            if let Some(zone) = above.and_then(|above| self.zones.get_mut(&above))
+                && let Some(entry) = zone.names.get_mut(apex)
+            {
+                signing.ds(apex).iter().for_each(|data| entry.add(rtype::DS, zone.ttl, data));
+            }
+        }
+        for apex in &apexes {
+            if let Some(zone) = self.zones.get_mut(apex) {
+                zone.signed = Some(SignedZone::new(apex, signing.clone(), &zone.names, zone.ttl_negative));
+            }
+        }
+        self
+    }
+
+    /// Signs all that can be asked for, so that no query has to, for as long as `go_on` says so. Gives the number of
+    /// sets.
+    pub fn sign_ahead(&self, go_on: impl Fn() -> bool) -> usize {
+        let mut sets = 0;
+        for (apex, zone) in &self.zones {
+            let Some(signed) = &zone.signed else { continue };
+            let negative = std::iter::once((&**apex, &zone.negative));
+            for (owner, set) in zone.all().chain(signed.all()).chain(negative).filter(|(_, set)| set.count > 0) {
+                if !go_on() {
+                    return sets;
+                }
+                signed.signatures(owner, set);
+                sets += 1;
+            }
+        }
+        sets
+    }
+
     /// Whether a plan is in force.
     pub(super) fn is_ready(&self) -> bool {
         self.generation > 0
+    }
+
+    /// The zone that answers for a type of a name in lower case, with its apex: what the parent says of a zone is the
+    /// parent's to answer (RFC 4035, section 3.1.4.1).
+    pub(super) fn zone_for(&self, name: &[u8], rtype: u16) -> Option<(&[u8], &ZoneTable)> {
+        let found = self.zone(name)?;
+        if rtype == rtype::DS && found.0 == name {
+            return parent(name).and_then(|above| self.zone(above)).or(Some(found));
+        }
+        Some(found)
     }
 
     /// The zone that a name in lower case lies in, the deepest if there are several, with its apex.
@@ -189,6 +265,19 @@ impl<'a> Rankings<'a> {
     }
 }
 
+impl ZoneTable {
+    /// Every set that is answered from the zone, with its owner.
+    fn all(&self) -> impl Iterator<Item = (&[u8], &RecordSet)> {
+        self.names.iter().flat_map(|(name, entry)| {
+            // Of a zone below, only what is said of its keys is this one's.
+            let sets = entry.sets.iter().filter(|(rtype, _)| !entry.is_cut || *rtype == rtype::DS);
+            let sets = sets.map(|(_, set)| set).chain(entry.alias.iter().map(|(set, _)| set));
+            let steered = entry.steering.iter().flat_map(|steering| &steering.answers);
+            sets.chain(steered.flat_map(|answer| [&answer.v4, &answer.v6])).map(|set| (&**name, set))
+        })
+    }
+}
+
 struct Maker<'a> {
     plan: &'a RoutingPlan,
     rankings: Rankings<'a>,
@@ -216,12 +305,25 @@ impl Maker<'_> {
             }
         }
         let glue = self.servers(zone, &mut names);
+        for below in self.plan.dns.zones.values().filter(|below| below.apex != zone.apex && zone.holds(&below.apex)) {
+            // A zone further down is its own parent's matter. Nothing else that stands there is ever answered.
+            let mut between =
+                self.plan.dns.zones.values().filter(|other| other.apex != below.apex && other.apex != zone.apex);
+            if !between.any(|other| zone.holds(&other.apex) && other.holds(&below.apex)) {
+                let mut cut = Entry { is_cut: true, ..Entry::default() };
+                below.ns.iter().for_each(|server| cut.add(rtype::NS, below.ttl, &encode_name(server.name.as_str())));
+                names.insert(key(&below.apex), cut);
+            }
+        }
         add_empty(&mut names, &encode_name(zone.apex.as_str()));
         ZoneTable {
             negative: RecordSet::one(rtype::SOA, zone.ttl.min(zone.times.negative), &soa),
             minimal: RecordSet::one(rtype::HINFO, zone.ttl, b"\x07RFC8482\x00"),
             glue,
             names,
+            ttl: zone.ttl,
+            ttl_negative: zone.ttl.min(zone.times.negative),
+            signed: None,
         }
     }
 

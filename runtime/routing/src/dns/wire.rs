@@ -23,6 +23,12 @@ pub(super) mod rtype {
     pub(crate) const TXT: u16 = 16;
     pub(crate) const AAAA: u16 = 28;
     pub(crate) const OPT: u16 = 41;
+    pub(crate) const DS: u16 = 43;
+    pub(crate) const RRSIG: u16 = 46;
+    pub(crate) const NSEC: u16 = 47;
+    pub(crate) const DNSKEY: u16 = 48;
+    pub(crate) const CDS: u16 = 59;
+    pub(crate) const CDNSKEY: u16 = 60;
     pub(crate) const TKEY: u16 = 249;
     pub(crate) const TSIG: u16 = 250;
     pub(crate) const IXFR: u16 = 251;
@@ -335,4 +341,11 @@ pub(super) fn parent(name: &[u8]) -> Option<&[u8]> {
         None | Some(0) => None,
         Some(&length) => name.get(usize::from(length) + 1..),
     }
+}
+
+/// How many labels a name has, without the root.
+pub(super) fn labels(name: &[u8]) -> u8 {
+    std::iter::successors(Some(name), |at| parent(at))
+        .take_while(|at| at.first().is_some_and(|&length| length > 0))
+        .count() as u8
 }
