@@ -15,7 +15,7 @@
 ;;; An owner may leave the zone out; what a record points at is whole if there is a dot in it.
 
 (require-builtin repomind/host)
-(provide define-zone zone-part)
+(provide define-zone zone-part canary-shares)
 
 ;; From the host:
 
@@ -30,3 +30,15 @@
 (define (zone-part key zone)
   (define entry (assoc key zone))
   (if entry (cdr entry) '()))
+
+;;@doc
+;; The `shares` of an answer that gives a region this many per cent of the clients, and the best of the other ranked
+;; regions the rest. A client keeps its region while the number grows.
+;; > (canary-shares 'eu-west 10 '(us-east eu-west ap-southeast))
+;; = ((eu-west . 10) (us-east . 90))
+(define (canary-shares region percent ranked)
+  (define others (filter (lambda (id) (not (equal? id region))) ranked))
+  (cond
+    [(not (member region ranked)) '()]
+    [(null? others) (list (cons region 100))]
+    [else (list (cons region percent) (cons (car others) (- 100 percent)))]))

@@ -168,8 +168,11 @@ fn plans() -> Plans {
     let apex = dns_name("repomind.io");
     let routed: BTreeSet<DnsName> =
         (0..NAMES).map(|number| dns_name(&format!("name-{number:03}.repomind.io"))).collect();
-    let default = AnswerShape { count: 2, ttl_min: 30, ttl_max: 60 };
-    let shapes = routed.iter().map(|name| (name.clone(), NameShapes { default, by_class: BTreeMap::new() })).collect();
+    let default = AnswerShape::new(2, 30, 60);
+    let shapes = routed
+        .iter()
+        .map(|name| (name.clone(), NameShapes { default: default.clone(), by_class: BTreeMap::new() }))
+        .collect();
     let zone = Zone {
         apex: apex.clone(),
         contact: apex.clone(),

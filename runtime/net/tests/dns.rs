@@ -71,7 +71,7 @@ fn plans(order: [&str; 2]) -> Arc<Plans> {
         routed: BTreeSet::from([api.clone()]),
         records: Vec::new(),
     };
-    let default = AnswerShape { count: 1, ttl_min: 1, ttl_max: 2 };
+    let default = AnswerShape::new(1, 1, 2);
     let shapes = BTreeMap::from([(api, NameShapes { default, by_class: BTreeMap::new() })]);
     let routing = RoutingPlan {
         default: Ranking { regions: order.map(id).into() },

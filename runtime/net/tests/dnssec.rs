@@ -92,7 +92,7 @@ fn plans() -> Arc<Plans> {
         zone("eu.repomind.io", &["api.eu.repomind.io"], Vec::new()),
         zone("other.repomind.io", &[], vec![("a.other.repomind.io", address)]),
     ]);
-    let shape = NameShapes { default: AnswerShape { count: 2, ttl_min: 1, ttl_max: 2 }, by_class: BTreeMap::new() };
+    let shape = NameShapes { default: AnswerShape::new(2, 1, 2), by_class: BTreeMap::new() };
     let shapes = zones.values().flat_map(|zone| zone.routed.iter().map(|name| (name.clone(), shape.clone())));
     let german = ClientClass { country: Country::new("DE").ok() };
     let routing = RoutingPlan {

@@ -50,7 +50,7 @@ pub const ASKED: &[(&str, &[Asked])] = &[
         &[asked(
             "dns-answer",
             "name client ranked",
-            "((count . regions) (ttl-min . seconds) (ttl-max . seconds)) for a routed name and the ranked ids",
+            "((count . regions) (ttl-min . seconds) (ttl-max . seconds) (shares . ((id . weight) …)), shares optional) for a routed name and the ranked ids",
         )],
     ),
     (

@@ -112,10 +112,12 @@ pub fn dns_differences(before: &DnsPlan, after: &DnsPlan) -> Vec<Difference> {
 }
 
 fn shapes(shapes: &NameShapes) -> String {
-    let AnswerShape { count, ttl_min, ttl_max } = shapes.default;
+    let AnswerShape { count, ttl_min, ttl_max, shares } = &shapes.default;
+    let shares: Vec<String> = shares.iter().map(|share| format!("{} {}", share.region, share.weight)).collect();
+    let shares = if shares.is_empty() { String::new() } else { format!(", shared {}", shares.join(" : ")) };
     let others = match shapes.by_class.len() {
         0 => String::new(),
         count => format!(", another shape for {count} classes"),
     };
-    format!("{count} regions for {ttl_max} s ({ttl_min} s while unwell){others}")
+    format!("{count} regions for {ttl_max} s ({ttl_min} s while unwell){shares}{others}")
 }

@@ -15,12 +15,12 @@ use model::routing::{ClientClass, DnsPlan, Facts, Ranking, RegionState, Routes, 
 /// zone cannot be, or a name that it routes has no shape or one out of bounds. The caller keeps the table that it has.
 pub fn plan_from(facts: &Facts, routes: Routes) -> Result<RoutingPlan, String> {
     let Routes { rankings: answers, dns } = routes;
-    check_dns(&dns)?;
+    let known: BTreeSet<&RegionId> = facts.regions.iter().map(|region| &region.id).collect();
+    check_dns(&dns, &known)?;
     let expected = facts.clients.len() + 1;
     if answers.len() != expected {
         return Err(format!("the routing policies gave {} rankings; {expected} were asked for", answers.len()));
     }
-    let known: BTreeSet<&RegionId> = facts.regions.iter().map(|region| &region.id).collect();
     let mut answers = answers.into_iter();
     let default = answers.next().ok_or("the routing policies gave no ranking")?;
     check(&default, &known, "clients of no known country")?;
@@ -35,7 +35,7 @@ pub fn plan_from(facts: &Facts, routes: Routes) -> Result<RoutingPlan, String> {
     Ok(RoutingPlan { default, by_class, dns })
 }
 
-fn check_dns(dns: &DnsPlan) -> Result<(), String> {
+fn check_dns(dns: &DnsPlan, known: &BTreeSet<&RegionId>) -> Result<(), String> {
     for (apex, zone) in &dns.zones {
         zone.check().map_err(|fault| fault.to_string())?;
         if *apex != zone.apex {
@@ -43,8 +43,13 @@ fn check_dns(dns: &DnsPlan) -> Result<(), String> {
         }
         for name in &zone.routed {
             let shapes = dns.shapes.get(name).ok_or_else(|| format!("nothing says how {name} is answered"))?;
-            if !std::iter::once(&shapes.default).chain(shapes.by_class.values()).all(|shape| shape.is_sound()) {
-                return Err(format!("the answers for {name} are out of bounds"));
+            for shape in std::iter::once(&shapes.default).chain(shapes.by_class.values()) {
+                if !shape.is_sound() {
+                    return Err(format!("the answers for {name} are out of bounds"));
+                }
+                if let Some(stray) = shape.shares.iter().find(|share| !known.contains(&share.region)) {
+                    return Err(format!("{name} is shared with {}, and there is no such region", stray.region));
+                }
             }
         }
     }

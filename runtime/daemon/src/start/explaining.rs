@@ -136,9 +136,12 @@ fn steps_of(trace: &RouteTrace, name: Option<&DnsName>) -> Vec<Step> {
         step(MAPPING, trace.candidates_line, "region-candidates", ids(&trace.candidates)),
         step(LATENCY, trace.ranked_line, "rank-regions", ids(&trace.ranked)),
     ];
-    if let (Some(shape), Some(name)) = (trace.shape, name) {
-        let gave =
-            format!("{} regions, for {} s ({} s while one is unwell)", shape.count, shape.ttl_max, shape.ttl_min);
+    if let (Some(shape), Some(name)) = (&trace.shape, name) {
+        let shares: Vec<String> =
+            shape.shares.iter().map(|share| format!("{} {}", share.region, share.weight)).collect();
+        let shares = if shares.is_empty() { String::new() } else { format!(", shared {}", shares.join(" : ")) };
+        let (count, most, least) = (shape.count, shape.ttl_max, shape.ttl_min);
+        let gave = format!("{count} regions, for {most} s ({least} s while one is unwell){shares}");
         steps.push(step(DNS, trace.shape_line, &format!("dns-answer for {name}"), gave));
     }
     steps

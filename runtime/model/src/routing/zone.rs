@@ -240,8 +240,17 @@ fn check_caa(name: &DnsName, tag: &str, value: &str) -> Result<(), ZoneFault> {
     Ok(())
 }
 
+/// A region's part of a name's clients.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Share {
+    /// The region.
+    pub region: RegionId,
+    /// Beside the weights of the others; with 0, it has no clients of its own.
+    pub weight: u16,
+}
+
 /// How many regions an answer names, and for how long, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AnswerShape {
     /// How many regions, at least 1.
     pub count: u16,
@@ -249,12 +258,24 @@ pub struct AnswerShape {
     pub ttl_min: u32,
     /// While all are, at least `ttl_min` and at most [`LONGEST_ANSWER_TTL`].
     pub ttl_max: u32,
+    /// Which regions share the clients, and how; a client has the region of its share first and the others by their
+    /// rank. Empty where all clients have the first of the ranking.
+    pub shares: Vec<Share>,
 }
 
 impl AnswerShape {
-    /// Whether it keeps the bounds of its fields.
-    pub const fn is_sound(self) -> bool {
-        self.count > 0 && self.ttl_min > 0 && self.ttl_min <= self.ttl_max && self.ttl_max <= LONGEST_ANSWER_TTL
+    /// A shape without shares.
+    pub const fn new(count: u16, ttl_min: u32, ttl_max: u32) -> Self {
+        Self { count, ttl_min, ttl_max, shares: Vec::new() }
+    }
+
+    /// Whether it keeps the bounds of its fields: no region has two shares, and one of the shares has a weight.
+    pub fn is_sound(&self) -> bool {
+        let regions: BTreeSet<&RegionId> = self.shares.iter().map(|share| &share.region).collect();
+        let shared = self.shares.is_empty() || self.shares.iter().any(|share| share.weight > 0);
+        let bounded =
+            self.count > 0 && self.ttl_min > 0 && self.ttl_min <= self.ttl_max && self.ttl_max <= LONGEST_ANSWER_TTL;
+        bounded && shared && regions.len() == self.shares.len()
     }
 }
 
@@ -269,8 +290,8 @@ pub struct NameShapes {
 
 impl NameShapes {
     /// The shape for a class.
-    pub fn shape(&self, class: ClientClass) -> AnswerShape {
-        self.by_class.get(&class).copied().unwrap_or(self.default)
+    pub fn shape(&self, class: ClientClass) -> &AnswerShape {
+        self.by_class.get(&class).unwrap_or(&self.default)
     }
 }
 

@@ -66,7 +66,7 @@ impl Gateway {
         let hops = hops(request.headers())?;
         let client = client_address(request.headers(), peer);
         let needs = needs(&request)?;
-        let candidates = self.candidates(client, &needs);
+        let candidates = self.candidates(client, &needs, host(&request));
         if candidates.is_empty() {
             let named: Vec<&str> = needs.iter().map(Feature::as_str).collect();
             let detail = "no region that serves now has what this request needs";
@@ -106,11 +106,13 @@ impl Gateway {
         Err(last.unwrap_or_else(|| Problem::unavailable("no-region", "no region could be asked")))
     }
 
-    fn candidates(&self, client: IpAddr, needs: &BTreeSet<Feature>) -> Vec<RegionId> {
-        let plans = self.region.plans();
+    fn candidates(&self, client: IpAddr, needs: &BTreeSet<Feature>, host: &str) -> Vec<RegionId> {
+        let (plans, states) = (self.region.plans(), self.region.states());
         let class = ClientClass { country: self.region.country(client) };
         self.region.traffic().count(class.country);
-        routing::choose(&plans.routing, class, &self.region.states(), needs, &self.region.regions(), None)
+        let mut order = routing::choose(&plans.routing, class, &states, needs, &self.region.regions(), None);
+        routing::lean(&plans.routing, (class, client), host, &states, &mut order);
+        order
     }
 
     async fn attempt(
@@ -199,6 +201,12 @@ impl model::edge::Request for Asked<'_> {
 
 fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
+}
+
+/// The host that a request is for, perhaps with a port: HTTP/2 names it in the target.
+fn host(request: &Request<Incoming>) -> &str {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    authority.or_else(|| request.headers().get(header::HOST)?.to_str().ok()).unwrap_or("")
 }
 
 fn is_websocket(headers: &HeaderMap) -> bool {

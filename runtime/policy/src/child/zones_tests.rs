@@ -102,7 +102,7 @@ fn a_zone_is_read_as_it_was_written_with_whole_names() {
     has("repomind.io", RecordData::Caa { critical: true, tag: "issue".into(), value: "ca.example.net".into() });
     has("mail.repomind.io", RecordData::A([192, 0, 2, 25].into()));
     has("docs.repomind.io", RecordData::Cname(dns_name("www.repomind.io")));
-    let shape = AnswerShape { count: 2, ttl_min: 20, ttl_max: 300 };
+    let shape = AnswerShape::new(2, 20, 300);
     assert!(dns.shapes.values().all(|shapes| shapes.default == shape && shapes.by_class.is_empty()));
 }
 
@@ -144,12 +144,26 @@ fn a_zone_that_cannot_be_is_refused_with_its_place() {
 }
 
 #[test]
+fn a_share_is_never_read_as_another() {
+    let answer = "(list '(count . 1) '(ttl-min . 20) '(ttl-max . 60) (cons 'shares (list (cons (car ranked) 90))))";
+    let mut interpreter = load(&policy(ZONE, answer)).unwrap();
+    let Routes { dns, rankings } = interpreter.route(&facts()).unwrap();
+    let shares = &dns.shapes["api.repomind.io"].default.shares;
+    let given: Vec<_> = shares.iter().map(|share| (&share.region, share.weight)).collect();
+    assert_eq!(given, [(&rankings[0].regions[0], 90)]);
+}
+
+#[test]
 fn an_answer_out_of_bounds_is_refused_with_its_place() {
     for answer in [
         "'((count . 0) (ttl-min . 20) (ttl-max . 300))",
         "'((count . 2) (ttl-min . 301) (ttl-max . 300))",
         "'((count . 2) (ttl-min . 20) (ttl-max . 100000))",
         "'((count . 2) (ttl-min . 20))",
+        "'((count . 2) (ttl-min . 20) (ttl-max . 300) (shares . ((mars . 1))))",
+        "'((count . 2) (ttl-min . 20) (ttl-max . 300) (shares . ((eu-west . 0))))",
+        "'((count . 2) (ttl-min . 20) (ttl-max . 300) (shares . ((eu-west . 1) (eu-west . 2))))",
+        "'((count . 2) (ttl-min . 20) (ttl-max . 300) (shares . ((eu-west . 70000))))",
         "7",
     ] {
         let findings = load(&policy(ZONE, answer)).err().unwrap_or_else(|| panic!("{answer} was taken"));

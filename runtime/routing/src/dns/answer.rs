@@ -11,6 +11,7 @@ use super::wire::{
     self, CLASS_IN, Edns, HEADER, LONGEST_NAME, Query, Question, Rcode, Subnet, lower, option, parent, rtype,
 };
 use crate::CountryTable;
+use crate::shares::ClientNet;
 
 /// The largest packet that is sent over UDP: what crosses the internet unfragmented (DNS Flag Day 2020).
 pub const UDP_PAYLOAD: u16 = 1232;
@@ -389,18 +390,16 @@ fn steer<'t>(
     steering: &'t Steering,
 ) -> &'t Addresses {
     // Who sends a prefix of no bits wants nothing to follow from where its clients are (RFC 7871, section 7.1.2).
-    let country = match query.edns.and_then(|edns| edns.subnet).filter(|subnet| subnet.source > 0) {
-        Some(Subnet { address, .. }) => {
-            let matched = server.countries.matched(address);
-            if steering.tells_apart() {
-                reply.scope = matched.prefix;
-            }
-            matched.country
-        }
-        None => server.countries.matched(client.address).country,
-    };
-    reply.routed_for = Some(country);
-    steering.answer(country)
+    let subnet = query.edns.and_then(|edns| edns.subnet).filter(|subnet| subnet.source > 0);
+    let (address, known) = subnet.map_or((client.address, u8::MAX), |Subnet { address, source, .. }| (address, source));
+    let matched = server.countries.matched(address);
+    let (answer, bits) = steering.answer(matched.country, ClientNet::of(address, known));
+    if subnet.is_some() {
+        // The answer holds for the longer of the two prefixes that it followed from.
+        reply.scope = bits.max(if steering.tells_apart() { matched.prefix } else { 0 });
+    }
+    reply.routed_for = Some(matched.country);
+    answer
 }
 
 /// Writes the OPT record.

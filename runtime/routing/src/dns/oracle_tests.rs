@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use model::routing::{AnswerShape, NameShapes, RegionState, RoutingPlan};
+use model::routing::{AnswerShape, NameShapes, RegionState, RoutingPlan, Share};
 use model::{Country, RegionId};
 
 use super::tests::{COUNTRIES, ask, class, plan, ranking, regions, states};
@@ -39,7 +39,7 @@ fn varied() -> RoutingPlan {
         crate::countries().enumerate().map(|(at, code)| (class(code.as_str()), ranking(&orders[at % 6]))).collect();
     let counts = [1, 2, 3];
     for ((name, shapes), count) in plan.dns.shapes.iter_mut().zip(counts) {
-        let shape = |more: u16| AnswerShape { count: count + more, ttl_min: 20, ttl_max: 100 + u32::from(count) };
+        let shape = |more: u16| AnswerShape::new(count + more, 20, 100 + u32::from(count));
         let by_class = match name.as_str() {
             "api.repomind.io" => crate::countries().step_by(5).map(|code| (class(code.as_str()), shape(1))).collect(),
             _ => BTreeMap::new(),
@@ -98,7 +98,7 @@ fn read(packet: &[u8]) -> (Vec<IpAddr>, Vec<u32>, u8) {
 }
 
 #[test]
-fn two_thousand_subnets_are_answered_as_a_naive_evaluation_would() {
+fn sixty_thousand_subnets_are_answered_as_a_naive_evaluation_would() {
     let plan = varied();
     let names = ["repomind.io", "api.repomind.io", "www.repomind.io"];
     let mut sequence = Sequence(20_260_101);
@@ -112,7 +112,7 @@ fn two_thousand_subnets_are_answered_as_a_naive_evaluation_would() {
         let health: Vec<_> = ["us-east", "eu-west", "ap-southeast"].map(|id| (id, state(sequence.next() >> 40))).into();
         let states = if round == 0 { states(&[]) } else { states(&health) };
         let table = Table::new(&plan, 3, &regions(), &states);
-        for _ in 0..250 {
+        for _ in 0..7500 {
             let subnet = Ipv4Addr::from_bits((sequence.next() as u32) & 0xFFFF_FF00);
             let name = names[(sequence.next() % 3) as usize];
             let (outcome, packet) = ask(name, 1).subnet(&subnet.to_string(), 24).of(&table).unwrap();
@@ -133,4 +133,53 @@ fn two_thousand_subnets_are_answered_as_a_naive_evaluation_would() {
         }
     }
     assert!(answers.len() > 15 && scopes.len() > 8, "the clients tried are all alike: {} {scopes:?}", answers.len());
+}
+
+#[test]
+fn a_shared_name_is_never_answered_otherwise_than_the_gateway_serves_it() {
+    let mut plan = plan();
+    let share = |region: &str, weight| Share { region: super::tests::id(region), weight };
+    let shapes = plan.dns.shapes.get_mut("api.repomind.io").unwrap();
+    shapes.default.shares = vec![share("us-east", 70), share("ap-southeast", 30), share("eu-west", 0)];
+    let well = states(&[]);
+    let table = Table::new(&plan, 3, &regions(), &well);
+    let ap_down = states(&[("ap-southeast", RegionState::Down)]);
+    let without = Table::new(&plan, 3, &regions(), &ap_down);
+    let mut sequence = Sequence(7);
+    let (mut counts, nets) = (BTreeMap::<IpAddr, u32>::new(), 20_000);
+    for _ in 0..nets {
+        let subnet = Ipv4Addr::from_bits((sequence.next() as u32) & 0xFFFF_FF00);
+        let asked = |table: &Table, source| {
+            let (_, packet) = ask("api.repomind.io", 1).subnet(&subnet.to_string(), source).of(table).unwrap();
+            read(&packet)
+        };
+        let (addresses, times, scope) = asked(&table, 24);
+        let prefix = COUNTRIES.matched(subnet.into()).prefix;
+        assert_eq!(scope, prefix.max(24), "{subnet}: another network may have another share");
+        assert_eq!(times, [60, 60]);
+        let class = model::routing::ClientClass { country: country(subnet) };
+        let client: IpAddr = Ipv4Addr::from_bits(subnet.to_bits() | 77).into();
+        let served = |states: &BTreeMap<RegionId, RegionState>| {
+            let mut order = crate::choose(&plan, class, states, &[].into(), &regions(), None);
+            crate::lean(&plan, (class, client), "API.repomind.io:443", states, &mut order);
+            regions().by_id[&order[0]].addresses.public[0]
+        };
+        assert_eq!(addresses[0], served(&well), "{subnet}");
+        *counts.entry(addresses[0]).or_default() += 1;
+        // The loss of a region that shares moves its clients alone, and no answer is kept for long meanwhile.
+        let (others, times, _) = asked(&without, 24);
+        assert_eq!(others[0], served(&ap_down), "{subnet}");
+        let lost: IpAddr = "192.0.2.3".parse().unwrap();
+        assert!(addresses[0] == lost || others[0] == addresses[0], "{subnet} was moved by the loss of another region");
+        assert!(others[0] != lost && times.iter().all(|time| *time == 30), "{subnet}: {others:?} {times:?}");
+    }
+    let of = |address: &str| {
+        f64::from(counts.get(&address.parse::<IpAddr>().unwrap()).copied().unwrap_or(0)) / f64::from(nets)
+    };
+    let [us, ap, eu] = ["192.0.2.1", "192.0.2.3", "192.0.2.2"].map(of);
+    assert!((us - 0.7).abs() < 0.01 && (ap - 0.3).abs() < 0.01 && eu == 0.0, "{us} {ap} {eu}");
+    let down = states(&[("ap-southeast", RegionState::Down), ("us-east", RegionState::Down)]);
+    let table = Table::new(&plan, 3, &regions(), &down);
+    let (_, packet) = ask("api.repomind.io", 1).subnet("198.51.100.0", 24).of(&table).unwrap();
+    assert_eq!(read(&packet).0, ["192.0.2.2".parse::<IpAddr>().unwrap()], "the others of the ranking stand in");
 }

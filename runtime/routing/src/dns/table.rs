@@ -7,13 +7,14 @@ use std::sync::{Arc, OnceLock};
 use model::names::DnsName;
 use model::region::Regions;
 use model::routing::{
-    AnswerShape, ClientClass, NameShapes, Ranking, RecordData, RegionState, RoutingPlan, StaticRecord, Zone,
+    AnswerShape, ClientClass, NameShapes, Ranking, RecordData, RegionState, RoutingPlan, Share, StaticRecord, Zone,
 };
 use model::{Country, RegionId};
 
 use super::denial::SignedZone;
 use super::sign::Signing;
 use super::wire::{CLASS_IN, encode_name, parent, rtype};
+use crate::shares::{ClientNet, Lot, draw};
 
 /// The owner of a record as a pointer to the name of the question, which begins behind the header.
 const TO_QUESTION: [u8; 2] = [0xC0, 0x0C];
@@ -64,29 +65,42 @@ pub(super) struct Addresses {
     pub(super) v6: RecordSet,
 }
 
+/// Which answers the clients of some countries get.
+#[derive(Clone, Debug)]
+struct Kind {
+    /// One, or one for each lot.
+    answers: Vec<Addresses>,
+    /// Where regions share the clients.
+    lots: Vec<Lot>,
+}
+
 /// Which answer a client gets.
 #[derive(Clone, Debug)]
 pub(super) struct Steering {
-    answers: Vec<Addresses>,
-    /// Answer 0 is for those that are not here. Names whose shapes do not depend on the client share the map.
+    kinds: Vec<Kind>,
+    /// Kind 0 is for those that are not here. Names whose shapes do not depend on the client share the map.
     by_country: Arc<BTreeMap<Country, u16>>,
 }
 
 impl Steering {
-    /// The answer for clients of a country.
-    pub(super) fn answer(&self, country: Option<Country>) -> &Addresses {
+    /// The answer for a client of a country, and how many bits of its address that depends on by its share.
+    pub(super) fn answer(&self, country: Option<Country>, net: ClientNet) -> (&Addresses, u8) {
         let at = country.and_then(|country| self.by_country.get(&country)).copied().unwrap_or(0);
-        &self.answers[usize::from(at)]
+        let kind = &self.kinds[usize::from(at)];
+        match draw(net, kind.lots.iter()) {
+            Some(drawn) => (&kind.answers[drawn], net.bits),
+            None => (&kind.answers[0], 0),
+        }
     }
 
     /// Every answer.
     pub(super) fn all(&self) -> impl Iterator<Item = &Addresses> {
-        self.answers.iter()
+        self.kinds.iter().flat_map(|kind| &kind.answers)
     }
 
     /// Whether it matters where a client is.
     pub(super) fn tells_apart(&self) -> bool {
-        self.answers.len() > 1
+        self.kinds.len() > 1
     }
 }
 
@@ -272,7 +286,7 @@ impl ZoneTable {
             // Of a zone below, only what is said of its keys is this one's.
             let sets = entry.sets.iter().filter(|(rtype, _)| !entry.is_cut || *rtype == rtype::DS);
             let sets = sets.map(|(_, set)| set).chain(entry.alias.iter().map(|(set, _)| set));
-            let steered = entry.steering.iter().flat_map(|steering| &steering.answers);
+            let steered = entry.steering.iter().flat_map(Steering::all);
             sets.chain(steered.flat_map(|answer| [&answer.v4, &answer.v6])).map(|set| (&**name, set))
         })
     }
@@ -367,10 +381,10 @@ impl Maker<'_> {
     fn steering(&self, shapes: &NameShapes) -> Steering {
         let Rankings { all, by_country: numbers } = &self.rankings;
         if shapes.by_class.is_empty() {
-            let answers = all.iter().map(|ranking| self.addresses(ranking, shapes.default)).collect();
-            return Steering { answers, by_country: numbers.clone() };
+            let kinds = all.iter().map(|ranking| self.kind(ranking, &shapes.default)).collect();
+            return Steering { kinds, by_country: numbers.clone() };
         }
-        let mut kinds: Vec<(u16, AnswerShape)> = vec![(0, shapes.default)];
+        let mut kinds: Vec<(u16, &AnswerShape)> = vec![(0, &shapes.default)];
         let mut by_country = BTreeMap::new();
         let apart = shapes.by_class.keys().filter_map(|class| class.country);
         let countries: BTreeSet<Country> = apart.chain(numbers.keys().copied()).collect();
@@ -385,19 +399,42 @@ impl Maker<'_> {
                 by_country.insert(country, at as u16);
             }
         }
-        let answers = kinds.into_iter().map(|(number, shape)| self.addresses(all[usize::from(number)], shape));
-        Steering { answers: answers.collect(), by_country: Arc::new(by_country) }
+        let kinds = kinds.into_iter().map(|(number, shape)| self.kind(all[usize::from(number)], shape));
+        Steering { kinds: kinds.collect(), by_country: Arc::new(by_country) }
     }
 
-    /// The answer of one shape to clients with one ranking, at the present state of health.
-    fn addresses(&self, ranking: &Ranking, shape: AnswerShape) -> Addresses {
+    fn state(&self, id: &RegionId) -> RegionState {
+        self.states.get(id).copied().unwrap_or(RegionState::Joining)
+    }
+
+    /// The answers of one shape to clients with one ranking, at the present state of health.
+    fn kind(&self, ranking: &Ranking, shape: &AnswerShape) -> Kind {
+        // A region that the ranking leaves out is never put in by a share.
+        let shares = shape.shares.iter().filter(|share| share.weight > 0 && ranking.regions.contains(&share.region));
+        let shares: Vec<&Share> = shares.collect();
+        let serving: Vec<&&Share> = shares.iter().filter(|share| self.state(&share.region).serves()).collect();
+        let sharing: Vec<&RegionId> = shares.iter().map(|share| &share.region).collect();
+        if serving.is_empty() {
+            let order = ranking.regions.iter().collect();
+            return Kind { answers: vec![self.addresses(order, shape, &sharing)], lots: Vec::new() };
+        }
+        let lots = serving.iter().map(|share| Lot::new(share)).collect();
+        let answers = serving.iter().map(|share| {
+            let others = ranking.regions.iter().filter(|id| **id != share.region);
+            self.addresses(std::iter::once(&share.region).chain(others).collect(), shape, &sharing)
+        });
+        Kind { answers: answers.collect(), lots }
+    }
+
+    /// The answer that names regions in this order. It is kept for a short time only while one of them, or of those
+    /// that share the clients, is not well.
+    fn addresses(&self, order: Vec<&RegionId>, shape: &AnswerShape, sharing: &[&RegionId]) -> Addresses {
         let count = usize::from(shape.count);
-        let state = |id: &RegionId| self.states.get(id).copied().unwrap_or(RegionState::Joining);
-        let wanted: Vec<&RegionId> = ranking.regions.iter().take(count).collect();
-        let serving: Vec<&RegionId> = ranking.regions.iter().filter(|id| state(id).serves()).take(count).collect();
+        let wanted: Vec<&RegionId> = order.iter().copied().take(count).collect();
+        let serving: Vec<&RegionId> = order.iter().copied().filter(|id| self.state(id).serves()).take(count).collect();
         let given = if serving.is_empty() { &wanted } else { &serving };
         // A region that is only missing may be back soon: the answer without it must not be kept for long either.
-        let settled = wanted.iter().chain(given).all(|id| state(id) == RegionState::Ready);
+        let settled = wanted.iter().chain(given).chain(sharing).all(|id| self.state(id) == RegionState::Ready);
         let ttl = if settled { shape.ttl_max } else { shape.ttl_min };
         let mut addresses = Addresses { v4: RecordSet::default(), v6: RecordSet::default() };
         // Regions behind one address are told apart by nobody, and no record may stand twice (RFC 2181, section 5).

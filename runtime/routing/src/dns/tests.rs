@@ -89,9 +89,9 @@ pub(super) fn plan() -> RoutingPlan {
             record("large.repomind.io", RecordData::Txt("x".repeat(1000))),
         ],
     };
-    let shape = AnswerShape { count: 2, ttl_min: 30, ttl_max: 60 };
+    let shape = AnswerShape::new(2, 30, 60);
     let shapes = zone.routed.iter().map(|name| {
-        let shapes = NameShapes { default: shape, by_class: BTreeMap::new() };
+        let shapes = NameShapes { default: shape.clone(), by_class: BTreeMap::new() };
         (name.clone(), shapes)
     });
     RoutingPlan {
