@@ -47,6 +47,7 @@ use model::region::Regions;
 use model::{ByteCount, Finding, Millis, RegionId};
 use net::pki::PolicyKeys;
 use net::{DnsAnswers, DnsConfig, DnsSockets, PeerClient, TokenVerifier, Wan};
+use net::{DnsAnswers, DnsConfig, DnsSockets, GatewayConfig, PeerClient, TokenVerifier, Wan};
 use policy::{HostLimits, PolicyHost};
 use store::Store;
 use tokio::net::TcpListener;
@@ -128,6 +129,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let metrics = net::install_metrics()?;
     gauges::describe();
 
+    let gateway = gateway_config(&args)?;
     let listeners = Listeners::bind(&me).await?;
     let host = PolicyHost::start(
         &std::env::current_exe()?,
@@ -222,7 +224,10 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
 
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let verifier = TokenVerifier::new(secrets.token_key)?;
-    listeners.serve(&region, (verifier, metrics, dns_config), &secrets.identity, (&tasks, &stop));
+    if let Some(certificate) = &gateway.certificate {
+        tasks.spawn(certificate.clone().follow(stop.clone()));
+    }
+    listeners.serve(&region, (verifier, metrics), (gateway, dns_config), &secrets.identity, (&tasks, &stop));
     start_tasks(&region, &secrets.identity, &args, (&tasks, &stop))?;
     tracing::info!(region = %region.me, gateway = %me.addresses.gateway, admin = %me.addresses.admin, dns = %me.addresses.dns, "the region is up");
 
@@ -238,6 +243,18 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     host.shutdown();
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the gateway meets its clients.
+fn gateway_config(args: &StartArgs) -> anyhow::Result<GatewayConfig> {
+    let certificate = args.tls_cert.clone().zip(args.tls_key.clone());
+    let certificate = certificate.map(|(chain, key)| net::Certificate::open(chain, key)).transpose()?;
+    Ok(GatewayConfig {
+        certificate: certificate.map(Arc::new),
+        proxies: args.trust_proxy.clone(),
+        proxy_protocol: args.proxy_protocol,
+        access_log: args.access_log,
+    })
 }
 
 /// Opens this region's side of the log that the regions agree on.
@@ -363,12 +380,13 @@ impl Listeners {
     fn serve(
         self,
         region: &Arc<RunningRegion>,
-        (verifier, metrics, dns): (TokenVerifier, net::MetricsHandle, DnsConfig),
+        (verifier, metrics): (TokenVerifier, net::MetricsHandle),
+        (gateway, dns): (GatewayConfig, DnsConfig),
         identity: &net::Identity,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) {
         let served: Arc<dyn net::Region> = region.clone();
-        tasks.spawn(net::serve_gateway(self.gateway, served.clone(), verifier.clone(), stop.clone()));
+        tasks.spawn(net::serve_gateway(self.gateway, served.clone(), verifier.clone(), gateway, stop.clone()));
         tasks.spawn(net::serve_admin(self.admin, served.clone(), verifier, metrics, stop.clone()));
         tasks.spawn(net::serve_dns(self.dns, region.dns.clone(), dns, stop.clone()));
         tasks.spawn(net::serve_peer(self.peer, identity.clone(), served, stop.clone()));

@@ -51,7 +51,7 @@ use routing::TrafficCounts;
 pub use admin::{MetricsError, MetricsHandle, install_metrics, serve_admin};
 pub use attest::{AttestError, attest};
 pub use dns::{DnsAnswers, DnsConfig, DnsSockets, bind_dns, serve_dns};
-pub use gateway::serve_gateway;
+pub use gateway::{Certificate, GatewayConfig, Network, serve_gateway};
 pub use identity::Identity;
 pub use keys::{KeyHead, Rotated};
 pub use peer::{CosignAnswer, CosignRefusal, PeerClient, PeerError, PeerReport, run_link, serve_peer};

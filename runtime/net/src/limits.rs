@@ -50,6 +50,12 @@ pub const STREAMS: u32 = 128;
 /// How long open connections may finish after a shutdown was asked for.
 pub const DRAIN_TIME: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the gateway's certificate was replaced.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(1);
+
+/// The longest request id that is taken over from a client.
+pub const REQUEST_ID_BYTES: usize = 128;
+
 /// How long a TLS handshake may take.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 

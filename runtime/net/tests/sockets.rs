@@ -1,5 +1,8 @@
 //! The servers and the peer client over real sockets on loopback.
 
+#[path = "sockets/front.rs"]
+mod front;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -26,7 +29,9 @@ use model::residency::{CaseRuling, RegionPolicy, ResidencyPlan, Verdict};
 use model::routing::{ClientClass, DnsPlan, Observation, Ranking, RegionState, RoutingPlan};
 use model::status::RegionStatus;
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
-use net::{CosignAnswer, CosignRefusal, Identity, PeerClient, PeerError, PolicyInForce, TokenVerifier, Wan, pki};
+use net::{
+    CosignAnswer, CosignRefusal, GatewayConfig, Identity, PeerClient, PeerError, PolicyInForce, TokenVerifier, Wan, pki,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -329,7 +334,7 @@ async fn gateway(apis: BTreeMap<RegionId, Uri>) -> (SocketAddr, tempfile::TempDi
     let verifier = TokenVerifier::load(dir.path()).unwrap();
     let shutdown = CancellationToken::new();
     let served = fixture(dir.path(), "us-east", apis);
-    tokio::spawn(net::serve_gateway(listener, served, verifier, shutdown.clone()));
+    tokio::spawn(net::serve_gateway(listener, served, verifier, GatewayConfig::default(), shutdown.clone()));
     (address, dir, shutdown)
 }
 
@@ -560,7 +565,7 @@ async fn a_region_that_refuses_its_copy_over_the_wire_is_named_and_not_counted()
     tokio::spawn(net::run_link(eu.data.clone(), client, shutdown.clone()));
     let (listener, address) = bind().await;
     let verifier = TokenVerifier::load(dir.path()).unwrap();
-    tokio::spawn(net::serve_gateway(listener, eu.clone(), verifier, shutdown.clone()));
+    tokio::spawn(net::serve_gateway(listener, eu.clone(), verifier, GatewayConfig::default(), shutdown.clone()));
 
     let token = pki::issue_token(dir.path(), "writer", "data:write", Duration::from_secs(3600)).unwrap();
     let head = format!("PUT /v1/data/answers/k HTTP/1.1\r\nauthorization: Bearer {token}\r\nrepomind-ack: regions");

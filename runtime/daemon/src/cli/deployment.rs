@@ -77,6 +77,21 @@ pub struct StartArgs {
     /// replaced; one that is not good leaves the last one in force.
     #[arg(long, value_name = "FILE", env = "REPOMIND_GEOIP")]
     pub geoip: Option<PathBuf>,
+    /// The certificate chain of the gateway, PEM: it speaks HTTPS then. Read again whenever it is replaced.
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "REPOMIND_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "REPOMIND_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// A proxy or network of proxies that is believed about whom it speaks for; may be repeated.
+    #[arg(long, value_name = "NETWORK")]
+    pub trust_proxy: Vec<net::Network>,
+    /// Connections of these proxies begin with the PROXY protocol, version 1 or 2.
+    #[arg(long, requires = "trust_proxy")]
+    pub proxy_protocol: bool,
+    /// Log each request that the gateway answers: never its path, its query or its client.
+    #[arg(long)]
+    pub access_log: bool,
     /// How the log is written.
     #[arg(long, value_enum, default_value = "pretty")]
     pub log: LogForm,

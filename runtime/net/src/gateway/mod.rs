@@ -6,6 +6,7 @@
 mod api;
 mod batch;
 mod claims;
+mod front;
 mod guard;
 mod proxy;
 mod siblings;
@@ -33,8 +34,11 @@ use crate::{Region, TokenVerifier, limits};
 /// The largest causal context that is accepted in a header, in bytes of base64url.
 pub(crate) const CONTEXT_BYTES: usize = 16 * 1024;
 
+pub use front::{Certificate, GatewayConfig, Network};
+
 /// What all requests of a gateway share.
 struct Gateway {
+    config: GatewayConfig,
     region: Arc<dyn Region>,
     verifier: TokenVerifier,
     upstream: proxy::Upstream,
@@ -48,9 +52,11 @@ pub async fn serve_gateway(
     listener: TcpListener,
     region: Arc<dyn Region>,
     verifier: TokenVerifier,
+    config: GatewayConfig,
     shutdown: CancellationToken,
 ) {
     let gateway = Arc::new(Gateway {
+        config,
         region,
         verifier,
         upstream: proxy::upstream(),
@@ -60,18 +66,34 @@ pub async fn serve_gateway(
     });
     serve("gateway", listener, limits::GATEWAY_CONNECTIONS, shutdown, move |stream, from: SocketAddr| {
         let gateway = gateway.clone();
-        let service = service_fn(move |request| {
-            let gateway = gateway.clone();
-            async move { Ok::<_, Infallible>(gateway.answer(request, from.ip()).await) }
-        });
-        async move { Some((stream, service)) }
+        async move {
+            let (stream, client) = match gateway.config.greet(stream, from).await {
+                Ok(greeted) => greeted,
+                Err(error) => {
+                    metrics::counter!("repomind_gateway_refused_total").increment(1);
+                    tracing::debug!(%error, "a connection did not come to a request");
+                    return None;
+                }
+            };
+            let service = service_fn(move |request| {
+                let gateway = gateway.clone();
+                async move { Ok::<_, Infallible>(gateway.answer(request, client).await) }
+            });
+            Some((stream, service))
+        }
     })
     .await;
 }
 
 impl Gateway {
-    async fn answer(&self, request: Request<Incoming>, from: IpAddr) -> Response<Body> {
+    async fn answer(&self, mut request: Request<Incoming>, from: IpAddr) -> Response<Body> {
         let begun = Instant::now();
+        let id = request_id(request.headers());
+        request.headers_mut().insert(REQUEST_ID, id.clone());
+        // Methods of somebody's own could say anything.
+        let method = request.method().clone();
+        let method = if method.as_str().len() <= 7 { method.as_str().to_owned() } else { "other".to_owned() };
+        let client = proxy::client_address(request.headers(), from, &self.config);
         let path = request.uri().path();
         let route = match path {
             "/v1/batch" => "batch",
@@ -97,7 +119,7 @@ impl Gateway {
                     let detail = "watching a namespace is not offered by this version";
                     Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not-offered", detail))
                 }
-                _ => self.proxy(request, from).await,
+                _ => self.proxy(request, client).await,
             }
         };
         let outcome = timeout(limits::REQUEST_TIME, work).await.unwrap_or_else(|_| {
@@ -105,14 +127,40 @@ impl Gateway {
         });
         let mut response = outcome.unwrap_or_else(|problem| problem.response());
         let generation = HeaderValue::from(self.region.plans().generation);
+        let status = response.status().as_u16();
         let headers = response.headers_mut();
+        if self.config.access_log {
+            let country = self.region.country(client).map_or_else(|| "-".to_owned(), |country| country.to_string());
+            let served = headers.get("repomind-region").and_then(|region| region.to_str().ok());
+            let served = served.unwrap_or(self.region.id().as_str());
+            let (id, ms) = (id.to_str().unwrap_or("-"), begun.elapsed().as_millis() as u64);
+            tracing::info!(target: "access", id, method, route, status, ms, country, served);
+        }
+        headers.insert(REQUEST_ID, id);
         set(headers, "repomind-region", self.region.id().as_str(), false);
         headers.insert("repomind-generation", generation);
-        let status = response.status().as_u16().to_string();
-        metrics::counter!("repomind_requests_total", "route" => route, "status" => status).increment(1);
+        metrics::counter!("repomind_requests_total", "route" => route, "status" => status.to_string()).increment(1);
         metrics::histogram!("repomind_request_seconds", "route" => route).record(begun.elapsed().as_secs_f64());
         response
     }
+}
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// The name of a request in logs: the client's, where it is one, else one of our own.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sound = |value: &&HeaderValue| {
+        let bytes = value.as_bytes();
+        let named = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        !bytes.is_empty() && bytes.len() <= limits::REQUEST_ID_BYTES && bytes.iter().all(named)
+    };
+    headers.get(REQUEST_ID).filter(sound).cloned().unwrap_or_else(|| {
+        let mut number = [0; 16];
+        // Without randomness all have the same name, which is no reason to refuse a request.
+        let _ = aws_lc_rs::rand::fill(&mut number);
+        let text = format!("{:032x}", u128::from_le_bytes(number));
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    })
 }
 
 /// Sets a header from text that is known to be printable; keeps one that is there unless told to replace it.

@@ -18,7 +18,7 @@ use model::names::Feature;
 use model::routing::ClientClass;
 use tokio::time::timeout;
 
-use super::{Gateway, set};
+use super::{Gateway, GatewayConfig, set};
 use crate::limits;
 use crate::problem::Problem;
 use crate::serve::{Body, collect};
@@ -62,9 +62,12 @@ struct Failed {
 
 impl Gateway {
     /// Passes a request to the best region's service, and to the next one where that is safe.
-    pub(super) async fn proxy(&self, mut request: Request<Incoming>, peer: IpAddr) -> Result<Response<Body>, Problem> {
+    pub(super) async fn proxy(
+        &self,
+        mut request: Request<Incoming>,
+        client: IpAddr,
+    ) -> Result<Response<Body>, Problem> {
         let hops = hops(request.headers())?;
-        let client = client_address(request.headers(), peer);
         let needs = needs(&request)?;
         let candidates = self.candidates(client, &needs, host(&request));
         if candidates.is_empty() {
@@ -241,13 +244,19 @@ fn needs(request: &Request<Incoming>) -> Result<BTreeSet<Feature>, Problem> {
     names.iter().map(|name| Feature::new(name).map_err(|error| Problem::field(NEEDS, error.to_string()))).collect()
 }
 
-/// The client's address. Only a proxy on this machine is believed about whom it speaks for.
-pub(super) fn client_address(headers: &HeaderMap, peer: IpAddr) -> IpAddr {
-    if !peer.is_loopback() {
-        return peer;
+/// The client's address: the last one that a proxy which is believed tells of, and that is no such proxy itself.
+pub(super) fn client_address(headers: &HeaderMap, peer: IpAddr, config: &GatewayConfig) -> IpAddr {
+    let told = headers.get_all("x-forwarded-for").iter().rev().filter_map(|value| value.to_str().ok());
+    let mut client = peer;
+    for address in told.flat_map(|value| value.rsplit(',')) {
+        if !config.trusts(client) {
+            return client;
+        }
+        // What is no address was not written by a proxy that is to be believed.
+        let Ok(address) = address.trim().parse::<IpAddr>() else { return client };
+        client = address.to_canonical();
     }
-    let last = headers.get_all("x-forwarded-for").iter().next_back();
-    last.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok()).unwrap_or(peer)
+    client
 }
 
 /// The request's path and query at the service's address.
@@ -317,8 +326,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-forwarded-for", "198.51.100.7, 203.0.113.9".parse().unwrap());
         let stranger: IpAddr = "192.0.2.1".parse().unwrap();
-        assert_eq!(client_address(&headers, stranger), stranger);
-        assert_eq!(client_address(&headers, [127, 0, 0, 1].into()), IpAddr::from([203, 0, 113, 9]));
+        assert_eq!(client_address(&headers, stranger, &GatewayConfig::default()), stranger);
+        let here = client_address(&headers, [127, 0, 0, 1].into(), &GatewayConfig::default());
+        assert_eq!(here, IpAddr::from([203, 0, 113, 9]));
     }
 
     #[test]

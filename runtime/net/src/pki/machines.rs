@@ -89,7 +89,7 @@ pub fn expiries(dir: &Path) -> Result<Vec<Expiry>, PkiError> {
 }
 
 /// When the certificate in `pem`, read from `path`, expires.
-pub(super) fn not_after(path: &Path, pem: &str) -> Result<SystemTime, PkiError> {
+pub(crate) fn not_after(path: &Path, pem: &str) -> Result<SystemTime, PkiError> {
     with_certificate(path, pem, |certificate| {
         let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
         UNIX_EPOCH + Duration::from_secs(seconds)

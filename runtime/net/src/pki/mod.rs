@@ -44,6 +44,7 @@ pub use policies::{PolicyKeys, bundle_bytes, bundle_from_bytes, load_operator_ke
 pub use secrets::{PublicKeys, Secrets, load};
 
 pub(crate) use files::read;
+pub(crate) use machines::not_after;
 
 use crate::token;
 
