@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -114,7 +114,7 @@ impl Certificate {
     }
 }
 
-fn read(chain_path: &PathBuf, key_path: &PathBuf) -> Result<ServerConfig, PkiError> {
+fn read(chain_path: &Path, key_path: &Path) -> Result<ServerConfig, PkiError> {
     let pem = pki::read(chain_path)?;
     let wrong = |reason: &dyn std::fmt::Display| pki::content(chain_path, "certificate chain", reason);
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();

@@ -81,8 +81,8 @@ async fn no_request_ever_hides_another_one_from_a_proxy_in_front() {
         format!("{post}: empty\r\n\r\n{hidden}"),
         format!("{post}X\0: y\r\n\r\n{hidden}"),
         // No host, two of them.
-        format!("POST /ask HTTP/1.1\r\nContent-Length: 0\r\n\r\n"),
-        format!("POST /ask HTTP/1.1\r\nHost: x\r\nHost: y\r\nContent-Length: 0\r\n\r\n"),
+        "POST /ask HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "POST /ask HTTP/1.1\r\nHost: x\r\nHost: y\r\nContent-Length: 0\r\n\r\n".to_owned(),
     ] {
         // Where the connection goes on, this request ends it.
         let last = "GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
