@@ -46,7 +46,6 @@ use model::record::{Address, Sibling};
 use model::region::Regions;
 use model::{ByteCount, Finding, Millis, RegionId};
 use net::pki::PolicyKeys;
-use net::{DnsAnswers, DnsConfig, DnsSockets, PeerClient, TokenVerifier, Wan};
 use net::{DnsAnswers, DnsConfig, DnsSockets, GatewayConfig, PeerClient, TokenVerifier, Wan};
 use policy::{HostLimits, PolicyHost};
 use store::Store;
