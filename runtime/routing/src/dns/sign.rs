@@ -212,17 +212,19 @@ mod tests {
         let signed = || signer.0.load(Ordering::Relaxed);
         let first = table(&[]).signed(&signing(20_000));
         let sets = first.sign_ahead(|| true);
-        assert!(sets > 20 && signed() == sets, "{sets} sets, {} signatures", signed());
-        assert_eq!((first.sign_ahead(|| true), signed()), (sets, sets));
+        // Answers that are equal for several rankings are signed once.
+        let made = signed();
+        assert!(made > 20 && made <= sets, "{sets} sets, {made} signatures");
+        assert_eq!((first.sign_ahead(|| true), signed()), (sets, made));
         table(&[]).signed(&signing(20_000)).sign_ahead(|| true);
-        assert_eq!(signed(), sets, "another table with the same records was signed again");
+        assert_eq!(signed(), made, "another table with the same records was signed again");
         // A region that goes down changes the answers of the routed names alone.
         let down = Table::new(&plan(), 7, &regions(), &states(&[("eu-west", RegionState::Down)]));
         down.signed(&signing(20_000)).sign_ahead(|| true);
-        let more = signed() - sets;
-        assert!((1..sets / 2).contains(&more), "{more} of {sets} were signed anew");
+        let more = signed() - made;
+        assert!((1..made / 2).contains(&more), "{more} of {made} were signed anew");
         table(&[]).signed(&signing(20_001)).sign_ahead(|| true);
-        assert_eq!(signed(), 2 * sets + more, "the next day all are made anew");
+        assert_eq!(signed(), 2 * made + more, "the next day all are made anew");
     }
 
     #[test]
