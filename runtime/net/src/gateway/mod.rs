@@ -109,7 +109,6 @@ impl Gateway {
             {
                 return Err(Problem::new(StatusCode::BAD_REQUEST, "host", "send one Host header"));
             }
-            let client = proxy::client_address(request.headers(), from);
             self.guards.check(&*self.region, &request, (client, route == "proxy")).await?;
             match route {
                 "batch" => self.batch(request).await,
