@@ -9,6 +9,10 @@
 ;;;   priority-regions     regions, preferred first
 ;;;   ack                  local, majority, or (regions . 2): copies on disk before a write is acknowledged
 ;;;   default-class        the class of records that name none
+;;;   default-jurisdiction, default-purpose, default-basis   the same for other labels
+;;;   requires             labels that every write has to state: (class jurisdiction subject
+;;;                        basis purpose retain-until)
+;;;   keep-days            how long records of a class are kept: ((personal . 400) (health . 90))
 ;;;   change-bounds        only in the default: ((traffic . 30) (more-permissive . 0)), the per cent of
 ;;;                        recent traffic that a save may send elsewhere, and how many residency
 ;;;                        verdicts may become more permissive, before it waits for a person's word

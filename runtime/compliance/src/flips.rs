@@ -231,6 +231,7 @@ mod tests {
             priority_regions: Vec::new(),
             ack: AckLevel::LOCAL,
             default_class: DataClass::Public,
+            labels: model::replication::LabelRules::default(),
         };
         let notes = Strategy { default_class: class, ..default.clone() };
         ReplicationPlan { default, namespaces: BTreeMap::from([(Namespace::new("notes").unwrap(), notes)]) }

@@ -65,7 +65,8 @@ pub enum Pki {
         /// Whom it is for; shown in no log.
         #[arg(long)]
         subject: String,
-        /// What it permits: data:read, data:write, admin, subjects; separated by spaces.
+        /// What it permits: data:read, data:write, admin, subjects, relabel (loosen the labels of a record);
+        /// class:CLASS and jurisdiction:COUNTRY bound what it may write. Separated by spaces.
         #[arg(long, default_value = "data:read")]
         scopes: String,
         /// Hours until it ends.

@@ -28,6 +28,7 @@ mod petitions;
 mod plane;
 mod reading;
 mod scopes;
+mod screening;
 mod shipping;
 mod tending;
 mod types;
@@ -45,5 +46,5 @@ pub use petitions::{CarriedOut, Held};
 pub use plane::{DataPlane, Opening};
 pub use tending::{Retention, TEND_EVERY, Tended};
 pub use types::{
-    DataError, ETag, LabelClaims, Match, Received, Resolver, ScopeSummary, Siblings, View, Write, Written,
+    Authority, DataError, ETag, LabelClaims, Match, Received, Resolver, ScopeSummary, Siblings, View, Write, Written,
 };

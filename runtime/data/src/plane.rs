@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::question::Resolution;
-use model::record::{Address, Payload, Record};
-use model::replication::LagAction;
+use model::record::{Address, DataClass, Labels, Payload, Record};
+use model::replication::{LabelName, LagAction, Strategy};
 use model::residency::PermittedRegions;
 use model::sealing::{OrderId, Owner};
 use model::status::LinkStatus;
 use model::version::{CausalContext, Incarnation, PositionVector};
-use model::{Millis, RegionId};
+use model::{Millis, RegionId, UnixMillis};
 use store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +30,7 @@ use crate::hearing::Logs;
 use crate::ledger::{Book, Desk};
 use crate::plans::Plans;
 use crate::scopes::Scopes;
+use crate::screening::screen;
 use crate::tending::{Retention, Tending};
 use crate::types::{DataError, Resolver, Write, Written};
 use crate::vault::{KeyPlace, Vault, VaultError};
@@ -329,18 +330,19 @@ impl DataPlane {
             Some(value) => NewContent::Live(Record {
                 payload: Payload::Plain(value.clone()),
                 content_type: write.content_type.clone(),
-                labels: write.labels.labels(strategy.default_class, now),
+                labels: self.labelled(&write, value, &strategy, now)?,
                 generation: plans.generation,
             }),
             None => {
                 let row = self.shared.store.row(&write.address)?;
-                let labels = labels_of_delete(&write.labels, row.as_ref(), strategy.default_class, now);
+                let labels = labels_of_delete(&write.labels, row.as_ref(), &strategy, now);
                 NewContent::Tombstone { labels }
             }
         };
         let labels = match &content {
             NewContent::Live(Record { labels, .. }) | NewContent::Tombstone { labels } => labels,
         };
+        write.labels.authority.permits(labels)?;
         let regions = plans.residency.permit(labels, me, now).inspect_err(|barred| {
             self.shared.desk.refused(&barred.rule);
         })?;
@@ -359,6 +361,31 @@ impl DataPlane {
         self.enqueue(Change::Write(Box::new(permitted), answer)).await?;
         let durable = durable.await.map_err(|_| DataError::Closed)??;
         Ok(self.copies(durable, &scope, asked).await)
+    }
+
+    /// The labels of a value, if they are complete, still to come, and nothing in the value or its key contradicts them.
+    fn labelled(&self, write: &Write, value: &[u8], strategy: &Strategy, now: UnixMillis) -> Result<Labels, DataError> {
+        if let Some(label) = write.labels.lacks(&strategy.labels.required) {
+            let reason = format!("every write to `{}` has to state it", write.address.namespace);
+            return Err(DataError::BadLabel { field: label.header(), reason });
+        }
+        let labels = write.labels.labels(strategy, now);
+        if labels.retain_until.is_some_and(|until| until <= now) {
+            let reason = "it is over already: such a record would be deleted at once".to_owned();
+            return Err(DataError::BadLabel { field: LabelName::RetainUntil.header(), reason });
+        }
+        // The classes that the audit searches too (LBL-02).
+        let nobody = |class: &DataClass| matches!(class, DataClass::Public | DataClass::Operational);
+        if labels.classes.iter().all(nobody) {
+            for (place, bytes) in [("key", write.address.key.as_str().as_bytes()), ("body", value)] {
+                if let Some(found) = screen(bytes) {
+                    metrics::counter!("repomind_labels_contradicted_total", "place" => place).increment(1);
+                    let classes: Vec<&str> = labels.classes.iter().map(|class| class.as_str()).collect();
+                    return Err(DataError::Contradicted { place, found: found.name(), classes: classes.join(", ") });
+                }
+            }
+        }
+        Ok(labels)
     }
 
     /// Encrypts a value that is about a person, or whose policy demands it.

@@ -42,6 +42,7 @@ impl Plans {
             priority_regions: Vec::new(),
             ack: AckLevel::LOCAL,
             default_class: DataClass::Operational,
+            labels: model::replication::LabelRules::default(),
         };
         let nowhere = Ranking { regions: Vec::new() };
         Self {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use model::names::Subject;
 use model::question::Resolution;
 use model::record::{Address, Basis, Content, DataClass, Labels, Purpose, Record, Row, Sibling};
-use model::replication::AckLevel;
+use model::replication::{AckLevel, LabelName, Strategy};
 use model::residency::Barred;
 use model::version::{CausalContext, Incarnation, LogPosition, PositionVector, Version};
 use model::{Country, Millis, RegionId, RuleId, UnixMillis};
@@ -74,6 +74,43 @@ impl From<ETag> for Match {
     }
 }
 
+/// What a writer may claim of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// The classes; all where nothing is stated.
+    pub classes: Option<BTreeSet<DataClass>>,
+    /// The countries; all where nothing is stated.
+    pub jurisdictions: Option<BTreeSet<Country>>,
+    /// Whether it may give a record labels by which it can be in more regions than before.
+    pub relabel: bool,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self { classes: None, jurisdictions: None, relabel: true }
+    }
+}
+
+impl Authority {
+    /// Whether a record with these labels may be written.
+    pub(crate) fn permits(&self, labels: &Labels) -> Result<(), DataError> {
+        let class = labels.classes.iter().find(|class| self.classes.as_ref().is_some_and(|may| !may.contains(class)));
+        if let Some(class) = class {
+            return Err(DataError::NotClaimable { field: "Repomind-Class", claimed: class.to_string() });
+        }
+        let may = |country: &&Country| self.jurisdictions.as_ref().is_some_and(|may| !may.contains(*country));
+        match labels.jurisdictions.iter().find(may) {
+            Some(country) => {
+                Err(DataError::NotClaimable { field: "Repomind-Jurisdiction", claimed: country.to_string() })
+            }
+            None if labels.jurisdictions.is_empty() && labels.is_personal() && self.jurisdictions.is_some() => {
+                Err(DataError::NotClaimable { field: "Repomind-Jurisdiction", claimed: "none".to_owned() })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// What a client says of its record. What it leaves out comes from the strategy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelClaims {
@@ -93,19 +130,22 @@ pub struct LabelClaims {
     pub retain_until: Option<UnixMillis>,
     /// Legal holds, by name.
     pub holds: BTreeSet<String>,
+    /// What the writer may claim at all.
+    pub authority: Authority,
 }
 
 impl LabelClaims {
-    /// The labels in full, with `class` where no class was claimed.
-    pub(crate) fn labels(&self, class: DataClass, now: UnixMillis) -> Labels {
+    /// The labels in full, with what the namespace says where nothing was claimed.
+    pub(crate) fn labels(&self, strategy: &Strategy, now: UnixMillis) -> Labels {
         let stated = self.classes.clone().filter(|classes| !classes.is_empty());
-        let classes = stated.unwrap_or_else(|| BTreeSet::from([class]));
+        let classes = stated.unwrap_or_else(|| BTreeSet::from([strategy.default_class]));
+        let rules = &strategy.labels;
         Labels {
             subject: self.subject.clone(),
-            jurisdictions: self.jurisdictions.clone().unwrap_or_default(),
+            jurisdictions: self.jurisdictions.clone().unwrap_or_else(|| rules.jurisdictions.clone()),
             classes,
-            purpose: self.purpose.unwrap_or(Purpose::Service),
-            basis: self.basis.unwrap_or(Basis::Unstated),
+            purpose: self.purpose.or(rules.purpose).unwrap_or(Purpose::Service),
+            basis: self.basis.or(rules.basis).unwrap_or(Basis::Unstated),
             collected_at: self.collected_at.unwrap_or(now),
             retain_until: self.retain_until,
             holds: self.holds.clone(),
@@ -114,7 +154,20 @@ impl LabelClaims {
 
     /// Whether nothing was claimed.
     pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
+        Self { authority: Authority::default(), ..self.clone() } == Self::default()
+    }
+
+    /// The first of these labels that was not stated.
+    pub(crate) fn lacks(&self, required: &BTreeSet<LabelName>) -> Option<LabelName> {
+        let states = |label: &LabelName| match label {
+            LabelName::Class => self.classes.as_ref().is_some_and(|classes| !classes.is_empty()),
+            LabelName::Jurisdiction => self.jurisdictions.as_ref().is_some_and(|countries| !countries.is_empty()),
+            LabelName::Subject => self.subject.is_some(),
+            LabelName::Basis => self.basis.is_some(),
+            LabelName::Purpose => self.purpose.is_some(),
+            LabelName::RetainUntil => self.retain_until.is_some(),
+        };
+        required.iter().copied().find(|label| !states(label))
     }
 }
 
@@ -294,6 +347,34 @@ pub enum DataError {
         field: &'static str,
         /// What is wrong with it.
         reason: String,
+    },
+    /// What was written is not what its labels say.
+    #[error(
+        "its {place} holds {found}, and it is labelled as about nobody ({classes}): label it as what it is, or take that out"
+    )]
+    Contradicted {
+        /// `key` or `body`.
+        place: &'static str,
+        /// What was found there, in words.
+        found: String,
+        /// The classes that it was labelled with.
+        classes: String,
+    },
+    /// Its writer may not claim that.
+    #[error("the token may not write records with {claimed} as {field}")]
+    NotClaimable {
+        /// The header.
+        field: &'static str,
+        /// What was claimed, or left out.
+        claimed: String,
+    },
+    /// The labels are looser than those of the record that it replaces.
+    #[error(
+        "by these labels the record could be in {region}, and by those that it has it may not: the token lacks the scope relabel"
+    )]
+    Loosened {
+        /// A region in which it could be.
+        region: RegionId,
     },
     /// Policies have changed while it was written.
     #[error("the policies changed while this was being written, and nothing was stored; try again")]

@@ -385,6 +385,9 @@ impl Writer {
         if beside >= SIBLINGS {
             return Err(DataError::TooManySiblings { most: SIBLINGS });
         }
+        if !write.labels.authority.relabel {
+            self.not_loosened(row.as_ref(), &content, &regions)?;
+        }
         // Other regions may still have among their rows what is buried here.
         let evicted = self.evicted(group, row.iter().chain(&grave), &context, &regions);
         let above = row
@@ -427,6 +430,25 @@ impl Writer {
         let durable = Durable { position, etag: ETag::of(&merged), context: merged.context() };
         group.rows.insert(write.address, Some(merged));
         Ok(durable)
+    }
+
+    /// Refuses labels by which a record could be where those that it has do not let it be.
+    fn not_loosened(
+        &self,
+        row: Option<&Row>,
+        content: &NewContent,
+        regions: &PermittedRegions,
+    ) -> Result<(), DataError> {
+        let (NewContent::Live(Record { labels, .. }) | NewContent::Tombstone { labels }) = content;
+        let (plans, now) = (self.plans.load(), self.time.wall());
+        let replaced = row.into_iter().flat_map(|row| &row.siblings).filter_map(|sibling| sibling.content.record());
+        for before in replaced.map(|record| &record.labels).filter(|before| *before != labels) {
+            let barred = |region: &&RegionId| plans.residency.permit_in(before, region, now).is_err();
+            if let Some(region) = regions.regions().iter().find(barred) {
+                return Err(DataError::Loosened { region: region.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// What the write replaces: what its client has seen of what is here. What lives elsewhere cannot be
@@ -502,7 +524,7 @@ fn check_preconditions(write: &Write, row: Option<&Row>) -> Result<(), DataError
 pub(crate) fn labels_of_delete(
     claims: &LabelClaims,
     row: Option<&Row>,
-    class: model::record::DataClass,
+    strategy: &model::replication::Strategy,
     now: UnixMillis,
 ) -> model::record::Labels {
     let labelled = row.iter().flat_map(|row| &row.siblings).filter(|sibling| !sibling.is_marker());
@@ -511,6 +533,6 @@ pub(crate) fn labels_of_delete(
     match kept {
         // A delete is about nobody: whom the record was about is not kept longer than the record.
         Some(labels) if claims.is_empty() => model::record::Labels { subject: None, ..labels },
-        _ => claims.labels(class, now),
+        _ => claims.labels(strategy, now),
     }
 }

@@ -16,13 +16,16 @@ use crate::edge::{CacheRule, EdgeAuth, EdgePlan, EdgeRoute, Named, RateLimit, Re
 use crate::eviction::{Impact, ImpactGroup};
 use crate::names::RegionId;
 use crate::record::DataClass;
-use crate::replication::{LagBands, ReplicationPlan, Strategy};
+use crate::replication::{LabelRules, LagBands, ReplicationPlan, Strategy};
 use crate::routing::ClientClass;
 use crate::signing::Endorsement;
 use crate::units::UnixMillis;
 
 /// The most entries of each list of a [`BlastRadius`], and countries of a [`Move`].
 pub const MOST_SHOWN: usize = 24;
+
+/// Milliseconds of a day.
+const DAY: u64 = 24 * 3600 * 1000;
 
 /// What a save may change without a second look, as `change-bounds` of the default strategy states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -503,12 +506,30 @@ pub fn declared(
 }
 
 fn strategy(strategy: &Strategy) -> String {
-    let Strategy { lag_target, conflict_resolution, priority_regions, ack, default_class } = strategy;
+    let Strategy { lag_target, conflict_resolution, priority_regions, ack, default_class, labels } = strategy;
     let regions = priority_regions.iter().map(RegionId::as_str).collect::<Vec<_>>().join(" ");
     format!(
-        "{}, lag target {lag_target}, priority ({regions}), ack {ack}, default class {default_class}",
-        conflict_resolution.name()
+        "{}, lag target {lag_target}, priority ({regions}), ack {ack}, default class {default_class}{}",
+        conflict_resolution.name(),
+        label_rules(labels)
     )
+}
+
+/// What a namespace says of labels, behind its other settings; nothing where it says nothing.
+fn label_rules(rules: &LabelRules) -> String {
+    let LabelRules { jurisdictions, purpose, basis, required, retention } = rules;
+    let mut text = String::new();
+    let mut add = |what: &str, words: Vec<String>| {
+        if !words.is_empty() {
+            text.push_str(&format!(", {what} {}", words.join(" ")));
+        }
+    };
+    add("default jurisdiction", jurisdictions.iter().map(ToString::to_string).collect());
+    add("default purpose", purpose.iter().map(ToString::to_string).collect());
+    add("default basis", basis.iter().map(ToString::to_string).collect());
+    add("requires", required.iter().map(|label| label.name().to_owned()).collect());
+    add("keeps", retention.iter().map(|(class, kept)| format!("{class} for {} days", kept.0 / DAY)).collect());
+    text
 }
 
 fn bands(LagBands(bands): &LagBands) -> String {

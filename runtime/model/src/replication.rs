@@ -1,13 +1,13 @@
 //! How each namespace is replicated: what `define-replication-strategy` and
 //! `lag-action` come to once they are plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Namespace, RegionId};
-use crate::record::DataClass;
-use crate::units::Millis;
+use crate::names::{Country, Namespace, RegionId, RuleId};
+use crate::record::{Basis, DataClass, Labels, Purpose};
+use crate::units::{Millis, UnixMillis};
 
 /// Who wins between concurrent writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +91,82 @@ pub struct Strategy {
     pub ack: AckLevel,
     /// The class of records that name none.
     pub default_class: DataClass,
+    /// What else writers leave out, and what they may not.
+    pub labels: LabelRules,
+}
+
+/// A label that a namespace may demand of its writers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LabelName {
+    /// `Repomind-Class`.
+    Class,
+    /// `Repomind-Jurisdiction`.
+    Jurisdiction,
+    /// `Repomind-Subject`.
+    Subject,
+    /// `Repomind-Basis`.
+    Basis,
+    /// `Repomind-Purpose`.
+    Purpose,
+    /// `Repomind-Retain-Until`.
+    RetainUntil,
+}
+
+impl LabelName {
+    /// All of them, by their names in policies.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("class", Self::Class),
+        ("jurisdiction", Self::Jurisdiction),
+        ("subject", Self::Subject),
+        ("basis", Self::Basis),
+        ("purpose", Self::Purpose),
+        ("retain-until", Self::RetainUntil),
+    ];
+
+    /// The header that carries it.
+    pub const fn header(self) -> &'static str {
+        match self {
+            Self::Class => "Repomind-Class",
+            Self::Jurisdiction => "Repomind-Jurisdiction",
+            Self::Subject => "Repomind-Subject",
+            Self::Basis => "Repomind-Basis",
+            Self::Purpose => "Repomind-Purpose",
+            Self::RetainUntil => "Repomind-Retain-Until",
+        }
+    }
+
+    /// The name in policies.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, label)| *label == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// What a namespace supplies of labels that a writer leaves out, demands of every writer, and how long it keeps records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelRules {
+    /// The countries of records that name none.
+    pub jurisdictions: BTreeSet<Country>,
+    /// The purpose of records that name none; `service` where there is none here either.
+    pub purpose: Option<Purpose>,
+    /// The basis of records that name none; `unstated` where there is none here either.
+    pub basis: Option<Basis>,
+    /// What every write has to state.
+    pub required: BTreeSet<LabelName>,
+    /// How long records of a class are kept after they were collected, at most.
+    pub retention: BTreeMap<DataClass, Millis>,
+}
+
+impl LabelRules {
+    /// When a record must be gone and by which rule, by its own label or by that of its classes, whichever comes first.
+    pub fn expiry(&self, labels: &Labels) -> Option<(UnixMillis, RuleId)> {
+        let rule = |name: &str| RuleId::new(name).expect("a fixed rule name");
+        let own = labels.retain_until.map(|until| (until, rule("retain-until")));
+        let classes = labels.classes.iter().filter_map(|class| {
+            let kept = self.retention.get(class)?;
+            Some((labels.collected_at + *kept, rule(&format!("retention-of-{class}"))))
+        });
+        own.into_iter().chain(classes).min()
+    }
 }
 
 /// Strategies by namespace.

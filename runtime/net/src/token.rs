@@ -11,7 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
+use data::Authority;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use model::Country;
+use model::record::DataClass;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -21,7 +24,21 @@ use crate::pki::{self, PkiError};
 pub const AUDIENCE: &str = "repomind";
 
 /// The scope of the development token.
-pub const ALL_SCOPES: &str = "data:read data:write admin subjects";
+pub const ALL_SCOPES: &str = "data:read data:write admin subjects relabel";
+
+/// Before a class of data that a token may write: with such words, it may write no other.
+const CLASS: &str = "class:";
+/// The same for countries whose law it may claim.
+const JURISDICTION: &str = "jurisdiction:";
+/// The word by which a token may loosen labels.
+const RELABEL: &str = "relabel";
+
+/// Whether a word may stand in the scope of a token that is made here.
+pub(crate) fn is_known(word: &str) -> bool {
+    let class = word.strip_prefix(CLASS).is_some_and(|class| class.parse::<DataClass>().is_ok());
+    let country = word.strip_prefix(JURISDICTION).is_some_and(|country| Country::new(country).is_ok());
+    class || country || ALL_SCOPES.split(' ').any(|known| known == word)
+}
 
 /// Clocks of issuer and verifier may differ by this much.
 const LEEWAY_SECONDS: u64 = 30;
@@ -76,6 +93,18 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// What its bearer may claim of records. A word that cannot be read permits nothing.
+    pub fn authority(&self) -> Authority {
+        let words = |before: &'static str| self.scopes.iter().filter_map(move |word| word.strip_prefix(before));
+        let some = |before| words(before).next().is_some();
+        Authority {
+            classes: some(CLASS).then(|| words(CLASS).filter_map(|word| word.parse().ok()).collect()),
+            jurisdictions: some(JURISDICTION)
+                .then(|| words(JURISDICTION).filter_map(|word| Country::new(word).ok()).collect()),
+            relabel: self.scopes.iter().any(|word| word == RELABEL),
+        }
+    }
+
     /// Whether it permits `scope`.
     pub fn allows(&self, scope: Scope) -> bool {
         self.scopes.iter().any(|word| word == scope.name())
@@ -240,6 +269,21 @@ mod tests {
         assert!(verifier.check(&headers(&token), Scope::DataRead).is_ok());
         assert_eq!(verifier.check(&headers(&token), Scope::Admin), Err(Refusal::Scope(Scope::Admin)));
         assert_eq!(verifier.check(&http::HeaderMap::new(), Scope::Admin), Err(Refusal::Missing));
+    }
+
+    #[test]
+    fn a_token_says_which_labels_its_bearer_may_claim_and_without_a_word_it_may_not_loosen_them() {
+        let (dir, verifier) = keys();
+        let scopes = "data:write class:public class:personal jurisdiction:el";
+        let token = pki::issue_token(dir.path(), "writer", scopes, Duration::from_secs(60)).unwrap();
+        let may = verifier.verify(&token).unwrap().authority();
+        assert_eq!(may.classes, Some([DataClass::Public, DataClass::Personal].into()));
+        assert_eq!((may.jurisdictions, may.relabel), (Some([Country::new("GR").unwrap()].into()), false));
+        let token = pki::issue_token(dir.path(), "all", ALL_SCOPES, Duration::from_secs(60)).unwrap();
+        assert_eq!(verifier.verify(&token).unwrap().authority(), Authority::default());
+        for wrong in ["class:secret", "jurisdiction:Germany", "class:"] {
+            assert!(pki::issue_token(dir.path(), "x", wrong, Duration::from_secs(60)).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -240,6 +240,7 @@ fn plans() -> Plans {
         priority_regions: Vec::new(),
         ack: AckLevel::LOCAL,
         default_class: DataClass::Public,
+        labels: model::replication::LabelRules::default(),
     };
     let rule = CacheRule {
         name: RuleId::new("assets").unwrap(),

@@ -211,6 +211,7 @@ mod tests {
             priority_regions: vec![RegionId::new("us-east").unwrap()],
             ack: AckLevel::LOCAL,
             default_class: DataClass::Public,
+            labels: model::replication::LabelRules::default(),
         };
         let winner = |resolution| match fold(&row, &strategy(resolution)) {
             Fold::Winner(at) => Some(row.siblings[at].version.dot.actor.region.to_string()),

@@ -4,7 +4,7 @@
 //! checksum or register its kind has, because a detector that cries wolf is
 //! switched off. They read ASCII. What is compressed, encrypted, in UTF-16 or
 //! escaped is not seen, nor are names and street addresses: a clean result
-//! means only that none of these four patterns occurs.
+//! means only that none of these five patterns occurs.
 
 /// What was found. Never the match itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,6 +17,9 @@ pub enum Detector {
     PaymentCard,
     /// An international telephone number (ITU-T E.164) with `+` and an assigned country code.
     Phone,
+    /// A number that a state gives to a person: of Spain, Singapore, Italy, China, France, the United States, Brazil,
+    /// Sweden, Finland or India, as it is written there and with its check digit where it has one.
+    Person,
 }
 
 impl Detector {
@@ -27,18 +30,20 @@ impl Detector {
             Self::Iban => "an IBAN",
             Self::PaymentCard => "a payment card number",
             Self::Phone => "a telephone number",
+            Self::Person => "an identity number",
         }
     }
 }
 
 /// The detectors that find something in `bytes`, each once, in order.
 pub fn detect(bytes: &[u8]) -> Vec<Detector> {
-    let all = [Detector::Email, Detector::Iban, Detector::PaymentCard, Detector::Phone];
+    let all = [Detector::Email, Detector::Iban, Detector::PaymentCard, Detector::Phone, Detector::Person];
     let finds = |detector: &Detector| match detector {
         Detector::Email => email(bytes),
         Detector::Iban => iban(bytes),
         Detector::PaymentCard => payment_card(bytes),
         Detector::Phone => phone(bytes),
+        Detector::Person => person(bytes),
     };
     all.into_iter().filter(finds).collect()
 }
@@ -238,6 +243,168 @@ fn assigned(digits: &[u8]) -> bool {
     }
 }
 
+/// A kind of number that a state gives to a person: how it is written, and what checks it.
+///
+/// In the form, `d` is a digit, `L` a capital letter, `A` a letter or digit, and everything else itself.
+struct State {
+    form: &'static str,
+    checks: fn(&[u8]) -> bool,
+}
+
+const STATES: &[State] = &[
+    // Spain: NIF and NIE, mod 23.
+    State { form: "ddddddddL", checks: |id| spanish(0, &id[..8], id[8]) },
+    State { form: "XdddddddL", checks: |id| spanish(0, &id[1..8], id[8]) },
+    State { form: "YdddddddL", checks: |id| spanish(1, &id[1..8], id[8]) },
+    State { form: "ZdddddddL", checks: |id| spanish(2, &id[1..8], id[8]) },
+    // Singapore: NRIC and FIN.
+    State { form: "SdddddddL", checks: |id| singaporean(0, b"JZIHGFEDCBA", id) },
+    State { form: "TdddddddL", checks: |id| singaporean(4, b"JZIHGFEDCBA", id) },
+    State { form: "FdddddddL", checks: |id| singaporean(0, b"XWUTRQPNMLK", id) },
+    State { form: "GdddddddL", checks: |id| singaporean(4, b"XWUTRQPNMLK", id) },
+    // Italy: the control letter of the codice fiscale.
+    State { form: "LLLLLLAALAALAAAL", checks: codice_fiscale },
+    // China: MOD 11-2 over eighteen places.
+    State { form: "dddddddddddddddddA", checks: resident },
+    // France: NIR with its key.
+    State {
+        form: "ddddddddddddddd",
+        checks: |id| {
+            matches!(id[0], b'1' | b'2')
+                && between(&id[3..5], 1, 12)
+                && (value(&id[..13]) + value(&id[13..])).is_multiple_of(97)
+        },
+    },
+    State {
+        form: "ddd-dd-dddd",
+        checks: |id| !matches!(value(&id[..3]), 0 | 666 | 900..) && value(&id[4..6]) > 0 && value(&id[7..]) > 0,
+    },
+    State { form: "ddd.ddd.ddd-dd", checks: cpf },
+    // Sweden: a day of birth and a Luhn digit.
+    State { form: "dddddd-dddd", checks: |id| born(&id[4..6], &id[2..4]) && luhn(&plain(id)) },
+    // Finland: a day of birth and a letter of 31.
+    State {
+        form: "dddddd-dddA",
+        checks: |id| {
+            born(&id[..2], &id[2..4])
+                && b"0123456789ABCDEFHJKLMNPRSTUVWXY"[(value(&plain(&id[..10])) % 31) as usize] == id[10]
+        },
+    },
+    // India: Aadhaar, by Verhoeff's tables.
+    State { form: "dddd dddd dddd", checks: |id| id[0] >= b'2' && verhoeff(&plain(id)) },
+];
+
+fn person(bytes: &[u8]) -> bool {
+    let joins = |byte: u8| byte.is_ascii_alphanumeric() || b"._+%".contains(&byte);
+    (0..bytes.len())
+        .filter(|&at| bytes[at].is_ascii_alphanumeric() && (at == 0 || !joins(bytes[at - 1])))
+        .filter(|&at| !(at > 0 && bytes[at - 1] == b'-' && bytes[at].is_ascii_digit()))
+        .any(|at| {
+            STATES
+                .iter()
+                .any(|state| fits(&bytes[at..], state.form) && (state.checks)(&bytes[at..at + state.form.len()]))
+        })
+}
+
+fn fits(rest: &[u8], form: &str) -> bool {
+    let written = |(byte, kind): (&u8, u8)| match kind {
+        b'd' => byte.is_ascii_digit(),
+        b'L' => byte.is_ascii_uppercase(),
+        b'A' => byte.is_ascii_uppercase() || byte.is_ascii_digit(),
+        other => *byte == other,
+    };
+    let over = rest.get(form.len()).is_some_and(|next| next.is_ascii_alphanumeric() || b"-_%".contains(next));
+    rest.len() >= form.len() && rest.iter().zip(form.bytes()).all(written) && !over && !ends_glued(&rest[form.len()..])
+}
+
+fn plain(text: &[u8]) -> Vec<u8> {
+    text.iter().copied().filter(u8::is_ascii_alphanumeric).collect()
+}
+
+fn value(digits: &[u8]) -> u64 {
+    digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
+}
+
+fn between(digits: &[u8], least: u64, most: u64) -> bool {
+    (least..=most).contains(&value(digits))
+}
+
+fn born(day: &[u8], month: &[u8]) -> bool {
+    between(day, 1, 31) && between(month, 1, 12)
+}
+
+fn spanish(first: u64, digits: &[u8], letter: u8) -> bool {
+    let length = if digits.len() == 7 { first * 10_000_000 } else { 0 };
+    b"TRWAGMYFPDXBNJZSQVHLCKE"[((length + value(digits)) % 23) as usize] == letter
+}
+
+fn singaporean(offset: u64, letters: &[u8; 11], id: &[u8]) -> bool {
+    let sum: u64 =
+        id[1..8].iter().zip([2, 7, 6, 5, 4, 3, 2]).map(|(digit, weight)| u64::from(digit - b'0') * weight).sum();
+    letters[((sum + offset) % 11) as usize] == id[8]
+}
+
+fn codice_fiscale(id: &[u8]) -> bool {
+    // Values of characters at odd places, in the order 0-9; letters stand for their number, and from K on for these.
+    const ODD: &[u8; 26] = b"BAFHJNPRTVCESULDGIMOQKWZYX";
+    let number = |byte: u8| if byte.is_ascii_digit() { byte - b'0' } else { byte - b'A' };
+    let sum: u32 = id[..15]
+        .iter()
+        .enumerate()
+        .map(|(at, &byte)| match at % 2 {
+            0 => u32::from(ODD[usize::from(number(byte))] - b'A'),
+            _ => u32::from(number(byte)),
+        })
+        .sum();
+    u32::from(id[15] - b'A') == sum % 26 && id[6].is_ascii_alphanumeric()
+}
+
+fn resident(id: &[u8]) -> bool {
+    // The weight of a place is two to the power of how far it stands from the end, by 11.
+    let sum: u64 =
+        id[..17].iter().enumerate().map(|(at, digit)| u64::from(digit - b'0') * ((1 << (17 - at)) % 11)).sum();
+    let check = (12 - sum % 11) % 11;
+    let last = if check == 10 { b'X' } else { b'0' + check as u8 };
+    last == id[17] && matches!(&id[6..8], b"19" | b"20") && born(&id[12..14], &id[10..12])
+}
+
+fn cpf(id: &[u8]) -> bool {
+    let digits = plain(id);
+    let check = |count: u64| {
+        let sum: u64 = (0..count).map(|at| u64::from(digits[at as usize] - b'0') * (count + 1 - at)).sum();
+        if sum % 11 < 2 { 0 } else { 11 - sum % 11 }
+    };
+    value(&digits[9..]) == check(9) * 10 + check(10) && digits.iter().any(|digit| *digit != digits[0])
+}
+
+fn verhoeff(digits: &[u8]) -> bool {
+    const D: [[u8; 10]; 10] = [
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        [1, 2, 3, 4, 0, 6, 7, 8, 9, 5],
+        [2, 3, 4, 0, 1, 7, 8, 9, 5, 6],
+        [3, 4, 0, 1, 2, 8, 9, 5, 6, 7],
+        [4, 0, 1, 2, 3, 9, 5, 6, 7, 8],
+        [5, 9, 8, 7, 6, 0, 4, 3, 2, 1],
+        [6, 5, 9, 8, 7, 1, 0, 4, 3, 2],
+        [7, 6, 5, 9, 8, 2, 1, 0, 4, 3],
+        [8, 7, 6, 5, 9, 3, 2, 1, 0, 4],
+        [9, 8, 7, 6, 5, 4, 3, 2, 1, 0],
+    ];
+    const P: [[u8; 10]; 8] = [
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        [1, 5, 7, 6, 2, 8, 3, 0, 9, 4],
+        [5, 8, 0, 3, 7, 9, 6, 1, 4, 2],
+        [8, 9, 1, 6, 0, 4, 3, 5, 2, 7],
+        [9, 4, 5, 3, 1, 2, 6, 8, 7, 0],
+        [4, 2, 8, 6, 5, 7, 3, 9, 0, 1],
+        [2, 7, 9, 3, 8, 0, 6, 4, 1, 5],
+        [7, 0, 4, 6, 9, 1, 3, 2, 5, 8],
+    ];
+    let step =
+        |check: u8, (at, digit): (usize, &u8)| D[usize::from(check)][usize::from(P[at % 8][usize::from(digit - b'0')])];
+    digits.iter().rev().enumerate().fold(0, step) == 0
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -263,6 +430,17 @@ mod tests {
             ("+44 (0)20 7946 0958", Detector::Phone),
             ("+353 1 679 9000", Detector::Phone),
             ("+49 30 901820 2026-01-01", Detector::Phone),
+            ("dni 12345678Z", Detector::Person),
+            ("X1234567L", Detector::Person),
+            ("RSSMRA85T10A562S", Detector::Person),
+            ("11010519491231002X", Detector::Person),
+            ("255081416802538", Detector::Person),
+            ("S1234567D", Detector::Person),
+            ("ssn 123-45-6789.", Detector::Person),
+            ("111.444.777-35", Detector::Person),
+            ("811228-9874", Detector::Person),
+            ("131052-308T", Detector::Person),
+            ("2341 2341 2346", Detector::Person),
         ] {
             assert_eq!(detect(text.as_bytes()), [detector], "{text}");
         }
@@ -296,6 +474,16 @@ mod tests {
             "+1234567",
             "1 + 2 + 3 = 6",
             "4006381333931",
+            "12345678A",
+            "RSSMRA85T10A562T",
+            "S1234567A",
+            "000-12-3456",
+            "111.444.777-36",
+            "811228-9873",
+            "131052-308U",
+            "2341 2341 2347",
+            "2026-07-28",
+            "550e8400-e29b-41d4-a716-446655440000",
         ] {
             assert_eq!(detect(text.as_bytes()), [], "{text}");
         }

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use data::{ContextKey, View, Write, Written};
+use data::{Authority, ContextKey, View, Write, Written};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use model::record::{Address, Labels};
@@ -22,7 +22,7 @@ impl Gateway {
             Method::GET | Method::HEAD => Scope::DataRead,
             _ => Scope::DataWrite,
         };
-        self.verifier.check(request.headers(), scope)?;
+        let grant = self.verifier.check(request.headers(), scope)?;
         let rest = request.uri().path().strip_prefix("/v1/data").unwrap_or_default();
         let rest = rest.strip_prefix('/').unwrap_or_default();
         let (namespace, key) = match rest.split_once('/') {
@@ -47,9 +47,10 @@ impl Gateway {
         }
         match *request.method() {
             Method::GET | Method::HEAD => self.get(&address, request.headers()).await,
-            Method::PUT => self.put(address, request).await,
+            Method::PUT => self.put(address, request, grant.authority()).await,
             Method::DELETE => {
-                let write = write_of(address, request.headers(), None, self.context_key())?;
+                let mut write = write_of(address, request.headers(), None, self.context_key())?;
+                write.labels.authority = grant.authority();
                 self.write(write).await
             }
             _ => Err(method_not_allowed("GET, HEAD, PUT, DELETE")),
@@ -61,10 +62,16 @@ impl Gateway {
         self.region.data().context_key()
     }
 
-    async fn put(&self, address: Address, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+    async fn put(
+        &self,
+        address: Address,
+        request: Request<Incoming>,
+        authority: Authority,
+    ) -> Result<Response<Body>, Problem> {
         let (head, body) = request.into_parts();
         let mut write = write_of(address, &head.headers, None, self.context_key())?;
         write.value = Some(collect(body, limits::BODY_BYTES).await?);
+        write.labels.authority = authority;
         self.write(write).await
     }
 

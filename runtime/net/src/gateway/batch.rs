@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use data::{ContextKey, Write};
+use data::{Authority, ContextKey, Write};
 use futures_util::StreamExt;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -58,7 +58,7 @@ enum Operation {
 
 impl Gateway {
     pub(super) async fn batch(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
-        self.verifier.check(request.headers(), Scope::DataWrite)?;
+        let authority = self.verifier.check(request.headers(), Scope::DataWrite)?.authority();
         if request.method() != Method::POST {
             return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "use POST"));
         }
@@ -70,7 +70,7 @@ impl Gateway {
         }
         let results: Vec<Value> = stream::iter(batch.items)
             .map(|item| async {
-                match self.item(item).await {
+                match self.item(item, authority.clone()).await {
                     Ok(result) => result,
                     Err(problem) => problem.json(),
                 }
@@ -81,8 +81,10 @@ impl Gateway {
         Ok(json_response(&json!({ "results": results })))
     }
 
-    async fn item(&self, item: Item) -> Result<Value, Problem> {
-        let written = self.written(item.into_write(self.context_key())?).await?;
+    async fn item(&self, item: Item, authority: Authority) -> Result<Value, Problem> {
+        let mut write = item.into_write(self.context_key())?;
+        write.labels.authority = authority;
+        let written = self.written(write).await?;
         Ok(json!({
             "status": 204,
             "etag": quoted(&written.etag),

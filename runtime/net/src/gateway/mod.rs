@@ -203,6 +203,15 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
         DataError::TooManyCopies { asked, in_scope } => {
             Problem::field("Repomind-Ack", detail).with("asked", *asked).with("in_scope", *in_scope)
         }
+        DataError::Contradicted { place, found, .. } => {
+            Problem::field("Repomind-Class", detail.clone()).with("place", *place).with("detector", found.as_str())
+        }
+        DataError::NotClaimable { field, .. } => {
+            Problem::new(StatusCode::FORBIDDEN, "label-not-granted", detail).with("field", *field)
+        }
+        DataError::Loosened { region } => Problem::new(StatusCode::FORBIDDEN, "relabel", detail)
+            .with("field", "Repomind-Class")
+            .with("region", region.as_str()),
         DataError::Overtaken { retry_after } => {
             Problem::unavailable("policies-changed", detail).retry_after(retry_after.duration())
         }

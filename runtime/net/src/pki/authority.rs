@@ -221,10 +221,11 @@ pub fn issue_token(dir: &Path, subject: &str, scopes: &str, ttl: Duration) -> Re
     if scopes.trim().is_empty() {
         return Err(refused(format!("a token without a scope permits nothing; state some of: {}", token::ALL_SCOPES)));
     }
-    if let Some(unknown) =
-        scopes.split_ascii_whitespace().find(|scope| !token::ALL_SCOPES.split(' ').any(|known| known == *scope))
-    {
-        return Err(refused(format!("there is no scope {unknown:?}; state some of: {}", token::ALL_SCOPES)));
+    if let Some(unknown) = scopes.split_ascii_whitespace().find(|scope| !token::is_known(scope)) {
+        return Err(refused(format!(
+            "there is no scope {unknown:?}; state some of: {}, class:CLASS, jurisdiction:COUNTRY",
+            token::ALL_SCOPES
+        )));
     }
     if ttl < Duration::from_secs(1) || ttl > TOKEN_LONGEST {
         let most = TOKEN_LONGEST.as_secs();

@@ -8,8 +8,8 @@ use model::edge::EdgePlan;
 use model::names::{DnsName, Namespace};
 use model::question::{PolicyTest, TestFailure, TestRun};
 use model::radius::ChangeBounds;
-use model::record::DataClass;
-use model::replication::{AckLevel, ConflictResolution, ReplicationPlan, Strategy};
+use model::record::{Basis, DataClass, Purpose};
+use model::replication::{AckLevel, ConflictResolution, LabelName, LabelRules, ReplicationPlan, Strategy};
 use model::residency::RegionPolicy;
 use model::routing::Zone;
 use model::{Country, Micros, Millis, RegionId};
@@ -73,6 +73,11 @@ struct Partial {
     priority_regions: Option<Vec<RegionId>>,
     ack: Option<AckLevel>,
     default_class: Option<DataClass>,
+    jurisdictions: Option<BTreeSet<Country>>,
+    purpose: Option<Purpose>,
+    basis: Option<Basis>,
+    required: Option<BTreeSet<LabelName>>,
+    retention: Option<BTreeMap<DataClass, Millis>>,
 }
 
 /// Something declared that does not fit the rest: file, the form it stands in, what is wrong, what to do.
@@ -133,8 +138,20 @@ pub fn define(module: &mut Natives, ledger: &Arc<Mutex<Ledger>>) {
 }
 
 fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
-    const KEYS: &[&str] =
-        &["mode", "lag-target", "conflict-resolution", "priority-regions", "ack", "default-class", "change-bounds"];
+    const KEYS: &[&str] = &[
+        "mode",
+        "lag-target",
+        "conflict-resolution",
+        "priority-regions",
+        "ack",
+        "default-class",
+        "default-jurisdiction",
+        "default-purpose",
+        "default-basis",
+        "requires",
+        "keep-days",
+        "change-bounds",
+    ];
     let namespace = match given {
         [called, _] => Some(Namespace::new(name(called)?).map_err(|error| fault(error.to_string()))?),
         _ => None,
@@ -163,9 +180,17 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
                 _ => return Err(error),
             },
         },
-        default_class: keys.one("default-class", |value| {
-            name(value)?.parse().map_err(|error: model::record::UnknownWord| fault(error.to_string()))
-        })?,
+        default_class: keys.one("default-class", word)?,
+        jurisdictions: keys
+            .many("default-jurisdiction", |value| Country::new(name(value)?).map_err(|error| fault(error.to_string())))?
+            .map(|all| all.into_iter().collect()),
+        purpose: keys.one("default-purpose", word)?,
+        basis: keys.one("default-basis", word)?,
+        required: keys.many("requires", label_name)?.map(|all| all.into_iter().collect()),
+        retention: match keys.one("keep-days", |value| Ok(value.clone()))? {
+            Some(classes) => Some(keep_days(&classes).map_err(|error| within("keep-days", &error))?),
+            None => None,
+        },
     };
     if let Some(entries) = keys.entries("change-bounds", |value| Ok(value.clone()))? {
         if let Some(namespace) = &namespace {
@@ -183,6 +208,36 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
     }
     ledger.strategies.insert(namespace, (ledger.file.clone(), partial));
     Ok(())
+}
+
+/// A word of a fixed vocabulary.
+fn word<T: std::str::FromStr<Err = model::record::UnknownWord>>(value: &SteelVal) -> Scheme<T> {
+    name(value)?.parse().map_err(|error: model::record::UnknownWord| fault(error.to_string()))
+}
+
+fn label_name(value: &SteelVal) -> Scheme<LabelName> {
+    let called = name(value)?;
+    let known = LabelName::ALL.iter().find(|(name, _)| *name == called);
+    known.map(|(_, label)| *label).ok_or_else(|| {
+        let all: Vec<&str> = LabelName::ALL.iter().map(|(name, _)| *name).collect();
+        fault(format!("there is no label `{called}`; the labels are {}", all.join(", ")))
+    })
+}
+
+/// `((personal . 400) (health . 90))`: days for which records of a class are kept.
+fn keep_days(value: &SteelVal) -> Scheme<BTreeMap<DataClass, Millis>> {
+    let classes: Vec<&str> = DataClass::ALL.iter().map(|class| class.as_str()).collect();
+    let keys = Alist::read(value, &classes)?;
+    let mut kept = BTreeMap::new();
+    for class in DataClass::ALL {
+        if let Some(days) = keys.one(class.as_str(), count)? {
+            if !(1..=36_500).contains(&days) {
+                return Err(fault(format!("`{class}` is kept for {days} days; give 1 to 36500")));
+            }
+            kept.insert(*class, Millis::from_secs(days * 24 * 3600));
+        }
+    }
+    Ok(kept)
 }
 
 /// `((traffic . 30) (more-permissive . 0))`; what is left out keeps its default.
@@ -325,6 +380,7 @@ impl Ledger {
             ack: AckLevel::LOCAL,
             // What nobody labelled is taken as the stricter kind.
             default_class: DataClass::Personal,
+            labels: LabelRules::default(),
         };
         let default = match self.strategies.get(&None) {
             Some((_, partial)) => partial.over(&built_in),
@@ -407,6 +463,13 @@ impl Partial {
             priority_regions: self.priority_regions.clone().unwrap_or_else(|| default.priority_regions.clone()),
             ack: self.ack.unwrap_or(default.ack),
             default_class: self.default_class.unwrap_or(default.default_class),
+            labels: LabelRules {
+                jurisdictions: self.jurisdictions.clone().unwrap_or_else(|| default.labels.jurisdictions.clone()),
+                purpose: self.purpose.or(default.labels.purpose),
+                basis: self.basis.or(default.labels.basis),
+                required: self.required.clone().unwrap_or_else(|| default.labels.required.clone()),
+                retention: self.retention.clone().unwrap_or_else(|| default.labels.retention.clone()),
+            },
         }
     }
 }
