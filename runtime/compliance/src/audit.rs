@@ -29,8 +29,8 @@ pub mod tree;
 pub use checks::{Check, NOT_PERFORMED, Severity};
 pub use detect::Detector;
 pub use evidence::{
-    Evidence, GENERATION_GRACE, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence,
-    RegionKeys, Revision, UNWITNESSED_GRACE, WITNESS_QUORUM,
+    Evidence, GENERATION_GRACE, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RETENTION_GRACE, RawRow,
+    RegionEvidence, RegionKeys, Revision, UNWITNESSED_GRACE, WITNESS_QUORUM,
 };
 pub use report::{CheckRun, Finding, LEAST_REGIONS, NotRun, Outcome, RegionSummary, Report};
 

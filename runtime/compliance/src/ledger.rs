@@ -16,7 +16,7 @@
 //! ```text
 //! stored leaf = 10 01 | region text, sequence, at, generation, event | CRC-32     (model::codec)
 //! event       = 0 incarnation | 1 entries, 32 bytes | 2 rule text, count | 3 number, 32 bytes | 4 count
-//!             | 5 16 bytes, word text, count
+//!             | 5 16 bytes, word text, count | 6 rule text, count
 //! ```
 
 pub mod checkpoint;
@@ -79,6 +79,13 @@ pub enum LedgerEvent {
         /// What was done: `erase`, `hold`, `release` or `export`.
         word: String,
         /// How many records that concerned.
+        count: u32,
+    },
+    /// Records were deleted because their time was over.
+    Expired {
+        /// By this rule.
+        rule: RuleId,
+        /// So many.
         count: u32,
     },
 }

@@ -20,6 +20,7 @@ pub mod petitions;
 pub mod probes;
 pub mod proofs;
 pub mod repl;
+pub mod retention;
 pub mod running;
 mod snapshot;
 pub mod traffic;
@@ -413,6 +414,7 @@ fn start_tasks(
     tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));
     tasks.spawn(petitions::keep(region.clone(), stop.clone()));
     tasks.spawn(evicting::keep(region.clone(), homes, stop.clone()));
+    tasks.spawn(retention::keep(region.clone(), stop.clone()));
     tasks.spawn(probes::probe_service(region.clone(), stop.clone()));
     tasks.spawn(probes::keep_routing(region.clone(), stop.clone()));
     tasks.spawn(judging::keep_judging(region.clone(), stop.clone()));

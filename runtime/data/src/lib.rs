@@ -15,6 +15,7 @@ mod arriving;
 pub mod clock;
 mod context;
 mod evicting;
+mod expiring;
 mod faults;
 mod giving;
 mod graves;
@@ -37,6 +38,7 @@ mod writer;
 
 pub use context::ContextKey;
 pub use evicting::{Looked, Placed};
+pub use expiring::{DOUBT, Expired, JUMP, Overdue};
 pub use faults::Fault;
 pub use giving::Giving;
 pub use graves::Burials;

@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::acks::Acks;
 use crate::clock::{Clock, SystemClock};
 use crate::context::ContextKey;
+use crate::expiring::RetentionClock;
 use crate::faults::Faults;
 use crate::graves::Burials;
 use crate::group::{Change, Durable, NewContent, Permitted};
@@ -92,6 +93,10 @@ pub(crate) struct Shared {
     pub(crate) vault: Option<Arc<Vault>>,
     /// The holds that stand, by whom they keep.
     pub(crate) held: RwLock<BTreeMap<Owner, BTreeMap<OrderId, String>>>,
+    /// By which time records expire.
+    pub(crate) retention: Mutex<RetentionClock>,
+    /// When the first record will be over, as far as is known.
+    pub(crate) soonest: Arc<AtomicU64>,
     /// How many values came in outside any log.
     pub(crate) came_home: Arc<AtomicU64>,
     /// Whether no value is opened for the time being.
@@ -209,7 +214,8 @@ impl DataPlane {
             None => None,
         };
         let held = crate::petitions::read_holds(&store)?;
-        let came_home: Arc<AtomicU64> = Arc::default();
+        let (came_home, soonest): (Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
+        let retention = Mutex::new(RetentionClock::open(&store, clock.wall(), clock.monotonic())?);
         let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
         let (conflict, conflicts) = mpsc::channel(CONFLICTS);
         let parts = crate::writer::Parts {
@@ -229,6 +235,7 @@ impl DataPlane {
             came_home: came_home.clone(),
             loss_key: blake3::derive_key(LOST_VALUES, &digest_key),
             conflicts: conflict,
+            soonest: soonest.clone(),
         };
         let writer = Writer::new(parts, book)?;
         let (queue, thread) = match inline {
@@ -266,6 +273,8 @@ impl DataPlane {
             faults,
             vault,
             held: RwLock::new(held),
+            retention,
+            soonest,
             came_home,
             fenced: AtomicBool::new(false),
             context_key: ContextKey::derive(&digest_key),

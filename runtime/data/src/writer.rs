@@ -64,6 +64,8 @@ pub(crate) struct Writer {
     pub(crate) plans: Arc<ArcSwap<Plans>>,
     /// Counts values that came in outside any log.
     pub(crate) came_home: Arc<AtomicU64>,
+    /// When the first record will be over.
+    soonest: Arc<AtomicU64>,
     pub(crate) time: Arc<dyn Clock>,
     /// What the values of the conflict log are hashed with.
     pub(crate) loss_key: [u8; 32],
@@ -93,12 +95,13 @@ pub(crate) struct Parts {
     pub(crate) came_home: Arc<AtomicU64>,
     pub(crate) loss_key: [u8; 32],
     pub(crate) conflicts: mpsc::Sender<Address>,
+    pub(crate) soonest: Arc<AtomicU64>,
 }
 
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
         let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, .. } = parts;
-        let Parts { burials, learning, failed, vault, plans, came_home, loss_key, conflicts, .. } = parts;
+        let Parts { burials, learning, failed, vault, plans, came_home, soonest, loss_key, conflicts, .. } = parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
@@ -122,6 +125,7 @@ impl Writer {
             vault,
             plans,
             came_home,
+            soonest,
             time,
             loss_key,
             conflicts,
@@ -268,6 +272,10 @@ impl Writer {
             let own = log.iter().filter(|shipment| shipment.position().origin == self.me);
             let own: Vec<_> = own.map(|shipment| (shipment.position().clone(), shipment.committed_at())).collect();
             let began = Instant::now();
+            let plans = self.plans.load();
+            for (address, row) in rows.iter().filter_map(|(address, row)| Some((address, row.as_ref()?))) {
+                crate::expiring::note_expiry(&self.soonest, &plans.replication, address, row);
+            }
             let (stored, removed) = stored_rows(rows);
             let mut page = self.book.page();
             events.into_iter().for_each(|event| page.event(event));

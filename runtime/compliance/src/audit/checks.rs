@@ -53,6 +53,8 @@ pub enum Check {
     Era02,
     /// A value about an erased person is there.
     Era03,
+    /// A record is kept though its time is over.
+    Ret01,
     /// A record under a hold is gone.
     Ret02,
     /// An export lacks a region.
@@ -84,6 +86,7 @@ impl Check {
         Self::Era01,
         Self::Era02,
         Self::Era03,
+        Self::Ret01,
         Self::Ret02,
         Self::Dsr02,
         Self::Pol01,
@@ -108,6 +111,7 @@ impl Check {
             Self::Era01 => "ERA-01",
             Self::Era02 => "ERA-02",
             Self::Era03 => "ERA-03",
+            Self::Ret01 => "RET-01",
             Self::Ret02 => "RET-02",
             Self::Dsr02 => "DSR-02",
             Self::Pol01 => "POL-01",
@@ -127,7 +131,9 @@ impl Check {
                 "no conflict log holds what its region may not hold, or in plain text what must be encrypted"
             }
             Self::Lbl01 => "every record has labels, and known ones",
-            Self::Lbl02 => "no e-mail address, IBAN, card or telephone number stands in data labelled as about nobody",
+            Self::Lbl02 => {
+                "no e-mail address, IBAN, card, telephone or identity number stands in data labelled as about nobody"
+            }
             Self::Lbl03 => "every stored row is whole, and every encrypted value opens with the labels that it has",
             Self::Key01 => "no region has a key to what it may not hold",
             Self::Key02 => "no value about a person, or that policies want encrypted, lies in plain text",
@@ -135,6 +141,7 @@ impl Check {
             Self::Era01 => "no region has a key of a person whose erasure it has acknowledged",
             Self::Era02 => "every erasure is acknowledged by every region within a month",
             Self::Era03 => "no value about a person is left whose erasure was acknowledged",
+            Self::Ret01 => "nothing is kept past its time, unless a hold keeps it",
             Self::Ret02 => "every record under a legal hold is still there",
             Self::Dsr02 => "every export has what every region holds, within a month",
             Self::Pol01 => "all regions follow the same policies",
@@ -149,7 +156,9 @@ impl Check {
     pub const fn severity(self) -> Severity {
         match self {
             Self::Key03 => Severity::Medium,
-            Self::Lbl02 | Self::Era02 | Self::Era03 | Self::Dsr02 | Self::Pol01 | Self::Aud02 => Severity::High,
+            Self::Lbl02 | Self::Ret01 | Self::Era02 | Self::Era03 | Self::Dsr02 | Self::Pol01 | Self::Aud02 => {
+                Severity::High
+            }
             _ => Severity::Critical,
         }
     }
@@ -166,6 +175,7 @@ impl Check {
             Self::Era01 => "acknowledged erasures",
             Self::Era02 | Self::Dsr02 => "orders",
             Self::Era03 => "values about erased persons",
+            Self::Ret01 => "values whose time is stated",
             Self::Ret02 => "held records",
             Self::Res07 => "entries of conflict logs",
             Self::Res03 | Self::Pol01 | Self::Pol02 => "regions",
@@ -195,7 +205,6 @@ pub const NOT_PERFORMED: &[(&str, &str)] = &[
     ("RES-06", "threshold counters are kept"),
     ("RES-08", "routing and failover decisions were lawful"),
     ("ERA-04", "a restore does not bring erased data back"),
-    ("RET-01", "nothing is kept past its expiry"),
     ("PUR-01", "purposes and consents match"),
     ("DSR-01", "requests of data subjects are answered in time"),
     ("BRC-01", "the clock of breach notices is kept"),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use model::bundle::TreeHash;
+use model::replication::ReplicationPlan;
 use model::residency::ResidencyPlan;
 use model::{Millis, RegionId, UnixMillis};
 use serde::Serialize;
@@ -17,6 +18,8 @@ use super::tree::Hash;
 pub const WITNESS_QUORUM: usize = 2;
 /// A region may lag behind a new policy generation for so long.
 pub const GENERATION_GRACE: Millis = Millis::from_secs(60);
+/// A record may outlive its time for so long: until every region has taken over the delete.
+pub const RETENTION_GRACE: Millis = Millis::from_secs(2 * 3600);
 /// Leaves may wait so long, by the region's clock, until a checkpoint covers them.
 pub const UNWITNESSED_GRACE: Millis = Millis::from_secs(600);
 
@@ -25,6 +28,8 @@ pub const UNWITNESSED_GRACE: Millis = Millis::from_secs(600);
 pub struct Inputs<'p> {
     /// The rulings to judge by.
     pub plan: &'p ResidencyPlan,
+    /// How long namespaces keep records, by the same policies; none where only the records' own labels are judged.
+    pub keeps: Option<ReplicationPlan>,
     /// Where they come from.
     pub revision: Revision,
     /// The time, by the auditor's clock.

@@ -35,7 +35,7 @@ pub(super) fn leaf(envelope: &[u8]) -> Read<Leaf<'_>> {
     let event = match reader.integer()? {
         0 | 4 => reader.integer().map(|_| Event::Other)?,
         1 => Event::Committed { entries: reader.integer()?, root: reader.hash()? },
-        2 => {
+        2 | 6 => {
             reader.text()?;
             reader.integer().map(|_| Event::Other)?
         }

@@ -156,6 +156,11 @@ impl Orders {
         hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes")
     }
 
+    /// Whether a hold keeps a record.
+    pub(super) fn keeps(&self, record: &Hash) -> bool {
+        record.first_chunk::<8>().is_some_and(|id| self.kept.contains(id))
+    }
+
     /// Notes a record of which a region has but a marker.
     pub(super) fn moved(&mut self, region: &RegionId, record: &Hash) {
         let id: [u8; 8] = record[..8].try_into().expect("a hash has 32 bytes");

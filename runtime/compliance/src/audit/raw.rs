@@ -52,6 +52,8 @@ pub struct Labels {
     pub basis: &'static str,
     /// The person that it is about.
     pub subject: Option<String>,
+    /// When it was collected, in ms since 1970.
+    pub collected_at: u64,
     /// When it must be gone, in ms since 1970.
     pub retain_until: Option<u64>,
     /// Legal holds, by name.
@@ -261,9 +263,9 @@ impl<'b> Reader<'b> {
         let classes = self.list(|reader| reader.word("class", CLASSES))?;
         let purpose = self.word("purpose", PURPOSES)?;
         let basis = self.word("basis", BASES)?;
-        self.integer()?;
+        let collected_at = self.integer()?;
         let retain_until = self.maybe(Self::integer)?;
         let holds = self.list(Self::text)?.into_iter().map(str::to_owned).collect();
-        Ok(Labels { jurisdictions, classes, purpose, basis, subject, retain_until, holds })
+        Ok(Labels { jurisdictions, classes, purpose, basis, subject, collected_at, retain_until, holds })
     }
 }

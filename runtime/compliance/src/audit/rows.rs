@@ -1,5 +1,5 @@
-//! Residency, labels and encryption, of every stored row and of what lost against it: RES-01, RES-07, LBL-01, LBL-02,
-//! LBL-03, KEY-02.
+//! Residency, labels, encryption and retention, of every stored row and of what lost against it: RES-01, RES-07, LBL-01,
+//! LBL-02, LBL-03, KEY-02, RET-01.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use model::{RegionId, RuleId, UnixMillis};
 
 use super::checks::Check;
 use super::detect::{Detector, detect};
-use super::evidence::{Evidence, Inputs, KeyEvidence, RawRow};
+use super::evidence::{Evidence, Inputs, KeyEvidence, RETENTION_GRACE, RawRow};
 use super::keys::{Barred, Opened, Opener};
 use super::petitions::Orders;
 use super::raw::{self, Labels, Sibling, Value};
@@ -112,6 +112,7 @@ fn judge_row(tally: &mut Tally, court: &mut Court<'_, '_>, row: &RawRow) {
                 encryption(tally, court, (row, &record), sibling, labels, &cases);
             }
         }
+        retention(tally, court, (row, &record), sibling, labels);
         court.orders.value(tally, (region, court.keys), (row, &record), (sibling, labels));
         let opened = open(tally, court, (row, &record), sibling);
         search(tally, labels, (sibling, opened.as_deref()), row, &mut court.unseen, &mut detected);
@@ -162,6 +163,43 @@ fn judge_loss(tally: &mut Tally, court: &mut Court<'_, '_>, entry: &RawRow) {
         }
     }
     court.orders.lost(tally, (region, court.keys), (&row, &record), (&sibling, &labels));
+}
+
+/// RET-01 of a value.
+fn retention(
+    tally: &mut Tally,
+    court: &mut Court<'_, '_>,
+    (row, record): (&RawRow, &Hash),
+    sibling: &Sibling<'_>,
+    labels: &Labels,
+) {
+    if sibling.value == Value::Gone {
+        return;
+    }
+    // A stored key is the namespace, a zero byte, and the key's own name.
+    let namespace = row.key.split(|byte| *byte == 0).next().and_then(|name| std::str::from_utf8(name).ok());
+    let namespace = namespace.and_then(|name| model::Namespace::new(name).ok());
+    let keeps =
+        court.inputs.keeps.as_ref().zip(namespace.as_ref()).map(|(plan, name)| &plan.strategy(name).labels.retention);
+    let mut ends: Vec<(u64, String)> = labels
+        .retain_until
+        .map(|until| (until, "it states itself when it must be gone".to_owned()))
+        .into_iter()
+        .collect();
+    for (class, kept) in keeps.into_iter().flatten().filter(|(class, _)| labels.classes.contains(&class.as_str())) {
+        let days = kept.0 / (24 * 3600 * 1000);
+        ends.push((labels.collected_at.saturating_add(kept.0), format!("its namespace keeps {class} for {days} days")));
+    }
+    let Some((end, rule)) = ends.into_iter().min() else { return };
+    tally.examined(Check::Ret01, 1);
+    let late = court.inputs.now.0.saturating_sub(end);
+    if late > RETENTION_GRACE.0 && labels.holds.is_empty() && !court.orders.keeps(record) {
+        let rule = format!("{rule}; that was {} hours ago", late / 3_600_000);
+        let remedy =
+            "see in the region's log why it deletes nothing whose time is over, and whether its clock is right";
+        let generation = sibling.generation;
+        tally.find_record(Check::Ret01, court.region, Some(record), &row.envelope, generation, rule, remedy);
+    }
 }
 
 /// KEY-02, and which regions may not have the key of the value.

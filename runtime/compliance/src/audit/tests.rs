@@ -256,6 +256,7 @@ pub(super) fn audit_of(regions: Vec<RegionEvidence>) -> Report {
 pub(super) fn audit_with(regions: Vec<RegionEvidence>, remembered: BTreeMap<RegionId, String>) -> Report {
     audit(&Inputs {
         plan: &plan(),
+        keeps: None,
         revision: Revision { generation: 7, tree: PolicyTree::default().hash().to_string() },
         now: NOW,
         record_secret: SECRET.to_vec(),

@@ -108,8 +108,8 @@ async fn of_our_own(place: &Place) -> anyhow::Result<Report> {
 /// Gathers, judges, and remembers what was verified.
 async fn judged(client: &Client, deployment: &Deployment, state: &Path, rows: bool) -> anyhow::Result<Report> {
     let gathered = gather::gather(client, deployment, state, rows).await?;
-    let (plan, revision) = gathered.plan(&deployment.tree).await?;
-    let inputs: Inputs<'_> = gathered.inputs(&plan, revision);
+    let (plan, keeps, revision) = gathered.plan(&deployment.tree).await?;
+    let inputs: Inputs<'_> = gathered.inputs(&plan, Some(keeps), revision);
     let report = audit(&inputs);
     remembered::keep(state, &remembered::shown(&inputs), &report)?;
     Ok(report)
@@ -181,7 +181,7 @@ pub async fn verify_ledger(args: VerifyLedgerArgs) -> anyhow::Result<ExitCode> {
     // No rows are judged, so it does not matter by which rulings.
     let gathered = gather::gather(&client, &deployment, &args.place.state, false).await?;
     let plan = model::residency::ResidencyPlan::default();
-    let inputs = gathered.inputs(&plan, compliance::audit::Revision { generation: 0, tree: "-".into() });
+    let inputs = gathered.inputs(&plan, None, compliance::audit::Revision { generation: 0, tree: "-".into() });
     let report = audit(&inputs);
     remembered::keep(&args.place.state, &remembered::shown(&inputs), &report)?;
     let wanted: Vec<&RegionId> = match &args.region {

@@ -68,6 +68,8 @@ pub fn describe() {
         "entries of the conflict log that went since the start because there were too many"
     );
     describe_counter!("repomind_conflict_entries_damaged_total", "entries of the conflict log found damaged");
+    describe_counter!("repomind_expired_total", "records deleted because their time was over, by rule");
+    describe_counter!("repomind_labels_contradicted_total", "writes refused because they held personal data, by place");
     describe_counter!("repomind_proxy_failures_total", "attempts at a region's service that failed");
 }
 

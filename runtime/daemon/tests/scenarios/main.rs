@@ -16,6 +16,7 @@ mod gate;
 mod generations;
 mod guards;
 mod judgement;
+mod labels;
 mod machines;
 mod replication;
 mod signing;

@@ -48,6 +48,7 @@ fn audited(sites: [&Site; 3]) -> Report {
     let region = |site: &Site| RegionEvidence { region: region(site.id), evidence: Ok(evidence(&site.data)) };
     audit::audit(&Inputs {
         plan: &plan,
+        keeps: None,
         revision: Revision { generation: 1, tree: String::new() },
         now: wall_clock(),
         record_secret: vec![7; 32],

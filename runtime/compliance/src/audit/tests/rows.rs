@@ -38,6 +38,7 @@ fn both_readers_read_the_same_labels() {
         purpose: "service",
         basis: "unstated",
         subject: None,
+        collected_at: THEN.0,
         retain_until: Some(1_900_000_000_000),
         holds: vec!["case-7".into()],
     };
@@ -112,6 +113,28 @@ fn personal_data_in_public_values_and_key_names_is_found() {
     let report = audit_of(evidence);
     let run = report.checks.iter().find(|run| run.check == Check::Lbl02).unwrap();
     assert_eq!(run.limits, ["eu-west: 1 encrypted values could not be searched"]);
+}
+
+#[test]
+fn a_record_that_outlives_its_time_is_found_unless_a_hold_keeps_it() {
+    let row = |until: u64, hold: bool| {
+        let mut row = row_of(DataClass::Operational, plain("x"));
+        for sibling in &mut row.siblings {
+            if let Content::Live(record) = &mut sibling.content {
+                record.labels.retain_until = Some(model::UnixMillis(until));
+                record.labels.holds.clear();
+                record.labels.holds.extend(hold.then(|| "case-7".to_owned()));
+            }
+        }
+        row
+    };
+    let hours = |count: u64| NOW.0 - count * 3_600_000;
+    let report = with("eu-west", b"notes\0n", &row(hours(3), false));
+    assert_red(&report, "eu-west", &[Check::Ret01]);
+    assert!(report.findings[0].rule.contains("3 hours ago"), "{}", report.findings[0].rule);
+    for (until, hold) in [(hours(3), true), (hours(1), false)] {
+        assert_eq!(with("eu-west", b"notes\0n", &row(until, hold)).outcome, Outcome::Pass, "{until} {hold}");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use compliance::audit::{
 use data::vault::KeyPlace;
 use model::bundle::{Bundle, PolicyTree};
 use model::region::{Addresses, Regions};
+use model::replication::ReplicationPlan;
 use model::residency::ResidencyPlan;
 use model::{RegionId, UnixMillis};
 use net::evidence::Dump;
@@ -132,13 +133,14 @@ fn keys_of(dump: &Dump, state: &Path, region: &RegionId, folder: Option<&PathBuf
 
 impl Gathered {
     /// What the audit judges, by `plan`.
-    pub fn inputs<'p>(self, plan: &'p ResidencyPlan, revision: Revision) -> Inputs<'p> {
+    pub fn inputs<'p>(self, plan: &'p ResidencyPlan, keeps: Option<ReplicationPlan>, revision: Revision) -> Inputs<'p> {
         let both = |(region, ledger): (&RegionId, &net::pki::VerifyingKey)| {
             let witness = *self.keys.witness.get(region)?.bytes();
             Some((region.clone(), RegionKeys { ledger: *ledger.bytes(), witness }))
         };
         Inputs {
             plan,
+            keeps,
             revision,
             now: now(),
             record_secret: self.keys.digest_key.to_vec(),
@@ -148,27 +150,29 @@ impl Gathered {
         }
     }
 
-    /// Where records may be: by the newest bundle whose signature holds, else by the files of the tree.
+    /// Where records may be, and how long: by the newest bundle whose signature holds, else by the files of the tree.
     ///
     /// # Errors
     /// Where those policies cannot be loaded here.
-    pub async fn plan(&self, tree: &Path) -> anyhow::Result<(ResidencyPlan, Revision)> {
+    pub async fn plan(&self, tree: &Path) -> anyhow::Result<(ResidencyPlan, ReplicationPlan, Revision)> {
         let regions = config::load(tree).map_err(crate::deploy::BadConfiguration)?;
         let (generation, policies) = match &self.newest {
             Some(bundle) => (bundle.generation, bundle.tree.clone()),
             None => (0, crate::start::watch::read_tree(tree).map_err(crate::deploy::BadConfiguration)?),
         };
         let revision = Revision { generation, tree: policies.hash().to_string() };
-        Ok((compile(policies, &regions).await?, revision))
+        let (residency, replication) = compile(policies, &regions).await?;
+        Ok((residency, replication, revision))
     }
 }
 
-async fn compile(policies: PolicyTree, regions: &Regions) -> anyhow::Result<ResidencyPlan> {
+async fn compile(policies: PolicyTree, regions: &Regions) -> anyhow::Result<(ResidencyPlan, ReplicationPlan)> {
     let host = crate::aside::host(crate::aside::LOAD, crate::aside::QUESTION)?;
     let facts = crate::aside::facts(regions);
     let plan = match host.load(policies, facts).await {
         Ok((child, declarations)) => crate::start::gate::residency(&child, &declarations, regions)
             .await
+            .map(|residency| (residency, declarations.replication.clone()))
             .map_err(|error| anyhow!("the residency policies gave no plan: {error}")),
         Err(findings) => Err(crate::deploy::BadConfiguration(findings).into()),
     };
