@@ -26,7 +26,7 @@ impl Found {
             Self::Phone => "a telephone number".into(),
             Self::Iban => "an IBAN".into(),
             Self::Card => "a payment card number".into(),
-            Self::Person(of) => format!("{of}"),
+            Self::Person(of) => of.into(),
         }
     }
 }
@@ -71,10 +71,12 @@ fn word(rest: &[u8], length: usize) -> Option<Found> {
     if first[0].is_ascii_digit() && (length == 4 || (14..=16).contains(&length)) && is_card(rest) {
         return Some(Found::Card);
     }
-    if length >= 8 && ends(after) && !matches!(after, [b'-', ..]) {
-        if let Some(of) = whole(first) {
-            return Some(Found::Person(of));
-        }
+    if length >= 8
+        && ends(after)
+        && !matches!(after, [b'-', ..])
+        && let Some(of) = whole(first)
+    {
+        return Some(Found::Person(of));
     }
     if first[0].is_ascii_digit() && (3..=6).contains(&length) {
         return grouped(rest).map(Found::Person);
@@ -220,7 +222,7 @@ fn luhn(text: &[u8]) -> bool {
     let doubled = |value: u32| if value > 4 { value * 2 - 9 } else { value * 2 };
     let sum: u32 =
         text.iter().rev().enumerate().map(|(at, b)| if at % 2 == 1 { doubled(digit(*b)) } else { digit(*b) }).sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// Verhoeff's check over the dihedral group of order ten.

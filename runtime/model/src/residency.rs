@@ -328,8 +328,12 @@ impl ResidencyPlan {
             .collect()
     }
 
-    fn holding(&self, labels: &Labels, now: UnixMillis) -> Holding {
-        let cases = Self::cases_of(labels);
+    /// What was ruled on each of these cases: looked up once, and not for every region.
+    fn rulings(&self, cases: &[ResidencyCase]) -> Vec<Option<&CaseRuling>> {
+        cases.iter().map(|case| self.cases.get(case).map(AsRef::as_ref)).collect()
+    }
+
+    fn holding(&self, labels: &Labels, rulings: &[Option<&CaseRuling>], now: UnixMillis) -> Holding {
         let mut holding = Holding {
             regions: BTreeSet::new(),
             obligations: BTreeSet::new(),
@@ -337,7 +341,7 @@ impl ResidencyPlan {
             barred: BTreeMap::new(),
         };
         for (region, policy) in &self.regions {
-            match self.rule_on(region, policy, labels, &cases, now) {
+            match self.rule_on(region, policy, labels, rulings, now) {
                 Ok((obligations, rules)) => {
                     holding.regions.insert(region.clone());
                     holding.obligations.extend(obligations);
@@ -356,18 +360,18 @@ impl ResidencyPlan {
         region: &RegionId,
         policy: &RegionPolicy,
         labels: &Labels,
-        cases: &[ResidencyCase],
+        rulings: &[Option<&CaseRuling>],
         now: UnixMillis,
     ) -> Result<(BTreeSet<Obligation>, BTreeSet<RuleId>), RuleId> {
-        if cases.is_empty() {
+        if rulings.is_empty() {
             return Err(fixed_rule("no-class-stated"));
         }
         if !labels.classes.is_subset(&policy.accepts) {
             return Err(fixed_rule("region-does-not-accept-class"));
         }
         let (mut duties, mut rules) = (policy.requires.clone(), BTreeSet::new());
-        for case in cases {
-            match self.cases.get(case).and_then(|ruling| ruling.hold.get(region)) {
+        for ruling in rulings {
+            match ruling.and_then(|ruling| ruling.hold.get(region)) {
                 Some(Verdict::Allow { rule, obligations, valid_from, valid_until })
                     if *valid_from <= now && now < *valid_until =>
                 {
@@ -384,7 +388,7 @@ impl ResidencyPlan {
 
     fn may_travel(
         &self,
-        cases: &[ResidencyCase],
+        rulings: &[Option<&CaseRuling>],
         from: &RegionId,
         to: &RegionId,
         now: UnixMillis,
@@ -392,9 +396,9 @@ impl ResidencyPlan {
         if from == to {
             return Ok(());
         }
-        for case in cases {
-            let ruling = self.cases.get(case).and_then(|ruling| ruling.transfer.get(&(from.clone(), to.clone())));
-            match ruling {
+        let pair = (from.clone(), to.clone());
+        for ruling in rulings {
+            match ruling.and_then(|ruling| ruling.transfer.get(&pair)) {
                 Some(verdict) if verdict.allows(now) => {}
                 Some(Verdict::Deny { rule }) => return Err(rule.clone()),
                 Some(Verdict::Allow { .. }) => return Err(fixed_rule("rule-not-valid-now")),
@@ -409,14 +413,14 @@ impl ResidencyPlan {
     /// # Errors
     /// [`Barred`], naming the rule, when `origin` itself may not hold it.
     pub fn permit(&self, labels: &Labels, origin: &RegionId, now: UnixMillis) -> Result<PermittedRegions, Barred> {
-        let holding = self.holding(labels, now);
+        let rulings = self.rulings(&Self::cases_of(labels));
+        let holding = self.holding(labels, &rulings, now);
         if !holding.regions.contains(origin) {
             let rule = holding.barred.get(origin).cloned().unwrap_or_else(|| fixed_rule("unknown-region"));
             return Err(Barred { region: origin.clone(), rule, elsewhere: holding.regions });
         }
-        let cases = Self::cases_of(labels);
         let regions: BTreeSet<RegionId> =
-            holding.regions.into_iter().filter(|to| self.may_travel(&cases, origin, to, now).is_ok()).collect();
+            holding.regions.into_iter().filter(|to| self.may_travel(&rulings, origin, to, now).is_ok()).collect();
         let scope = ScopeId::of(&regions, &holding.obligations);
         Ok(PermittedRegions { regions, obligations: holding.obligations, scope, rules: holding.rules })
     }
@@ -426,16 +430,15 @@ impl ResidencyPlan {
     /// # Errors
     /// [`Barred`], naming the rule that stops it and the regions that may.
     pub fn permit_in(&self, labels: &Labels, region: &RegionId, now: UnixMillis) -> Result<(), Barred> {
-        let ruled = self
-            .regions
-            .get(region)
-            .map(|policy| self.rule_on(region, policy, labels, &Self::cases_of(labels), now).map(|_| ()));
+        let rulings = self.rulings(&Self::cases_of(labels));
+        let ruled =
+            self.regions.get(region).map(|policy| self.rule_on(region, policy, labels, &rulings, now).map(|_| ()));
         let rule = match ruled {
             Some(Ok(())) => return Ok(()),
             Some(Err(rule)) => rule,
             None => fixed_rule("unknown-region"),
         };
-        Err(Barred { region: region.clone(), rule, elsewhere: self.holding(labels, now).regions })
+        Err(Barred { region: region.clone(), rule, elsewhere: self.holding(labels, &rulings, now).regions })
     }
 
     /// Whether a request or record with these labels may pass from `from` to `to`,
@@ -450,13 +453,14 @@ impl ResidencyPlan {
         to: &RegionId,
         now: UnixMillis,
     ) -> Result<(), Barred> {
-        let holding = self.holding(labels, now);
+        let rulings = self.rulings(&Self::cases_of(labels));
+        let holding = self.holding(labels, &rulings, now);
         let barred = |rule| Barred { region: to.clone(), rule, elsewhere: holding.regions.clone() };
         if !holding.regions.contains(to) {
             let rule = holding.barred.get(to).cloned().unwrap_or_else(|| fixed_rule("unknown-region"));
             return Err(barred(rule));
         }
-        self.may_travel(&Self::cases_of(labels), from, to, now).map_err(barred)
+        self.may_travel(&rulings, from, to, now).map_err(barred)
     }
 }
 

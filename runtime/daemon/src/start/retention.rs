@@ -40,7 +40,7 @@ pub async fn keep(region: Arc<RunningRegion>, stop: CancellationToken) {
             if region.data.begin_expiring() {
                 round(&region).await?;
             }
-            if count % NOTED == 0 { region.data.keep_retention_clock().await } else { Ok(()) }
+            if count.is_multiple_of(NOTED) { region.data.keep_retention_clock().await } else { Ok(()) }
         };
         match stop.run_until_cancelled(work).await {
             None | Some(Err(DataError::Closed)) => return,

@@ -20,13 +20,13 @@ impl ResidencyPlan {
         to: &RegionId,
         now: UnixMillis,
     ) -> Result<(), RuleId> {
-        let cases = Self::cases_of(labels);
+        let rulings = self.rulings(&Self::cases_of(labels));
         let hold = |region: &RegionId| match self.regions.get(region) {
-            Some(policy) => self.rule_on(region, policy, labels, &cases, now).map(drop),
+            Some(policy) => self.rule_on(region, policy, labels, &rulings, now).map(drop),
             None => Err(fixed_rule("unknown-region")),
         };
         hold(to)?;
-        let travels = self.may_travel(&cases, from, to, now);
+        let travels = self.may_travel(&rulings, from, to, now);
         if travels.is_err() && self.regions.contains_key(from) && hold(from).is_err() {
             return Ok(());
         }
