@@ -118,7 +118,7 @@ fn personal_data_in_public_values_and_key_names_is_found() {
 #[test]
 fn a_record_that_outlives_its_time_is_found_unless_a_hold_keeps_it() {
     let row = |until: u64, hold: bool| {
-        let mut row = row_of(DataClass::Operational, plain("x"));
+        let mut row = row_of(DataClass::Public, plain("x"));
         for sibling in &mut row.siblings {
             if let Content::Live(record) = &mut sibling.content {
                 record.labels.retain_until = Some(model::UnixMillis(until));
