@@ -187,8 +187,8 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
         purpose: keys.one("default-purpose", word)?,
         basis: keys.one("default-basis", word)?,
         required: keys.many("requires", label_name)?.map(|all| all.into_iter().collect()),
-        retention: match keys.one("keep-days", |value| Ok(value.clone()))? {
-            Some(classes) => Some(keep_days(&classes).map_err(|error| within("keep-days", &error))?),
+        retention: match keys.entries("keep-days", |value| Ok(value.clone()))? {
+            Some(classes) => Some(keep_days(&list(classes)).map_err(|error| within("keep-days", &error))?),
             None => None,
         },
     };
