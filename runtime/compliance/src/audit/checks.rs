@@ -73,7 +73,7 @@ pub enum Check {
 
 impl Check {
     /// Every check, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Res01,
         Self::Res03,
         Self::Res07,
