@@ -40,7 +40,7 @@
 ;; = US
 
 ;;@doc (region-state region)
-;; Its health: joining, ready, suspect, down, catching-up or degraded.
+;; Its health: joining, ready, suspect, down, catching-up, degraded, draining or evacuated.
 ;; > (region-state (sample-region 'a #:state 'down))
 ;; = down
 

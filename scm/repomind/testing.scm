@@ -46,7 +46,7 @@
 ;;@doc (all-states)
 ;; Every state of health that a region can be in, as symbols.
 ;; > (all-states)
-;; = (joining ready suspect down catching-up degraded)
+;; = (joining ready suspect down catching-up degraded draining evacuated)
 
 ;;@doc
 ;; (test-module "name" check …): the checks, in order, in a scope of their own.

@@ -29,7 +29,8 @@ pub mod tree;
 pub use checks::{Check, NOT_PERFORMED, Severity};
 pub use detect::Detector;
 pub use evidence::{
-    Evidence, GENERATION_GRACE, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RETENTION_GRACE, RawRow,
+    DecisionEvidence, Evidence, GENERATION_GRACE, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence,
+    RETENTION_GRACE, RawRow,
     RegionEvidence, RegionKeys, Revision, UNWITNESSED_GRACE, WITNESS_QUORUM,
 };
 pub use report::{CheckRun, Finding, LEAST_REGIONS, NotRun, Outcome, RegionSummary, Report};
@@ -46,6 +47,7 @@ pub fn audit(inputs: &Inputs) -> Report {
             Err(reason) => tally.unreached(&region.region, reason),
             Ok(evidence) => {
                 settings::identity(&mut tally, &region.region, evidence);
+                settings::decisions(&mut tally, &region.region, evidence);
                 rows::judge(&mut tally, inputs, &region.region, evidence, (&mut barred, &mut orders));
                 chain::judge(&mut tally, inputs, &region.region, evidence);
                 images::judge(&mut tally, inputs, &region.region, evidence);

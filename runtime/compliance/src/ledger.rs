@@ -88,6 +88,13 @@ pub enum LedgerEvent {
         /// So many.
         count: u32,
     },
+    /// An operator's order about the traffic of a region was taken up; who gave it and why stands in the common log.
+    Ordered {
+        /// Counts the orders of the deployment.
+        revision: u64,
+        /// The hash of its words.
+        order: Digest,
+    },
 }
 
 /// One leaf, as stored.

@@ -56,6 +56,13 @@ pub(crate) struct Builder {
     state: Arc<ControlState>,
 }
 
+fn read_state(bytes: &[u8], place: &str) -> io::Result<ControlState> {
+    ControlState::read(bytes).map_err(|error| {
+        let message = format!("the common log is damaged at {place}: {error}");
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    })
+}
+
 fn read_snapshot(space: &ControlSpace) -> io::Result<Option<StoredSnapshot>> {
     let bytes = space.get(SNAPSHOT).map_err(|error| io::Error::other(error.to_string()))?;
     bytes.map(|bytes| open(&bytes, "its snapshot")).transpose()
@@ -84,7 +91,7 @@ impl Machine {
         let mut state = Arc::<ControlState>::default();
         if let Some(StoredSnapshot { meta, state: bytes }) = read_snapshot(&space)? {
             (applied, membership) = (meta.last_log_id, meta.last_membership);
-            state = Arc::new(open(&bytes, "the state in its snapshot")?);
+            state = Arc::new(read_state(&bytes, "the state in its snapshot")?);
         }
         let (published, seen) = watch::channel(state.clone());
         Ok((Self { space, applied, membership, state, published }, seen))
@@ -142,7 +149,7 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<Types>, snapshot: Vec<u8>) -> Result<(), io::Error> {
-        let state = open(&snapshot, "the state that another region sent")?;
+        let state = read_state(&snapshot, "the state that another region sent")?;
         write_snapshot(&self.space, StoredSnapshot { meta: meta.clone(), state: snapshot }).await?;
         (self.applied, self.membership) = (meta.last_log_id, meta.last_membership.clone());
         self.state = Arc::new(state);

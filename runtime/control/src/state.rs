@@ -6,8 +6,9 @@
 
 use model::RegionId;
 use model::bundle::{SignedBundle, TreeHash};
-use model::codec::Format;
+use model::codec::{self, CodecError, Format};
 use model::control::Fence;
+use model::orders::{Order, Orders};
 use serde::{Deserialize, Serialize};
 
 /// What can be ordered. New kinds go to the end: stored logs name them by number.
@@ -15,12 +16,20 @@ use serde::{Deserialize, Serialize};
 pub enum Command {
     /// The next policy generation.
     Generation(Proposed),
+    /// An operator's order about the traffic of a region.
+    Order {
+        /// The revision of the orders that it was checked against.
+        seen: u64,
+        /// The order.
+        order: Order,
+    },
 }
 
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Generation(next) => write!(f, "generation {} ({})", next.number, next.hash),
+            Self::Order { order, .. } => order.fmt(f),
         }
     }
 }
@@ -61,6 +70,11 @@ pub enum Outcome {
     },
     /// An entry that orders nothing.
     Nothing,
+    /// Other orders were given since those that it was checked against.
+    OrdersChanged {
+        /// Their revision.
+        revision: u64,
+    },
 }
 
 impl std::fmt::Display for Outcome {
@@ -69,6 +83,7 @@ impl std::fmt::Display for Outcome {
             Self::Done => f.write_str("done"),
             Self::Stale { number, hash } => write!(f, "stale: generation {number} ({hash}) is in force"),
             Self::Nothing => f.write_str("nothing"),
+            Self::OrdersChanged { revision } => write!(f, "other orders were given meanwhile: revision {revision}"),
         }
     }
 }
@@ -80,12 +95,41 @@ pub struct ControlState {
     pub generation: Option<Decided>,
     /// Under which fence the last entry was written.
     pub fence: Option<Fence>,
+    /// What operators ordered.
+    pub orders: Orders,
 }
 
 impl Format for ControlState {
     const KIND: u8 = 0x30;
+    const VERSION: u8 = 2;
+    const NAME: &'static str = "state of the common log";
+}
+
+/// The state as format 1 had it: without orders.
+#[derive(Serialize, Deserialize)]
+struct WithoutOrders {
+    generation: Option<Decided>,
+    fence: Option<Fence>,
+}
+
+impl Format for WithoutOrders {
+    const KIND: u8 = 0x30;
     const VERSION: u8 = 1;
     const NAME: &'static str = "state of the common log";
+}
+
+impl ControlState {
+    /// Reads a state of this format or an earlier one.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn read(bytes: &[u8]) -> Result<Self, CodecError> {
+        if bytes.get(1) == Some(&WithoutOrders::VERSION) {
+            let WithoutOrders { generation, fence } = codec::decode(bytes)?;
+            return Ok(Self { generation, fence, orders: Orders::default() });
+        }
+        codec::decode(bytes)
+    }
 }
 
 impl ControlState {
@@ -95,6 +139,10 @@ impl ControlState {
         match command {
             None => Outcome::Nothing,
             Some(Command::Generation(next)) => self.next_generation(fence, next),
+            Some(Command::Order { seen, order }) => match self.orders.take(seen, order) {
+                true => Outcome::Done,
+                false => Outcome::OrdersChanged { revision: self.orders.revision },
+            },
         }
     }
 
@@ -134,8 +182,10 @@ impl Seat {
 
 #[cfg(test)]
 mod tests {
+    use model::UnixMillis;
     use model::bundle::PolicyTree;
     use model::control::ControlNode;
+    use model::orders::{Wish, Word};
 
     use super::*;
 
@@ -172,8 +222,30 @@ mod tests {
         let mut state = ControlState::default();
         state.apply(Fence { term: 1, node: ControlNode(7) }, next(1, None, "a"));
         let mut bytes = model::codec::encode(&state);
-        assert_eq!(model::codec::decode::<ControlState>(&bytes).unwrap(), state);
+        assert_eq!(ControlState::read(&bytes).unwrap(), state);
         bytes[9] ^= 1;
-        assert!(model::codec::decode::<ControlState>(&bytes).is_err());
+        assert!(ControlState::read(&bytes).is_err());
+    }
+
+    #[test]
+    fn a_state_from_before_there_were_orders_is_read() {
+        let mut state = ControlState::default();
+        state.apply(Fence { term: 1, node: ControlNode(7) }, next(1, None, "a"));
+        let old = WithoutOrders { generation: state.generation.clone(), fence: state.fence };
+        assert_eq!(ControlState::read(&codec::encode(&old)).unwrap(), state);
+    }
+
+    #[test]
+    fn an_order_that_was_checked_against_other_orders_is_not_carried_out() {
+        let mut state = ControlState::default();
+        let fence = Fence { term: 1, node: ControlNode(7) };
+        let order = |seen, name: &str| {
+            let word = Word { by: "ops".into(), why: "a test".into(), at: UnixMillis(1), until: None };
+            let order = Order { wish: Wish::Drain, region: RegionId::new(name).unwrap(), word };
+            Some(Command::Order { seen, order })
+        };
+        assert_eq!(state.apply(fence, order(0, "us-east")), Outcome::Done);
+        assert_eq!(state.apply(fence, order(0, "eu-west")), Outcome::OrdersChanged { revision: 1 });
+        assert_eq!(state.orders.out.len(), 1);
     }
 }

@@ -60,6 +60,16 @@ enum Command {
     Repl(ReplFlags),
     /// Write a starter tree: regions, policies and a Makefile.
     New(NewArgs),
+    /// Send nobody new to a region: it serves what arrives all the same, and goes on replicating.
+    Drain(crate::orders::OutArgs),
+    /// Have the other regions serve everybody, and wait until they have a region's data: then it can be switched off.
+    Evacuate(crate::orders::OutArgs),
+    /// End what was ordered about a region.
+    Restore(crate::orders::RestoreArgs),
+    /// Send clients to a region first, for a time.
+    Pin(crate::orders::PinArgs),
+    /// Show what is ordered about regions, and the last orders: who, when, why.
+    Orders(crate::orders::OrdersArgs),
     /// A small HTTP service to stand behind a gateway.
     SampleService(SampleServiceArgs),
     /// The generations of the policies: list, compare, publish, bring back.
@@ -108,6 +118,8 @@ enum Command {
 enum Explain {
     /// Who saw what of whom, whose vote counted, what the policy said, and which bound held it back.
     Failover(ExplainFailoverArgs),
+    /// One decision of the log: what policies were asked and why, what they answered, by which files and facts.
+    Decision(ExplainDecisionArgs),
     /// What the edge does with a request: limits, guard, rule, key, times, tags, regions.
     Edge(crate::edge::ExplainArgs),
     /// Where a client is sent: what each policy file gave, and why each other region was not chosen.
@@ -192,9 +204,15 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             tokio::task::block_in_place(|| crate::repl::run(&ReplArgs { place, region, eval }))
         }
         Command::New(args) => crate::starter::run(&args),
+        Command::Drain(args) => crate::orders::drain(args).await,
+        Command::Evacuate(args) => crate::orders::evacuate(args).await,
+        Command::Restore(args) => crate::orders::restore(args).await,
+        Command::Pin(args) => crate::orders::pin(args).await,
+        Command::Orders(args) => crate::orders::list(args).await,
         Command::SampleService(args) => crate::sample_service::run(args).await,
         Command::Edge(command) => crate::edge::run(command).await,
         Command::Explain(Explain::Failover(args)) => crate::explain::failover(args).await,
+        Command::Explain(Explain::Decision(args)) => crate::explain::decision(args).await,
         Command::Explain(Explain::Edge(args)) => crate::edge::explain(args).await,
         Command::Explain(Explain::Route(args)) => crate::explain::route(args).await,
         Command::Explain(Explain::Conflict(args)) => crate::explain::conflict::run(args).await,

@@ -205,6 +205,16 @@ impl Client {
         self.admin(admin, "/decisions").await
     }
 
+    /// `/decision-log`: all of it, as it lies on disk.
+    pub async fn decision_log(&self, admin: SocketAddr) -> anyhow::Result<Bytes> {
+        let path = "/decision-log";
+        let reply = self.exchange(Method::GET, admin, path, &[], Bytes::new(), EVIDENCE_TIME, EVIDENCE).await?;
+        if !reply.status.is_success() {
+            bail!("{admin}{path} answered {}: {}", reply.status.as_u16(), reason(&reply));
+        }
+        Ok(reply.body)
+    }
+
     /// `/digests`: by scope.
     pub async fn digests(&self, admin: SocketAddr) -> anyhow::Result<std::collections::BTreeMap<String, ScopeDigest>> {
         self.admin(admin, "/digests").await

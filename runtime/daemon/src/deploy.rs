@@ -331,7 +331,7 @@ async fn not_serving(client: &Client, admin: SocketAddr, deployment: &Deployment
     let others = deployment.regions.keys().filter(|id| **id != status.id);
     let unseen: Vec<String> = others
         .map(|id| (id, status.sees.get(id).copied().unwrap_or(RegionState::Joining)))
-        .filter(|(_, state)| *state != RegionState::Ready)
+        .filter(|(_, state)| *state != RegionState::Ready && !state.is_ordered())
         .map(|(id, state)| format!("{id} ({})", state.name()))
         .collect();
     if unseen.is_empty() { None } else { because(format!("waits for {}", unseen.join(", "))) }

@@ -12,8 +12,11 @@ use model::{RegionId, UnixMillis};
 use model::explain::{About, Candidate, Explanation, Step};
 use model::record::Labels;
 
-use crate::cli::{ExplainFailoverArgs, ExplainResidencyArgs, ExplainRouteArgs, FINDING, Place, USAGE};
+use crate::cli::{
+    ExplainDecisionArgs, ExplainFailoverArgs, ExplainResidencyArgs, ExplainRouteArgs, FINDING, Place, USAGE,
+};
 use crate::client::Client;
+use crate::decisions::Told;
 
 /// A policy may be asked once more for an explanation.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,6 +68,25 @@ pub async fn residency(args: ExplainResidencyArgs) -> anyhow::Result<ExitCode> {
     labels.jurisdictions = args.jurisdiction.into_iter().collect();
     (labels.basis, labels.purpose) = (args.basis, args.purpose);
     ask(&args.place, args.region, &About::Residency { labels: Box::new(labels), region: args.r#in }, args.json).await
+}
+
+/// `repomind-run explain decision`.
+pub async fn decision(args: ExplainDecisionArgs) -> anyhow::Result<ExitCode> {
+    let ExplainDecisionArgs { id, last: _, place, region, json } = args;
+    let deployment = crate::status::at(&place)?;
+    let region = region.unwrap_or_else(|| deployment.primary.clone());
+    let Some(admin) = deployment.admins().get(&region).copied() else {
+        eprintln!("error: no region is called {region}");
+        return Ok(ExitCode::from(USAGE));
+    };
+    let which = id.map_or_else(|| "last".to_owned(), |id| format!("id={id}"));
+    let told: Told = Client::new(&place.state)?.get_admin(admin, &format!("/decision?{which}")).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&told)?);
+    } else {
+        print!("{}", told.text());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn ask(place: &Place, region: Option<RegionId>, about: &About, json: bool) -> anyhow::Result<ExitCode> {
@@ -161,6 +183,20 @@ const fn because(bound: Bound) -> &'static str {
     }
 }
 
+/// Day and time in UTC.
+pub fn day_and_time(at: UnixMillis) -> String {
+    // Civil from days since 1970, as in http://howardhinnant.github.io/date_algorithms.html.
+    let days = (at.0 / 86_400_000) as i64 + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {}", time(at))
+}
+
 /// The time of day in UTC, to the millisecond.
 fn time(at: UnixMillis) -> String {
     let (seconds, millis) = (at.0 / 1000, at.0 % 1000);
@@ -174,6 +210,13 @@ mod tests {
     use model::{Millis, RegionId};
 
     use super::*;
+
+    #[test]
+    fn days_are_counted_as_the_calendar_has_them() {
+        assert_eq!(day_and_time(UnixMillis(0)), "1970-01-01 00:00:00.000Z");
+        assert_eq!(day_and_time(UnixMillis(951_827_696_789)), "2000-02-29 12:34:56.789Z");
+        assert_eq!(day_and_time(UnixMillis(1_767_225_599_999)), "2025-12-31 23:59:59.999Z");
+    }
 
     #[test]
     fn an_account_names_who_saw_what_whose_vote_counts_and_the_bound() {

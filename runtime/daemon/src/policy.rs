@@ -10,6 +10,8 @@
 
 mod signing;
 
+mod replay;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -94,6 +96,9 @@ pub enum Policy {
         #[command(flatten)]
         place: Place,
     },
+    /// Put recorded decisions, or the queries of a log, to other policies: what would have come out otherwise. 1 when
+    /// something does, 2 when it could not be asked.
+    Replay(replay::ReplayArgs),
     /// Hand a tree to the primary, from anywhere that reaches its admin address.
     Publish {
         /// The tree with the policies.
@@ -137,6 +142,7 @@ pub async fn run(command: Policy) -> anyhow::Result<ExitCode> {
             let tree = primary.earlier(generation, &key, &place).await?;
             primary.publish(tree, format!("back to generation {generation}: {reason}"), confirm, &key).await
         }
+        Policy::Replay(args) => replay::run(args).await,
         Policy::Publish { dir, reason, confirm, key, place } => {
             let tree = crate::start::watch::read_tree(&dir).map_err(BadConfiguration)?;
             Primary::of(&place).await?.publish(tree, reason, confirm, &key).await
@@ -145,13 +151,19 @@ pub async fn run(command: Policy) -> anyhow::Result<ExitCode> {
 }
 
 /// The region that orders generations.
-struct Primary {
-    client: Client,
-    admin: SocketAddr,
+pub struct Primary {
+    /// Speaks with it.
+    pub client: Client,
+    /// Its admin address.
+    pub admin: SocketAddr,
 }
 
 impl Primary {
-    async fn of(place: &Place) -> anyhow::Result<Self> {
+    /// Finds it; one that answers where there is none.
+    ///
+    /// # Errors
+    /// No region answers.
+    pub async fn of(place: &Place) -> anyhow::Result<Self> {
         let deployment = crate::status::at(place)?;
         let client = Client::new(&place.state)?;
         let deadline = Instant::now() + ELECTION;
@@ -266,7 +278,11 @@ impl Primary {
         Ok(if lines.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })
     }
 
-    async fn post<T: DeserializeOwned>(
+    /// Posts to it, and reads the answer or the findings of a refusal.
+    ///
+    /// # Errors
+    /// It does not answer as expected.
+    pub async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -283,7 +299,8 @@ fn why(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn author() -> String {
+/// Who gives a command: the name of the user.
+pub fn author() -> String {
     std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned())
 }
 

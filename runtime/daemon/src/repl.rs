@@ -6,6 +6,7 @@
 //! gives up an evaluation that takes too long.
 
 mod definitions;
+mod operations;
 mod typing;
 
 use std::io::{BufRead, BufReader, IsTerminal, Write};
@@ -16,10 +17,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use definitions::Definitions;
+use operations::OPERATIONS;
 use policy::reference::{self, Entry};
 use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
-use typing::{COMMANDS, Typing};
+use typing::{COMMANDS, FACTS, Typing};
 
 use crate::cli::{FINDING, ReplArgs};
 use crate::start::repl::{Ask, Reply};
@@ -96,6 +98,9 @@ pub fn run(args: &ReplArgs) -> anyhow::Result<ExitCode> {
     let socket = args.place.state.join(args.region.as_str()).join("repl.sock");
     let mut session = Session::open(&socket)?;
     if let Some(source) = &args.eval {
+        if operations::name(source).is_some() {
+            return operate(source, args);
+        }
         return Ok(if print(session.ask(source)?) { ExitCode::SUCCESS } else { ExitCode::from(FINDING) });
     }
     if std::io::stdin().is_terminal() {
@@ -118,9 +123,12 @@ fn converse(args: &ReplArgs, mut session: Session) -> anyhow::Result<ExitCode> {
             Ok(form) if form.trim().is_empty() => {}
             Ok(form) => {
                 let _ = editor.add_history_entry(form.trim());
+                // At once: a session that is killed leaves what was typed.
+                let _ = editor.append_history(&history);
                 match form.trim().strip_prefix(',') {
                     Some(command) if command.trim() == "quit" => break,
                     Some(command) => obey(command.trim(), &entries, &mut session)?,
+                    None if operations::name(&form).is_some() => drop(operate(&form, args)?),
                     None => drop(print(session.ask(&form)?)),
                 }
             }
@@ -129,13 +137,31 @@ fn converse(args: &ReplArgs, mut session: Session) -> anyhow::Result<ExitCode> {
             Err(error) => return Err(error.into()),
         }
     }
-    let _ = editor.save_history(&history);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Carries out a form that changes something.
+fn operate(form: &str, args: &ReplArgs) -> anyhow::Result<ExitCode> {
+    match operations::read(form) {
+        Ok(operation) => operations::carry_out(operation, &args.place),
+        Err(usage) => {
+            eprintln!("{usage}");
+            Ok(ExitCode::from(FINDING))
+        }
+    }
 }
 
 /// Carries out a command of the REPL itself.
 fn obey(command: &str, entries: &[Entry], session: &mut Session) -> anyhow::Result<()> {
     match command.split_once(char::is_whitespace).map_or((command, ""), |(word, rest)| (word, rest.trim())) {
+        ("doc", name) if OPERATIONS.iter().any(|(form, _)| operations::name(form) == Some(name)) => {
+            let about = OPERATIONS.iter().filter(|(form, _)| operations::name(form) == Some(name));
+            about.for_each(|(form, says)| println!("{form}\n  {says}\n  asks before it acts"));
+        }
+        ("doc", name) if FACTS.iter().any(|(fact, ..)| *fact == name) => {
+            let about = FACTS.iter().filter(|(fact, ..)| *fact == name);
+            about.for_each(|(_, form, says)| println!("{form}\n  {says}"));
+        }
         ("doc", name) if !name.is_empty() => match crate::api::about(entries, name) {
             Some(text) => print!("{text}"),
             None => println!("{}", crate::api::unknown(entries, name)),
@@ -152,8 +178,11 @@ fn obey(command: &str, entries: &[Entry], session: &mut Session) -> anyhow::Resu
         },
         _ => {
             COMMANDS.iter().for_each(|(form, says)| println!("  {form:<12} {says}"));
-            println!("  (regions) (lag) (route \"203.0.113.9\") (generation) (facts) (decisions 10) (policy-waiting)");
-            println!("  and every policy function; names complete with tab, a form goes on until its brackets close");
+            println!("what the region says of itself:");
+            FACTS.iter().for_each(|(_, form, says)| println!("  {form:<24} {says}"));
+            println!("what changes something, and asks before:");
+            OPERATIONS.iter().for_each(|(form, says)| println!("  {form:<38} {says}"));
+            println!("and every policy function; names complete with tab, a form goes on until its brackets close");
         }
     }
     Ok(())

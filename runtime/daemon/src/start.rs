@@ -8,7 +8,7 @@
 pub mod control;
 pub mod edges;
 pub mod evicting;
-mod explaining;
+pub mod explaining;
 pub mod gate;
 mod gauges;
 pub mod generations;
@@ -16,6 +16,7 @@ pub mod geoip;
 mod history;
 pub mod judging;
 pub mod notary;
+mod orders;
 pub mod petitions;
 pub mod probes;
 pub mod proofs;
@@ -55,6 +56,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cli::{ApiOf, LogForm, StartArgs, WanProfile};
+use crate::decisions::recorder::{Loaded, Note, Recorder};
+use crate::decisions::{self, Kind};
 use control::Control;
 use generations::Generations;
 use notary::{Notary, NotaryKeys};
@@ -76,12 +79,19 @@ impl Resolver for PolicyResolver {
         address: &Address,
         siblings: &[Sibling],
     ) -> BoxFuture<'static, Option<Resolution>> {
-        let child = self.0.load().as_ref().and_then(|region| region.generations.child());
+        let asked = self.0.load().as_ref().and_then(|region| {
+            let (child, by) = region.generations.asked()?;
+            Some((child, by, region.recorder.clone()))
+        });
         let question =
             Question::Resolve { resolver: resolver.into(), address: address.clone(), siblings: siblings.to_vec() };
         Box::pin(async move {
-            match child?.ask(question).await {
-                Ok(Answer::Resolved(resolution)) => Some(resolution),
+            let (child, by, recorder) = asked?;
+            match child.ask(question.clone()).await {
+                Ok(Answer::Resolved(resolution)) => {
+                    recorder.note(Kind::Conflict, || settled(by, question, &resolution));
+                    Some(resolution)
+                }
                 Ok(Answer::Refused(findings)) => {
                     tracing::warn!(finding = %findings.first().map(ToString::to_string).unwrap_or_default(), "a resolver gave no settlement");
                     None
@@ -94,6 +104,18 @@ impl Resolver for PolicyResolver {
             }
         })
     }
+}
+
+/// The note of a conflict that was settled.
+fn settled(by: Arc<Loaded>, question: Question, resolution: &Resolution) -> Note {
+    let (withheld, about) = match &question {
+        Question::Resolve { address, siblings, .. } => {
+            (decisions::barred(siblings), decisions::words::conflict(address.namespace.as_str(), siblings))
+        }
+        _ => (None, String::new()),
+    };
+    let why = "a key was written in several regions at the same time".to_owned();
+    Note { by, why, about, question, answer: Answer::Resolved(resolution.clone()), gave: None, withheld }
 }
 
 /// Runs one region until SIGTERM or SIGINT.
@@ -165,17 +187,22 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     let policy_keys = PolicyKeys::new(&regions.operators, secrets.policy_verifiers);
     let may_lead = policy_keys.production() || secrets.policy_signer.is_some();
     let control = open_control(&me, &regions, (&store, &data_dir), (&secrets.identity, &wan), may_lead).await?;
+    let decided = args.state.join(me.id.as_str()).join(decisions::disk::FOLDER);
+    let recorder = Recorder::start(me.id.clone(), &decided);
+    let recorder = Arc::new(recorder.with_context(|| format!("the decision log in {}", decided.display()))?);
     let dns = Arc::new(DnsAnswers::new(regions.clone()));
     zone_keys::take(&dns, &args.state.join("pki"))?;
     let cookies = routing::dns::CookieKey::derived_from(&secrets.digest_key);
+    let proved = args.state.join(me.id.as_str()).join("policy/proofs");
+    let proofs = proofs::Proofs::open(proved, proofs::build());
     let generations = Generations::new(
         me.id.clone(),
         regions.clone(),
         host.clone(),
         (secrets.policy_signer, policy_keys),
-        history(&args.state, &me.id),
+        (history(&args.state, &me.id), proofs),
         (plans.clone(), dns.clone()),
-        (data.clone(), control.clone()),
+        (data.clone(), control.clone(), recorder.clone()),
     );
     let keys = NotaryKeys {
         ledger: secrets.ledger_signer,
@@ -208,6 +235,9 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         data,
         data_dir,
         generations,
+        recorder,
+        decisions_dir: decided,
+        orders: orders::Standing::open(args.state.join(me.id.as_str()).join("orders"), decisions::now()),
         notary,
         petitions,
         evicting: evicting::Evicting::default(),
@@ -220,6 +250,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         started,
     });
     resolver.0.store(Some(region.clone()));
+    region.generations.pin(region.orders.holding().pins.clone());
     region.generations.resume(region.facts()).await;
 
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -240,6 +271,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     }
     region.data.close().await;
     resolver.0.store(None);
+    region.recorder.close();
     host.shutdown();
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -431,6 +463,7 @@ fn start_tasks(
     tasks.spawn(control::keep_leader(region.clone(), stop.clone()));
     tasks.spawn(control::keep_members(region.clone(), stop.clone()));
     tasks.spawn(control::follow(region.clone(), stop.clone()));
+    tasks.spawn(orders::follow(region.clone(), stop.clone()));
     tasks.spawn(tend(region.data.clone(), Duration::from_secs(args.keep_log_seconds) / 4, stop.clone()));
     let (watched, root, watching) = (region.clone(), args.tree.clone(), stop.clone());
     tasks.spawn(async move {

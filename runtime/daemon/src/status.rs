@@ -166,6 +166,9 @@ pub fn other_deployment(strangers: &[RegionId], place: &Place) -> String {
 /// What a table has no room for: regions that another one does not see well, drains, and everything made up.
 pub fn notes(status: &ClusterStatus) -> Vec<String> {
     let mut notes: Vec<String> = status.edges.iter().flat_map(edge_lines).collect();
+    // All regions hold the same ones but for a moment.
+    let newest = status.regions.iter().map(|region| &region.orders).max_by_key(|orders| orders.revision);
+    notes.extend(newest.into_iter().flat_map(crate::orders::lines));
     for region in &status.regions {
         let id = &region.id;
         notes.extend(region.control.limits.as_ref().map(|limits| format!("{id}: {limits}")));
@@ -174,7 +177,7 @@ pub fn notes(status: &ClusterStatus) -> Vec<String> {
             notes.push(format!("{id}: its policies were {what}"));
         }
         notes.extend(eviction(region));
-        let unwell = region.sees.iter().filter(|(_, state)| !state.serves());
+        let unwell = region.sees.iter().filter(|(_, state)| !state.serves() && !state.is_ordered());
         notes.extend(unwell.map(|(other, state)| format!("{id} sees {other} as {}", state.name())));
         if let Some(plan) = region.plan.as_ref().filter(|plan| !plan.drain.is_empty()) {
             let drain: Vec<String> = plan.drain.iter().map(ToString::to_string).collect();

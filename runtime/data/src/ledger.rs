@@ -17,6 +17,7 @@ use compliance::ledger::{
     ResumeError, RowKeyHasher, consistency_proof,
 };
 use model::bundle::TreeHash;
+use model::orders::Order;
 use model::sealing::KeyFacts;
 use model::{RegionId, RuleId, UnixMillis, codec};
 use store::{Store, StoreError, StoredLeaf, StoredRow};
@@ -260,6 +261,18 @@ impl DataPlane {
     pub async fn in_force(&self, number: u64, tree: TreeHash) -> Result<(), DataError> {
         let (answer, durable) = oneshot::channel();
         self.wait_in_line(Change::Event(LedgerEvent::Generation { number, tree }, answer)).await?;
+        durable.await.map_err(|_| DataError::Closed)?
+    }
+
+    /// Notes in the ledger that an operator's order was taken up; returns once that is durable.
+    ///
+    /// # Errors
+    /// [`DataError::Closed`] where nothing can be written any more.
+    pub async fn ordered(&self, revision: u64, order: &Order) -> Result<(), DataError> {
+        let words = model::codec::plain(order).unwrap_or_default();
+        let order = Digest(*blake3::hash(&words).as_bytes());
+        let (answer, durable) = oneshot::channel();
+        self.wait_in_line(Change::Event(LedgerEvent::Ordered { revision, order }, answer)).await?;
         durable.await.map_err(|_| DataError::Closed)?
     }
 

@@ -20,6 +20,7 @@ pub mod explain;
 pub mod hlc;
 pub mod judgement;
 pub mod names;
+pub mod orders;
 pub mod petition;
 pub mod question;
 pub mod radius;

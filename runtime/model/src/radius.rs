@@ -317,7 +317,8 @@ impl Weighed {
 }
 
 impl Moves {
-    fn lines(&self) -> Vec<String> {
+    /// A line for each move, for a person.
+    pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if !self.moves.is_empty() {
             lines.push(format!("{:.1} % of {} would move:", self.percent, self.weighed.noun()));

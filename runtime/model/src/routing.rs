@@ -36,16 +36,36 @@ pub enum RegionState {
     CatchingUp,
     /// Judged unwell by policy: it answers, and serves nobody new while another region serves.
     Degraded,
+    /// An operator wants nobody to be sent there: it serves what arrives all the same.
+    Draining,
+    /// An operator wants it to serve nobody while another region serves.
+    Evacuated,
 }
 
 impl RegionState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Joining, Self::Ready, Self::Suspect, Self::Down, Self::CatchingUp, Self::Degraded];
+    pub const ALL: [Self; 8] = [
+        Self::Joining,
+        Self::Ready,
+        Self::Suspect,
+        Self::Down,
+        Self::CatchingUp,
+        Self::Degraded,
+        Self::Draining,
+        Self::Evacuated,
+    ];
 
     /// Whether requests may be sent there.
     pub const fn serves(self) -> bool {
         matches!(self, Self::Ready | Self::Suspect)
+    }
+    /// Whether it answers, although nobody is to be sent there while another region serves.
+    pub const fn serves_in_need(self) -> bool {
+        matches!(self, Self::Degraded | Self::Draining | Self::Evacuated)
+    }
+    /// Whether an operator wants it so.
+    pub const fn is_ordered(self) -> bool {
+        matches!(self, Self::Draining | Self::Evacuated)
     }
     /// The name in status, metrics and policies.
     pub const fn name(self) -> &'static str {
@@ -56,6 +76,8 @@ impl RegionState {
             Self::Down => "down",
             Self::CatchingUp => "catching-up",
             Self::Degraded => "degraded",
+            Self::Draining => "draining",
+            Self::Evacuated => "evacuated",
         }
     }
 }

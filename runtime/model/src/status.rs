@@ -9,6 +9,7 @@ use crate::control::ControlStatus;
 use crate::eviction::EvictionStatus;
 use crate::judgement::FailoverPlan;
 use crate::names::RegionId;
+use crate::orders::Orders;
 use crate::radius::Waiting;
 use crate::routing::RegionState;
 use crate::signing::SignedBy;
@@ -109,6 +110,9 @@ pub struct RegionStatus {
     /// Where it knows countries by address from.
     #[serde(default)]
     pub countries: CountrySource,
+    /// What operators ordered about the traffic of regions, as far as it holds.
+    #[serde(default)]
+    pub orders: Orders,
     /// What is made up about the links to peers; its members stand beside the others.
     #[serde(flatten)]
     pub emulated: Emulated,

@@ -106,11 +106,13 @@ impl Admin {
         let query = request.uri().query().map(str::to_owned);
         let with_rows = query.as_deref() != Some("rows=no");
         let known = match path.as_str() {
-            "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/digests" | "/conflicts" | "/rows"
-            | "/ledger" | "/evidence" | "/keys" | "/policy/history" | "/policy/tree" | "/policy/waiting"
-            | "/policy/bundle" | "/policy/next" => Method::GET,
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/decisions" | "/decision" | "/decision-log"
+            | "/digests" | "/conflicts" | "/rows" | "/ledger" | "/evidence" | "/keys" | "/policy/history"
+            | "/policy/tree" | "/policy/waiting" | "/policy/bundle" | "/policy/next" => Method::GET,
             "/policy/publish" | "/policy/confirm" | "/policy/compare" | "/explain" | "/keys/rotate" => Method::POST,
             "/edge" => Method::GET,
+            "/orders" if method == Method::POST => Method::POST,
+            "/orders" => Method::GET,
             "/wan" => {
                 if method == Method::GET {
                     Method::GET
@@ -138,6 +140,8 @@ impl Admin {
         self.verifier.check(request.headers(), Scope::Admin)?;
         match path.as_str() {
             "/decisions" => Ok(json_response(&self.region.decisions())),
+            "/decision" => policies::decision(self.region.clone(), request.uri().query()).await,
+            "/decision-log" => policies::decision_log(self.region.clone()).await,
             "/digests" => self.digests().await,
             "/conflicts" => {
                 let (id, data) = (self.region.id().clone(), self.region.data().clone());
@@ -149,6 +153,8 @@ impl Admin {
             "/policy/bundle" => policies::bundle(self.region.clone(), request.uri().query()).await,
             "/policy/next" => Ok(json_response(&self.region.next_generation())),
             "/explain" => policies::explain(self.region.clone(), request.into_body()).await,
+            "/orders" if method == Method::POST => policies::order(self.region.clone(), request.into_body()).await,
+            "/orders" => Ok(policies::orders(&*self.region)),
             "/policy/waiting" => Ok(policies::waiting(&*self.region)),
             "/policy/confirm" => policies::confirm(self.region.clone(), request.into_body()).await,
             "/policy/compare" => policies::compare(self.region.clone(), request.into_body()).await,

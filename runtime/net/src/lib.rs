@@ -38,6 +38,7 @@ use model::control::ControlReport;
 use model::explain::{About, Explanation};
 use model::judgement::Decision;
 use model::names::Subject;
+use model::orders::{OrderAnswer, OrderRequest, Orders};
 use model::petition::Petition;
 use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::region::Regions;
@@ -104,6 +105,14 @@ pub trait Region: Send + Sync + 'static {
     fn next_generation(&self) -> NextGeneration;
     /// Makes a tree the next generation everywhere, or lets it wait for a word, or gives all findings.
     fn publish(self: Arc<Self>, proposal: Proposal) -> BoxFuture<'static, Result<Published, Vec<Finding>>>;
+    /// Carries out an operator's order about the traffic of a region, or says what would follow from it.
+    fn order(self: Arc<Self>, _request: OrderRequest) -> BoxFuture<'static, Result<OrderAnswer, Vec<Finding>>> {
+        Box::pin(async { Err(Vec::new()) })
+    }
+    /// All such orders that were agreed on.
+    fn orders(&self) -> Orders {
+        Orders::default()
+    }
     /// The candidate that waits for a word.
     fn waiting(&self) -> Option<Waiting>;
     /// Gives that word, and the number of the generation that is in force then, or all findings.
@@ -154,6 +163,15 @@ pub trait Region: Send + Sync + 'static {
     /// A secret of the guards, by the name that policies have for it.
     fn secret(&self, _name: &str) -> Option<Vec<u8>> {
         None
+    }
+    /// One decision of the log of decisions by its number, or the last one, as JSON; a sentence where it is not kept.
+    /// Reads files.
+    fn decision(&self, _id: Option<u64>) -> Result<serde_json::Value, String> {
+        Err("this region keeps no log of decisions".to_owned())
+    }
+    /// All of that log, as it lies on disk. Reads files.
+    fn decision_log(&self) -> std::io::Result<Vec<u8>> {
+        Ok(Vec::new())
     }
     /// The emulated links of this region.
     fn wan(&self) -> &Wan;

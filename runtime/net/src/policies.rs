@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use model::Finding;
 use model::bundle::Proposal;
 use model::explain::About;
+use model::orders::OrderRequest;
 use model::radius::{Comparison, Confirmation, Published};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::problem::Problem;
-use crate::serve::{Body, collect, json_response};
+use crate::serve::{Body, collect, full, json_response};
 use crate::{Region, limits};
 
 /// `GET /policy/history`.
@@ -31,6 +32,31 @@ pub(crate) async fn tree(region: Arc<dyn Region>, query: Option<&str>) -> Result
         .map_err(|_| Problem::unavailable("storage", "the generation could not be read"))?
         .map_err(Problem::not_found)?;
     Ok(json_response(&tree))
+}
+
+/// `GET /decision?id=N`, or `?last`: one decision of the log.
+pub(crate) async fn decision(region: Arc<dyn Region>, query: Option<&str>) -> Result<Response<Body>, Problem> {
+    let wrong = || Problem::field("id", "state `id=` and the number of a decision, or `last`");
+    let id = match query {
+        Some("last") => None,
+        query => Some(query.and_then(|query| query.strip_prefix("id=")?.parse().ok()).ok_or_else(wrong)?),
+    };
+    let decision = tokio::task::spawn_blocking(move || region.decision(id))
+        .await
+        .map_err(|_| Problem::unavailable("storage", "the log of decisions could not be read"))?
+        .map_err(Problem::not_found)?;
+    Ok(json_response(&decision))
+}
+
+/// `GET /decision-log`: all of it, as it lies on disk.
+pub(crate) async fn decision_log(region: Arc<dyn Region>) -> Result<Response<Body>, Problem> {
+    let unread =
+        |error: String| Problem::unavailable("storage", format!("the log of decisions cannot be read: {error}"));
+    let log =
+        tokio::task::spawn_blocking(move || region.decision_log()).await.map_err(|error| unread(error.to_string()))?;
+    let mut response = Response::new(full(log.map_err(|error| unread(error.to_string()))?));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok(response)
 }
 
 /// `GET /policy/bundle?generation=N`: the generation as it was signed.
@@ -58,6 +84,17 @@ pub(crate) async fn publish(region: Arc<dyn Region>, body: Incoming) -> Result<R
         *response.status_mut() = StatusCode::ACCEPTED;
     }
     Ok(response)
+}
+
+/// `GET /orders`: what operators ordered about the traffic of regions.
+pub(crate) fn orders(region: &dyn Region) -> Response<Body> {
+    json_response(&region.orders())
+}
+
+/// `POST /orders` with an [`OrderRequest`].
+pub(crate) async fn order(region: Arc<dyn Region>, body: Incoming) -> Result<Response<Body>, Problem> {
+    let request: OrderRequest = read(body).await?;
+    Ok(json_response(&region.order(request).await.map_err(refused)?))
 }
 
 /// `GET /policy/waiting`: the candidate that waits, or null.

@@ -106,6 +106,7 @@ impl net::Region for Fixture {
             plan: None,
             eviction: model::eviction::EvictionStatus::default(),
             countries: model::status::CountrySource::default(),
+            orders: model::orders::Orders::default(),
             emulated: self.wan.status(),
         }
     }

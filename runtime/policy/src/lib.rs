@@ -25,6 +25,7 @@ mod outline;
 mod process;
 pub mod reference;
 mod scan;
+mod versions;
 mod wire;
 mod zygote;
 

@@ -11,8 +11,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::versions::VERSIONS;
+
 /// The policy API that this runtime offers: what a file's `policy-api` must be.
-pub const API: isize = 1;
+pub const API: isize = VERSIONS[VERSIONS.len() - 1].number;
 
 /// A function that a policy file hands on, and the runtime asks.
 #[derive(Clone, Copy, Debug)]

@@ -75,7 +75,7 @@ fn check(ranking: &Ranking, known: &BTreeSet<&RegionId>, whom: &str) -> Result<(
 /// The regions that may take a request now, best first: those of the ranking that serve, offer all that it `needs`,
 /// and are `lawful` where that is a question. No region that the policy or the law left out is ever put in instead.
 ///
-/// Where none of them serves, those that are degraded do: they answer. Where none does and most regions are out, the
+/// Where none of them serves, those that are degraded, draining or evacuated do: they answer. Where none does and most regions are out, the
 /// detector is distrusted, and all that were ever heard of are tried, nearest first. Otherwise the list is empty.
 /// A region whose state is not in `up` does not serve.
 pub fn choose(
@@ -98,7 +98,7 @@ pub fn choose(
     if !serving.is_empty() {
         return serving;
     }
-    let degraded = which(&|state| state == RegionState::Degraded);
+    let degraded = which(&RegionState::serves_in_need);
     let out = up.values().filter(|state| !state.serves()).count();
     if degraded.is_empty() && out * 2 > regions.by_id.len() {
         return which(&|state| state != RegionState::Joining);

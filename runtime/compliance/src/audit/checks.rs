@@ -63,6 +63,8 @@ pub enum Check {
     Pol01,
     /// A policy bundle is not signed by the deployment.
     Pol02,
+    /// A decision of the policies comes out otherwise when it is asked again.
+    Pol04,
     /// A ledger was changed, truncated or forked.
     Aud01,
     /// A checkpoint has too few witnesses.
@@ -91,6 +93,7 @@ impl Check {
         Self::Dsr02,
         Self::Pol01,
         Self::Pol02,
+        Self::Pol04,
         Self::Aud01,
         Self::Aud02,
         Self::Aud03,
@@ -116,6 +119,7 @@ impl Check {
             Self::Dsr02 => "DSR-02",
             Self::Pol01 => "POL-01",
             Self::Pol02 => "POL-02",
+            Self::Pol04 => "POL-04",
             Self::Aud01 => "AUD-01",
             Self::Aud02 => "AUD-02",
             Self::Aud03 => "AUD-03",
@@ -146,6 +150,7 @@ impl Check {
             Self::Dsr02 => "every export has what every region holds, within a month",
             Self::Pol01 => "all regions follow the same policies",
             Self::Pol02 => "every region's policies are signed",
+            Self::Pol04 => "every decision that was written down comes out the same when it is asked again",
             Self::Aud01 => "no ledger was changed, truncated or forked",
             Self::Aud02 => "every checkpoint is cosigned by other regions",
             Self::Aud03 => "every stored row is in the ledger, as last committed",
@@ -179,6 +184,7 @@ impl Check {
             Self::Ret02 => "held records",
             Self::Res07 => "entries of conflict logs",
             Self::Res03 | Self::Pol01 | Self::Pol02 => "regions",
+            Self::Pol04 => "decisions",
             Self::Aud01 => "leaves",
             Self::Aud02 => "checkpoints",
         }
@@ -212,7 +218,6 @@ pub const NOT_PERFORMED: &[(&str, &str)] = &[
     ("LOG-01", "logs, traces and metrics hold no personal data"),
     ("BAK-01", "backups are in the right place under the right key"),
     ("POL-03", "the policies pass their own tests"),
-    ("POL-04", "replayed decisions come out the same"),
     ("POL-05", "what cannot be decided is denied"),
     ("ROP-01", "the record of processing activities matches the flows observed"),
     ("FCT-01", "no legal fact is past its review date"),

@@ -86,6 +86,8 @@ pub struct Evidence {
     pub ledger: Option<LedgerEvidence>,
     /// Its keys; none where it did not say.
     pub keys: Option<KeyEvidence>,
+    /// What came of asking its policies again what they decided; none where that could not be done.
+    pub decisions: Option<DecisionEvidence>,
     /// What it keeps of orders about people, as stored.
     pub petitions: Vec<Vec<u8>>,
     /// The notes of other regions' checkpoints that this region, as their witness, cosigned last.
@@ -136,6 +138,17 @@ pub struct PolicyEvidence {
     pub since: UnixMillis,
     /// Whether the signature over its bundle verifies with the deployment's key; if not, why.
     pub signature: Result<(), String>,
+}
+
+/// What came of asking policies again what they decided. The newest decisions were asked about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DecisionEvidence {
+    /// How many came out the same.
+    pub same: u64,
+    /// How many could not be asked again, by reason.
+    pub not_asked: BTreeMap<String, u64>,
+    /// Those that came out otherwise: what and how, in words.
+    pub differ: Vec<String>,
 }
 
 /// A region's ledger.

@@ -48,6 +48,10 @@ pub(super) fn leaf(envelope: &[u8]) -> Read<Leaf<'_>> {
             reader.text()?;
             reader.integer().map(|_| Event::Other)?
         }
+        6 => {
+            reader.integer()?;
+            reader.hash().map(|_| Event::Other)?
+        }
         other => return Err(format!("event {other} is not known")),
     };
     reader.end()?;

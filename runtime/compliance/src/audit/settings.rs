@@ -1,4 +1,4 @@
-//! Who a region is and which policies it follows: RES-03, POL-01, POL-02.
+//! Who a region is, which policies it follows, and whether it follows them: RES-03, POL-01, POL-02, POL-04.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +20,23 @@ pub(super) fn identity(tally: &mut Tally, region: &RegionId, evidence: &Evidence
                 tally.find(Check::Res03, region, attested.as_bytes(), rule, remedy);
             }
         }
+    }
+}
+
+/// POL-04: what the policies decided comes out the same again.
+pub(super) fn decisions(tally: &mut Tally, region: &RegionId, evidence: &Evidence) {
+    let Some(decisions) = &evidence.decisions else {
+        tally.not_run(Check::Pol04, region, "its decisions could not be read or asked again");
+        return;
+    };
+    tally.examined(Check::Pol04, decisions.same as usize + decisions.differ.len());
+    for (why, count) in &decisions.not_asked {
+        tally.limit(Check::Pol04, format!("{region}: {count} decisions were not asked again: {why}"));
+    }
+    for what in &decisions.differ {
+        let remedy = "see `repomind-run policy replay --log REGION`; the log was changed, or a region answered what its \
+                      policies do not say";
+        tally.find(Check::Pol04, region, what.as_bytes(), what.as_str(), remedy);
     }
 }
 

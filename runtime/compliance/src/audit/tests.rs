@@ -227,6 +227,7 @@ impl Deployment {
                 checkpoint: region.note.clone(),
             }),
             keys: Some(keys::evidence(id, if *id == "eu-west" { &[keys::HOME] } else { &[] })),
+            decisions: Some(crate::audit::DecisionEvidence { same: 5, ..Default::default() }),
             petitions: petitions::honest(),
             losses: vec![lost(b"notes\0a", DataClass::Public, Payload::Plain(b"lost".to_vec().into()), true)],
             witnessed: region.witnessed.clone(),

@@ -100,6 +100,26 @@ pub struct ExplainFailoverArgs {
     pub json: bool,
 }
 
+/// Flags of `explain decision`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainDecisionArgs {
+    /// The number of the decision, as `(decisions 10)` in the REPL and `policy replay` show it.
+    #[arg(required_unless_present = "last")]
+    pub id: Option<u64>,
+    /// The last one.
+    #[arg(long, conflicts_with = "id")]
+    pub last: bool,
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The region that decided; the primary unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Flags of `explain route`.
 #[derive(Clone, Debug, Args)]
 pub struct ExplainRouteArgs {

@@ -8,12 +8,28 @@ use rustyline::hint::Hinter;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Helper};
 
+use super::operations::OPERATIONS;
+
 /// Words that are no functions and worth completing all the same.
-const WORDS: &[&str] =
-    &["define", "lambda", "let", "let*", "if", "cond", "else", "filter", "length", "member", "assoc"];
-/// What a region says of itself; see `start/snapshot.rs`.
-const FACTS: &[&str] =
-    &["regions", "lag", "generation", "route", "policy-errors", "policy-waiting", "facts", "decisions"];
+const WORDS: &[&str] = &["filter", "length", "member", "assoc"];
+/// Words that are no functions at all, and stand out.
+const FORMS: &[&str] = &[
+    "and", "begin", "case", "cond", "define", "else", "if", "lambda", "let", "let*", "letrec", "or", "provide",
+    "quote", "require", "set!", "struct", "unless", "when",
+];
+/// What a region says of itself, how it is asked, and what comes; see `start/snapshot.rs`.
+pub const FACTS: &[(&str, &str, &str)] = &[
+    ("regions", "(regions)", "each region: state, round trip in ms, whether it is the primary, gateway"),
+    ("lag", "(lag) (lag 'eu-west)", "lag in ms and backlog towards each peer, or one"),
+    ("generation", "(generation)", "number and hash of the policies in force"),
+    ("route", "(route \"203.0.113.9\")", "where a client at that address goes, and the ranking"),
+    ("facts", "(facts)", "hash of what policies are told now, and the regions in it"),
+    ("decisions", "(decisions 10)", "the last decisions that policies gave; `explain decision N` tells all of one"),
+    ("conflicts", "(conflicts 10)", "what lost last against concurrent writes"),
+    ("orders", "(orders)", "what operators have ordered about the traffic of regions"),
+    ("policy-errors", "(policy-errors)", "why the files on disk are not in force"),
+    ("policy-waiting", "(policy-waiting)", "the change that waits for a word, and what it would change"),
+];
 /// Commands of the REPL itself.
 pub const COMMANDS: &[(&str, &str)] = &[
     (",help", "this list"),
@@ -33,8 +49,10 @@ impl Typing {
     /// Completes `names`, besides words, facts and commands.
     pub fn new(names: impl Iterator<Item = String>, colour: bool) -> Self {
         let commands = COMMANDS.iter().filter_map(|(form, _)| form.split(' ').next());
-        let mut names: Vec<String> =
-            names.chain(WORDS.iter().chain(FACTS).copied().chain(commands).map(str::to_owned)).collect();
+        let facts = FACTS.iter().map(|(name, ..)| *name);
+        let operations = OPERATIONS.iter().filter_map(|(form, _)| super::operations::name(form));
+        let all = WORDS.iter().chain(FORMS).copied().chain(facts).chain(operations).chain(commands);
+        let mut names: Vec<String> = names.chain(all.map(str::to_owned)).collect();
         names.sort_unstable();
         names.dedup();
         Self { names, brackets: MatchingBracketHighlighter::new(), colour }
@@ -68,14 +86,14 @@ impl Highlighter for Typing {
             return Cow::Borrowed(line);
         }
         match self.brackets.highlight(line, pos) {
-            // Where the cursor is at no bracket, texts and comments stand out.
+            // Where the cursor is at no bracket, texts, comments, symbols and the words of the language stand out.
             Cow::Borrowed(line) => Cow::Owned(coloured(line)),
             shown => shown,
         }
     }
 
     fn highlight_char(&self, line: &str, pos: usize, kind: CmdKind) -> bool {
-        self.colour && (self.brackets.highlight_char(line, pos, kind) || line.contains(['"', ';']))
+        self.colour && (self.brackets.highlight_char(line, pos, kind) || coloured(line) != line)
     }
 }
 
@@ -85,6 +103,7 @@ impl Validator for Typing {
         Ok(match open_brackets(input) {
             _ if input.trim_start().starts_with(',') => ValidationResult::Valid(None),
             depth if depth > 0 => ValidationResult::Incomplete,
+            _ if ends_in_text(input) => ValidationResult::Incomplete,
             depth if depth < 0 => ValidationResult::Invalid(Some("  a bracket too many".to_owned())),
             _ => ValidationResult::Valid(None),
         })
@@ -144,9 +163,19 @@ pub fn open_brackets(source: &str) -> i32 {
     .sum()
 }
 
+/// Whether a text is still open.
+fn ends_in_text(source: &str) -> bool {
+    let quotes = parts(source).filter(|(c, part, literal)| *c == '"' && *part == Part::Text && !literal);
+    quotes.count() % 2 == 1
+}
+
+/// Colours a line: texts green, comments dim, words of the language bold, quoted symbols cyan.
 fn coloured(line: &str) -> String {
-    let (mut out, mut last) = (String::new(), Part::Code);
-    for (c, part, _) in parts(line) {
+    let (mut out, mut word, mut last) = (String::new(), String::new(), Part::Code);
+    for (c, part, literal) in parts(line) {
+        if part != Part::Code || (!literal && (c.is_whitespace() || "()[]".contains(c))) {
+            flush(&mut out, &mut word);
+        }
         if part != last {
             out.push_str(match part {
                 Part::Code => "\u{1b}[0m",
@@ -155,12 +184,31 @@ fn coloured(line: &str) -> String {
             });
             last = part;
         }
-        out.push(c);
+        match part {
+            Part::Code if literal || !(c.is_whitespace() || "()[]".contains(c)) => word.push(c),
+            _ => out.push(c),
+        }
     }
+    flush(&mut out, &mut word);
     if last != Part::Code {
         out.push_str("\u{1b}[0m");
     }
     out
+}
+
+/// Writes a word of code with its colour.
+fn flush(out: &mut String, word: &mut String) {
+    let code = match word.as_str() {
+        form if FORMS.contains(&form) => "\u{1b}[1m",
+        symbol if symbol.len() > 1 && symbol.starts_with('\'') => "\u{1b}[36m",
+        _ => "",
+    };
+    out.push_str(code);
+    out.push_str(word);
+    if !code.is_empty() {
+        out.push_str("\u{1b}[0m");
+    }
+    word.clear();
 }
 
 #[cfg(test)]
@@ -173,6 +221,7 @@ mod tests {
         assert_eq!(open_brackets("(f \")\" ; )\n)"), 0);
         assert_eq!(open_brackets("(f \"\\\")\" #\\( )"), 0);
         assert_eq!(open_brackets("(f))"), -1);
+        assert!(ends_in_text("\"a") && !ends_in_text("\"a\" #\\\"") && !ends_in_text("; \"a"));
     }
 
     #[test]
@@ -190,5 +239,6 @@ mod tests {
     fn a_text_is_coloured_to_its_end_and_no_further() {
         assert_eq!(coloured("(f \"a\" b)"), "(f \u{1b}[32m\"a\"\u{1b}[0m b)");
         assert_eq!(coloured("1 ; x"), "1 \u{1b}[2m; x\u{1b}[0m");
+        assert_eq!(coloured("(if 'a ifs)"), "(\u{1b}[1mif\u{1b}[0m \u{1b}[36m'a\u{1b}[0m ifs)");
     }
 }

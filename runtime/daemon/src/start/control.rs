@@ -313,7 +313,9 @@ async fn found(region: &RunningRegion, founding: &mut Founding, now: Mono) {
 fn place_in_line(region: &RunningRegion, view: &View) -> Option<usize> {
     let (reports, states) = (region.control.reports(), region.states.load());
     let could = |voter: &&RegionId| {
-        reports.get(*voter).is_some_and(|report| report.may_lead) && states.get(*voter) != Some(&RegionState::Down)
+        reports.get(*voter).is_some_and(|report| report.may_lead)
+            && states.get(*voter) != Some(&RegionState::Down)
+            && !region.orders.evacuated(voter)
     };
     let could_lead: BTreeSet<RegionId> = view.members.voters.values().filter(could).cloned().collect();
     let advised = region.judging.plan().and_then(|plan| plan.promote);
@@ -375,7 +377,7 @@ async fn lead(region: &RunningRegion, view: &View, back: &mut Return) {
     if !back.due(to.is_some(), boot_time()) {
         to = None;
     }
-    if to.is_none() && !log.report().may_lead {
+    if to.is_none() && (!log.report().may_lead || region.orders.evacuated(&region.me)) {
         to = region.regions.by_id.keys().filter(|id| **id != region.me).find_map(able);
     }
     let Some(to) = to else { return };

@@ -19,6 +19,8 @@ use net::Region;
 use super::gate;
 use super::generations::RefusedGeneration;
 use super::running::RunningRegion;
+use crate::decisions::Kind;
+use crate::decisions::recorder::Note;
 
 const MAPPING: &str = "region-config/region-mapping.scm";
 const LATENCY: &str = "traffic-routing/latency-routing.scm";
@@ -84,9 +86,24 @@ async fn route(
         &format!("countries by {}", region.countries.source().from),
         format!("{place}, continent {continent}"),
     ));
-    let child = region.generations.child().ok_or_else(|| finding("no policies are in force here yet".to_owned()))?;
-    let trace = match gate::ask(&child, Question::Trace { client: known, name: name.clone(), facts }).await {
-        Ok(Answer::Trace(trace)) => *trace,
+    let asked = region.generations.asked();
+    let (child, by) = asked.ok_or_else(|| finding("no policies are in force here yet".to_owned()))?;
+    let question = Question::Trace { client: known, name: name.clone(), facts };
+    let trace = match gate::ask(&child, question.clone()).await {
+        Ok(Answer::Trace(trace)) => {
+            let (about, answer) = (explanation.about.clone(), Answer::Trace(trace.clone()));
+            let why = "an operator asked `explain route`".to_owned();
+            region.recorder.note(Kind::Explanation, || Note {
+                by,
+                why,
+                about,
+                question,
+                answer,
+                gave: None,
+                withheld: None,
+            });
+            *trace
+        }
         Ok(other) => return Err(finding(gate::unexpected("a trace", other).to_string())),
         Err(RefusedGeneration::Findings(findings)) => return Err(findings),
         Err(error) => return Err(finding(error.to_string())),
@@ -241,7 +258,7 @@ fn candidate(tree: &PolicyTree, region: &RegionId, taken: bool, (why, rule): (St
 }
 
 /// Where a name stands quoted: in the file where it is expected, else anywhere in the tree.
-fn place(tree: &PolicyTree, expected: &str, name: &str) -> (String, u32) {
+pub fn place(tree: &PolicyTree, expected: &str, name: &str) -> (String, u32) {
     let quoted = format!("'{name}");
     let stands = |text: &str| {
         text.lines().position(|line| {

@@ -59,6 +59,8 @@ pub struct Candidate {
     pub bounds: ChangeBounds,
     /// What must be proved before it comes into force.
     pub invariants: Vec<Invariant>,
+    /// What was asked of it so far, and what it answered: its declarations, the residency space, the routing table.
+    pub asked: [(Question, Answer); 3],
 }
 
 /// Loads a tree and compiles it.
@@ -72,9 +74,9 @@ pub async fn compile(
     (regions, facts): (&Regions, &Facts),
 ) -> Result<Candidate, RefusedGeneration> {
     let (child, declarations) = host.load(tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
-    let residency = residency(&child, &declarations, regions).await?;
-    let routing = route(&child, facts).await?;
-    Ok(candidate(child, declarations, (generation, tree), (residency, routing)))
+    let rulings = ask(&child, Question::Residency { cases: compliance::cases() }).await?;
+    let routes = ask(&child, Question::Route { facts: facts.clone() }).await?;
+    candidate(child, declarations, (generation, tree), (rulings, routes), (regions, facts))
 }
 
 /// As [`compile`], in two children that know nothing of each other, all of whose answers must be equal.
@@ -97,21 +99,28 @@ pub async fn compile_twice(
     for answer in answers {
         usable(answer)?;
     }
-    let residency = residency_of(rulings, compliance::cases(), &declarations, regions)?;
-    let routing = routing_of(routes, facts)?;
-    Ok(candidate(child, declarations, (generation, tree), (residency, routing)))
+    candidate(child, declarations, (generation, tree), (rulings, routes), (regions, facts))
 }
 
 fn candidate(
     child: Generation,
     declarations: Declarations,
     (generation, tree): (u64, &PolicyTree),
-    (residency, routing): (ResidencyPlan, RoutingPlan),
-) -> Candidate {
+    (rulings, routes): (Answer, Answer),
+    (regions, facts): (&Regions, &Facts),
+) -> Result<Candidate, RefusedGeneration> {
+    let residency = residency_of(rulings.clone(), compliance::cases(), &declarations, regions)?;
+    let routing = routing_of(routes.clone(), facts)?;
+    let loaded = Question::Load { tree: PolicyTree::default(), facts: facts.clone() };
+    let asked = [
+        (loaded, Answer::Loaded(Box::new(declarations.clone()))),
+        (Question::Residency { cases: compliance::cases() }, rulings),
+        (Question::Route { facts: facts.clone() }, routes),
+    ];
     let Declarations { replication, lag, edge, resolvers, bounds, invariants, .. } = declarations;
     let policy = Some(tree.hash());
     let plans = Plans { generation, policy, replication, lag, residency, routing, edge };
-    Candidate { child, plans, resolvers, bounds, invariants }
+    Ok(Candidate { child, plans, resolvers, bounds, invariants, asked })
 }
 
 /// All that a generation is asked at its start: its residency space first, its routing table second.
@@ -169,7 +178,11 @@ pub async fn route(child: &Generation, facts: &Facts) -> Result<RoutingPlan, Ref
     routing_of(ask(child, Question::Route { facts: facts.clone() }).await?, facts)
 }
 
-fn routing_of(answer: Answer, facts: &Facts) -> Result<RoutingPlan, RefusedGeneration> {
+/// The table that an answer to [`Question::Route`] about these facts makes.
+///
+/// # Errors
+/// Where it makes none.
+pub fn routing_of(answer: Answer, facts: &Facts) -> Result<RoutingPlan, RefusedGeneration> {
     let Answer::Routes(routes) = answer else { return Err(unexpected("routes", answer)) };
     routing::plan_from(facts, *routes).map_err(|error| RefusedGeneration::Host(error.to_string()))
 }

@@ -33,6 +33,15 @@ pub fn describe() {
         "repomind_judgement_held_total",
         "times that a bound held back what failover.scm wanted, by bound"
     );
+    describe_counter!("repomind_decisions_total", "decisions of policies written down, by kind");
+    describe_counter!(
+        "repomind_decisions_not_kept_total",
+        "decisions that were not written down: they came too fast (rate, queue), or the disk took nothing (disk)"
+    );
+    describe_gauge!("repomind_decision_log_bytes", Unit::Bytes, "size of the log of decisions on disk");
+    describe_counter!("repomind_proofs_total", "invariants that a save had to meet: proved, or known from before");
+    describe_counter!("repomind_orders_total", "operators' orders about the traffic of regions, as learnt here");
+    describe_gauge!("repomind_orders_holding", Unit::Count, "regions that are out by an order, and pins");
     describe_gauge!("repomind_control_primary", "1 while this region may answer for the primary");
     describe_gauge!("repomind_control_term", "the newest term of the common log that this region knows of");
     describe_counter!(

@@ -18,6 +18,7 @@
 //! then; the primary takes that over once they meet again, unless something else was agreed on meanwhile.
 
 mod ordering;
+mod recording;
 mod signing;
 
 use std::sync::Arc;
@@ -29,21 +30,26 @@ use data::DataPlane;
 use data::plans::Plans;
 use model::bundle::{Because, Bundle, GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
 use model::eviction::ImpactQuestion;
+use model::orders::Pin;
+use model::question::Question;
 use model::radius::{BlastRadius, ChangeBounds, Comparison, Confirmation, RegionImpact, Side, Waiting};
 use model::region::Regions;
 use model::residency::ResidencyPlan;
-use model::routing::Facts;
+use model::routing::{Facts, RoutingPlan};
 use model::signing::{Endorsement, SignedBy};
 use model::{Finding, Millis, RegionId, UnixMillis};
 use net::pki::{PolicyKeys, SigningKey};
 use net::{DnsAnswers, PeerClient, PolicyInForce};
 use policy::{Generation, PolicyHost};
 
+use self::recording::{CAME, CHANGED, RESTARTED};
 use super::control::Control;
 use super::edges;
 use super::gate::{self, Candidate, Moment};
 use super::history::History;
 use super::proofs::Proofs;
+use crate::decisions::Kind;
+use crate::decisions::recorder::{Loaded, Recorder};
 use signing::Signature;
 
 /// How long a change that loosens something waits for the other regions to have it first. One that does not take it
@@ -61,6 +67,8 @@ const RESUMED: usize = 3;
 /// A generation in force: its child process, and what it was made from.
 struct Live {
     child: Generation,
+    /// What its answers follow from.
+    loaded: Arc<Loaded>,
     bundle: Bundle,
     hash: TreeHash,
     signed: Arc<SignedBundle>,
@@ -107,6 +115,9 @@ pub struct Generations {
     /// The generations that were in force here; the newest is taken up after a restart.
     history: History,
     plans: Arc<ArcSwap<Plans>>,
+    /// The routing table as the policies gave it: the one in force has pins carried out.
+    bare: ArcSwap<RoutingPlan>,
+    pins: ArcSwap<Vec<Pin>>,
     /// Told of every change of plans.
     dns: Arc<DnsAnswers>,
     /// Where the ledger is.
@@ -117,6 +128,8 @@ pub struct Generations {
     waiting: ArcSwapOption<Held>,
     findings: ArcSwap<Vec<Finding>>,
     proofs: Proofs,
+    /// Writes down what policies decide.
+    recorder: Arc<Recorder>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -185,9 +198,9 @@ impl Generations {
         regions: Arc<Regions>,
         host: PolicyHost,
         (signer, keys): (Option<SigningKey>, PolicyKeys),
-        history: History,
+        (history, proofs): (History, Proofs),
         (plans, dns): (Arc<ArcSwap<Plans>>, Arc<DnsAnswers>),
-        (data, control): (DataPlane, Arc<Control>),
+        (data, control, recorder): (DataPlane, Arc<Control>, Arc<Recorder>),
     ) -> Self {
         Self {
             me,
@@ -196,6 +209,8 @@ impl Generations {
             signer,
             keys,
             history,
+            bare: ArcSwap::from_pointee(plans.load().routing.clone()),
+            pins: ArcSwap::default(),
             plans,
             dns,
             data,
@@ -203,7 +218,8 @@ impl Generations {
             live: ArcSwapOption::empty(),
             waiting: ArcSwapOption::empty(),
             findings: ArcSwap::from_pointee(Vec::new()),
-            proofs: Proofs::default(),
+            proofs,
+            recorder,
             changing: tokio::sync::Mutex::new(()),
         }
     }
@@ -243,9 +259,9 @@ impl Generations {
         })
     }
 
-    /// The child in force, to put a question to.
-    pub fn child(&self) -> Option<Generation> {
-        self.live.load().as_ref().map(|live| live.child.clone())
+    /// The child in force, to put a question to, and what its answers follow from.
+    pub fn asked(&self) -> Option<(Generation, Arc<Loaded>)> {
+        self.live.load().as_ref().map(|live| (live.child.clone(), live.loaded.clone()))
     }
 
     /// Evaluates `source` beside the files in force and some modules more, in a child that dies afterwards.
@@ -332,7 +348,8 @@ impl Generations {
                 // It has been in force since it was kept, also where the region was down meanwhile.
                 let since = unix(self.history.kept_at(generation).unwrap_or(SystemTime::UNIX_EPOCH));
                 let candidate = self.compile(&bundle, &facts).await.map_err(|error| error.to_string())?;
-                Ok::<_, String>(self.install(bundle, (signed, by), candidate, since).await)
+                let facts = facts.clone();
+                Ok::<_, String>(self.install(bundle, (signed, by), (candidate, facts), since, RESTARTED).await)
             };
             match resumed.await {
                 Ok(number) => return Some(number),
@@ -528,7 +545,8 @@ impl Generations {
             // A record that is allowed here must not meet regions that do not know yet that it is.
             self.control.taken_over(bundle.generation, RECEIVERS_FIRST).await;
         }
-        Ok(Proposed::InForce(self.install(bundle, signed, candidate, moment.now).await))
+        let facts = moment.facts.clone();
+        Ok(Proposed::InForce(self.install(bundle, signed, (candidate, facts), moment.now, CAME).await))
     }
 
     async fn dry_run(
@@ -537,8 +555,9 @@ impl Generations {
         candidate: &Candidate,
         moment: &Moment,
     ) -> Result<BlastRadius, RefusedGeneration> {
-        let plans = self.plans.load_full();
-        let before = (&live.child, &*plans, live.resolvers.as_slice(), live.bounds);
+        // Pins are no part of a generation.
+        let plans = Plans { routing: self.bare_routing(), ..Plans::clone(&self.plans.load()) };
+        let before = (&live.child, &plans, live.resolvers.as_slice(), live.bounds);
         let mut radius = gate::dry_run(before, candidate, (&self.regions, moment)).await?;
         self.look_at_stored(&mut radius, &candidate.plans.residency, IMPACT_OF_SAVE).await;
         Ok(radius)
@@ -589,21 +608,25 @@ impl Generations {
         gate::compile(&self.host, &bundle.tree, bundle.generation, (&self.regions, facts)).await
     }
 
-    /// Puts a candidate in force, and gives its number.
+    /// Puts a candidate in force, which was loaded with these facts, and gives its number. `why` stands in the log of
+    /// decisions.
     async fn install(
         &self,
         bundle: Bundle,
         (signed, signed_by): (SignedBundle, SignedBy),
-        candidate: Candidate,
+        (candidate, facts): (Candidate, Facts),
         since: UnixMillis,
+        why: &str,
     ) -> u64 {
-        let Candidate { child, plans, resolvers, bounds, .. } = candidate;
+        let Candidate { child, plans, resolvers, bounds, asked, .. } = candidate;
         let (number, hash) = (bundle.generation, bundle.tree.hash());
         self.keep(number, &signed);
         let signed = Arc::new(signed);
-        let live = Live { child, bundle, hash, signed, signed_by, since, resolvers, bounds };
+        let loaded = Arc::new(Loaded::new(number, bundle.tree.clone(), facts));
+        let live = Live { child, loaded: loaded.clone(), bundle, hash, signed, signed_by, since, resolvers, bounds };
         let old = self.live.swap(Some(Arc::new(live)));
         self.put_in_force(plans);
+        self.write_all_down(&loaded, asked, why);
         if let Err(error) = self.data.in_force(number, hash).await {
             tracing::error!(generation = number, %error, "the ledger does not tell of the generation");
         }
@@ -619,9 +642,25 @@ impl Generations {
 
     /// Swaps the plans, and the answers over DNS that follow from them.
     fn put_in_force(&self, plans: Plans) {
-        let plans = Arc::new(plans);
+        let pinned = routing::pinned(&plans.routing, &self.pins.load());
+        self.bare.store(Arc::new(plans.routing.clone()));
+        let plans = Arc::new(Plans { routing: pinned, ..plans });
         self.plans.store(plans.clone());
         self.dns.plans_changed(plans);
+    }
+
+    /// The routing table as the policies gave it.
+    pub fn bare_routing(&self) -> RoutingPlan {
+        RoutingPlan::clone(&self.bare.load())
+    }
+
+    /// Carries out other pins than before.
+    pub fn pin(&self, pins: Vec<Pin>) {
+        self.pins.store(Arc::new(pins));
+        if self.number() > 0 {
+            let current = Plans::clone(&self.plans.load());
+            self.put_in_force(Plans { routing: self.bare_routing(), ..current });
+        }
     }
 
     /// Makes refusals seen: in the log, in `status` and in the metrics.
@@ -641,9 +680,12 @@ impl Generations {
     pub async fn reroute(&self, facts: &Facts) -> Result<(), RefusedGeneration> {
         let Ok(_one) = self.changing.try_lock() else { return Ok(()) };
         let Some(live) = self.live.load_full() else { return Ok(()) };
-        let routing = gate::route(&live.child, facts).await?;
+        let question = Question::Route { facts: facts.clone() };
+        let answer = gate::ask(&live.child, question.clone()).await?;
+        let routing = gate::routing_of(answer.clone(), facts)?;
         let current = self.plans.load();
-        if current.routing != routing {
+        if **self.bare.load() != routing {
+            self.write_down(&live.loaded, Kind::Route, (question, answer), CHANGED);
             self.put_in_force(Plans { routing, ..Plans::clone(&current) });
             metrics::counter!("repomind_routing_tables_total").increment(1);
         }

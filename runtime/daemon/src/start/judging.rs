@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::probes;
 use super::running::RunningRegion;
+use crate::decisions::Kind;
+use crate::decisions::recorder::{Loaded, Note};
 
 /// How often it is looked whether something is due.
 const EVERY: Duration = Duration::from_millis(50);
@@ -118,8 +120,8 @@ async fn ask_verdicts(region: &RunningRegion) {
     let native = probes::native(region);
     let due = region.judging.judge().due(&native, region.now());
     for due in due {
-        let generation = region.generations.number();
-        let verdict = if due.enough { ask_verdict(region, &due).await } else { Err(None) };
+        let (verdict, asked) = if due.enough { ask_verdict(region, &due).await } else { (Err(None), None) };
+        let generation = asked.as_ref().map_or_else(|| region.generations.number(), |asked| asked.by.generation);
         let native = probes::native(region);
         let mut judge = region.judging.judge();
         let (said, outcome) = match verdict {
@@ -134,15 +136,35 @@ async fn ask_verdicts(region: &RunningRegion) {
             }
         };
         drop(judge);
-        record(region, &native, generation, (due.region, due.votes), said, outcome);
+        let why = format!("probes of {} were lost, or a verdict about it was due again", due.region);
+        let decision = record(region, &native, generation, (due.region, due.votes), said, outcome);
+        if let Some(asked) = asked {
+            note(region, Kind::Health, asked, (why, Some(crate::explain::words(&decision))));
+        }
     }
 }
 
-async fn ask_verdict(region: &RunningRegion, due: &Due) -> Result<bool, Option<String>> {
-    match ask(region, Question::Health { observations: due.observations() }).await {
-        Ok(Answer::Unwell(unwell)) => Ok(unwell),
-        Ok(other) => Err(Some(refusal(&other))),
-        Err(why) => Err(Some(why)),
+/// What a policy was asked, and what it answered.
+struct Asked {
+    by: Arc<Loaded>,
+    about: String,
+    question: Question,
+    answer: Answer,
+}
+
+fn note(region: &RunningRegion, kind: Kind, asked: Asked, (why, gave): (String, Option<String>)) {
+    let Asked { by, about, question, answer } = asked;
+    region.recorder.note(kind, || Note { by, why, about, question, answer, gave, withheld: None });
+}
+
+async fn ask_verdict(region: &RunningRegion, due: &Due) -> (Result<bool, Option<String>>, Option<Asked>) {
+    let about = format!("{}, as {} observers see it", due.region, due.observations().len());
+    match ask(region, Question::Health { observations: due.observations() }, about).await {
+        Ok(asked) => match &asked.answer {
+            Answer::Unwell(unwell) => (Ok(*unwell), Some(asked)),
+            other => (Err(Some(refusal(other))), Some(asked)),
+        },
+        Err(why) => (Err(Some(why)), None),
     }
 }
 
@@ -160,14 +182,23 @@ async fn ask_plan(region: &RunningRegion, planned: &mut Planned) {
     for facts in &mut regions {
         facts.state = states.get(&facts.id).copied().unwrap_or(facts.state);
     }
-    match ask(region, Question::Failover { regions }).await {
-        Ok(Answer::Failover(plan)) => {
-            let generation = asked.0;
+    let serve = asked.1.iter().map(RegionId::as_str).collect::<Vec<_>>().join(" ");
+    let answered = ask(region, Question::Failover { regions }, format!("the regions that serve: {serve}")).await;
+    let plan = match &answered {
+        Ok(Asked { answer: Answer::Failover(plan), by, .. }) => Ok((plan.clone(), by.generation)),
+        Ok(other) => Err(refusal(&other.answer)),
+        Err(why) => Err(why.clone()),
+    };
+    if let Ok(answered) = answered {
+        let why = "other regions serve than before, or another generation is in force".to_owned();
+        note(region, Kind::Failover, answered, (why, None));
+    }
+    match plan {
+        Ok((plan, generation)) => {
             *planned = Planned { asked: Some(asked), failed: None };
             take_plan(region, plan, &states, generation);
         }
-        answer => {
-            let why = answer.map_or_else(|why| why, |other| refusal(&other));
+        Err(why) => {
             tracing::warn!(%why, "failover-plan gave no plan");
             planned.failed = Some(region.now());
             region.judging.judge().unplanned(region.now());
@@ -217,9 +248,10 @@ fn drain_of(judge: &Judge, id: &RegionId) -> Said {
     if judge.drained(id) { Said::Drain } else { Said::NoDrain }
 }
 
-async fn ask(region: &RunningRegion, question: Question) -> Result<Answer, String> {
-    let child = region.generations.child().ok_or("no generation is in force")?;
-    child.ask(question).await.map_err(|error| error.to_string())
+async fn ask(region: &RunningRegion, question: Question, about: String) -> Result<Asked, String> {
+    let (child, by) = region.generations.asked().ok_or("no generation is in force")?;
+    let answer = child.ask(question.clone()).await.map_err(|error| error.to_string())?;
+    Ok(Asked { by, about, question, answer })
 }
 
 fn refusal(answer: &Answer) -> String {
@@ -229,7 +261,7 @@ fn refusal(answer: &Answer) -> String {
     }
 }
 
-/// Counts a decision, keeps it, and says it where it is news.
+/// Counts a decision, keeps it, says it where it is news, and gives it.
 fn record(
     region: &RunningRegion,
     native: &Native,
@@ -237,7 +269,7 @@ fn record(
     (id, votes): (RegionId, Vec<Vote>),
     said: Said,
     outcome: Outcome,
-) {
+) -> Decision {
     let name = id.to_string();
     match outcome {
         Outcome::Held(bound) => {
@@ -254,7 +286,7 @@ fn record(
     let decision =
         Decision { at: now, until: now, times: 1, region: id, native: state, generation, votes, said, outcome };
     let words = crate::explain::words(&decision);
-    let news = region.judging.log.lock().unwrap_or_else(PoisonError::into_inner).push(decision);
+    let news = region.judging.log.lock().unwrap_or_else(PoisonError::into_inner).push(decision.clone());
     match outcome {
         // Nothing was asked, and at every start it is so for a moment; `explain failover` and the counter have it.
         Outcome::Held(Bound::TooFewVotes) => tracing::debug!(generation, "{words}"),
@@ -262,4 +294,5 @@ fn record(
         _ if news => tracing::info!(generation, "{words}"),
         _ => {}
     }
+    decision
 }

@@ -161,6 +161,7 @@ pub fn native(region: &RunningRegion) -> routing::Native {
 fn native_of(region: &RunningRegion, health: &routing::HealthTracker) -> routing::Native {
     let mut states = health.states();
     states.insert(region.me.clone(), region.own_state());
+    region.orders.holding().lay_over(&mut states);
     routing::Native { states, recovered: health.recovered() }
 }
 

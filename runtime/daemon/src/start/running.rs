@@ -19,6 +19,7 @@ use model::control::ControlReport;
 use model::explain::{About, Explanation};
 use model::judgement::Decision;
 use model::names::Subject;
+use model::orders::{OrderAnswer, OrderRequest, Orders};
 use model::petition::Petition;
 use model::radius::{BlastRadius, Comparison, Confirmation, Published, Waiting};
 use model::region::Regions;
@@ -37,6 +38,8 @@ use super::generations::{Generations, Proposed, RefusedGeneration};
 use super::judging::Judging;
 use super::notary::Notary;
 use super::traffic::Traffic;
+use crate::decisions::recorder::Recorder;
+use crate::decisions::{Told, disk};
 
 /// The shared state of a running region. Every field is either fixed at start or swapped whole.
 pub struct RunningRegion {
@@ -50,6 +53,12 @@ pub struct RunningRegion {
     pub data_dir: PathBuf,
     /// Its policies.
     pub generations: Generations,
+    /// Writes down what they decide.
+    pub recorder: Arc<Recorder>,
+    /// Where.
+    pub decisions_dir: PathBuf,
+    /// What operators ordered about the traffic of regions.
+    pub orders: super::orders::Standing,
     /// Signs its ledger and cosigns those of others.
     pub notary: Notary,
     /// What is demanded for people.
@@ -112,8 +121,11 @@ impl RunningRegion {
         let health = self.health.lock().expect("no probe panics while it holds the lock");
         let mut facts = routing::facts(&self.regions, &self.me, &health, &self.classes);
         let states = self.states.load();
-        let judged = facts.regions.iter_mut().filter(|region| states.get(&region.id) == Some(&RegionState::Degraded));
-        judged.for_each(|region| region.state = RegionState::Degraded);
+        for region in &mut facts.regions {
+            if let Some(state) = states.get(&region.id).filter(|state| state.serves_in_need()) {
+                region.state = *state;
+            }
+        }
         facts
     }
 
@@ -155,6 +167,15 @@ impl RunningRegion {
     }
 }
 
+impl RunningRegion {
+    /// This region's health with what was ordered about it.
+    fn shown_state(&self) -> RegionState {
+        let mut states = BTreeMap::from([(self.me.clone(), self.own_state())]);
+        self.orders.holding().lay_over(&mut states);
+        states.remove(&self.me).unwrap_or(RegionState::Joining)
+    }
+}
+
 /// What a region may order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -190,7 +211,12 @@ impl net::Region for RunningRegion {
     }
 
     fn states(&self) -> BTreeMap<RegionId, RegionState> {
-        BTreeMap::clone(&self.states.load())
+        let mut states = BTreeMap::clone(&self.states.load());
+        // Whoever comes here all the same is served here.
+        if states.get(&self.me) == Some(&RegionState::Draining) {
+            states.insert(self.me.clone(), self.own_state());
+        }
+        states
     }
 
     fn status(&self) -> RegionStatus {
@@ -203,7 +229,7 @@ impl net::Region for RunningRegion {
         RegionStatus {
             id: self.me.clone(),
             name: region.name.clone(),
-            state: self.own_state(),
+            state: self.shown_state(),
             gateway: region.addresses.gateway,
             admin: region.addresses.admin,
             dns: region.addresses.dns,
@@ -225,6 +251,7 @@ impl net::Region for RunningRegion {
             plan: self.judging.plan(),
             eviction: model::eviction::EvictionStatus { came_back: self.data.came_home(), ..self.evicting.status() },
             countries: self.countries.source(),
+            orders: Orders { past: Vec::new(), ..Orders::clone(&self.orders.holding()) },
             emulated: self.wan.status(),
         }
     }
@@ -273,6 +300,21 @@ impl net::Region for RunningRegion {
                 Proposed::Waiting(waiting) => Ok(Published::Waiting(waiting)),
             }
         })
+    }
+
+    fn order(self: Arc<Self>, request: OrderRequest) -> BoxFuture<'static, Result<OrderAnswer, Vec<Finding>>> {
+        Box::pin(async move {
+            if self.standing("give the order").await? == Standing::Alone {
+                let message = "no region is the primary: an order needs a majority of the voting regions";
+                let help = "bring regions back first; until then each goes on as it is";
+                return Err(vec![Finding::error("", "", (0, 0), message, help)]);
+            }
+            super::orders::order(&self, request).await
+        })
+    }
+
+    fn orders(&self) -> Orders {
+        Orders::clone(&self.orders.agreed())
     }
 
     fn waiting(&self) -> Option<Waiting> {
@@ -381,6 +423,15 @@ impl net::Region for RunningRegion {
     fn edge(&self) -> Result<Arc<EdgeOrder>, String> {
         let states = self.states.load();
         self.told.now((&self.me, &self.regions), self.plans.load_full(), &states, self.wall_clock())
+    }
+
+    fn decision(&self, id: Option<u64>) -> Result<serde_json::Value, String> {
+        let (entry, log) = disk::find(&self.decisions_dir, id)?;
+        serde_json::to_value(Told::of(entry, &log)).map_err(|error| error.to_string())
+    }
+
+    fn decision_log(&self) -> std::io::Result<Vec<u8>> {
+        disk::all(&self.decisions_dir)
     }
 
     fn wan(&self) -> &Wan {

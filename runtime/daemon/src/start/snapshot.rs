@@ -4,11 +4,12 @@
 //! | form | gives |
 //! |---|---|
 //! | `(regions)` | one list a region: its id, then state, round trip in ms, primary, gateway |
-//! | `(lag)`, `(lag 'eu-west)` | lag and backlog towards each peer, or one |
+//! | `(lag)`, `(lag 'eu-west)`, `(lag 'us-east 'eu-west)` | lag and backlog towards each peer, or one; from this region |
 //! | `(generation)` | number and hash of the policies in force |
 //! | `(route "203.0.113.9")` | country, ranking and the region chosen for a client at that address |
 //! | `(facts)` | hash of the facts that policies are told now, and the regions in them |
-//! | `(decisions 10)` | the last decisions about the health of regions, a sentence each |
+//! | `(decisions 10)` | the last decisions that policies gave, a sentence each, with their numbers for `explain decision` |
+//! | `(orders)` | what operators have ordered about the traffic of regions, a sentence each |
 //! | `(conflicts 10)` | what lost last against concurrent writes, a sentence each |
 //! | `(policy-errors)` | why the files on disk are not in force |
 //! | `(policy-waiting)` | what waits for `policy confirm`, and what it would change; #false if nothing does |
@@ -29,6 +30,8 @@ use super::running::RunningRegion;
 pub const FILE: &str = policy::FACTS_MODULE;
 /// The path of the module that an operator had loaded.
 pub const LOADED: &str = "snapshot/loaded.scm";
+/// What changes something.
+const OPERATIONS: [&str; 4] = ["drain!", "evacuate!", "restore!", "pin!"];
 /// The most addresses that one input may ask about.
 const ADDRESSES: usize = 1000;
 
@@ -37,8 +40,10 @@ const CONFLICTS: usize = 100;
 
 /// The module for `input`.
 pub fn module(region: &RunningRegion, input: &str) -> String {
-    let mut text =
-        String::from("(provide regions lag generation route policy-errors policy-waiting facts decisions conflicts)\n");
+    let mut text = format!(
+        "(provide regions lag generation route policy-errors policy-waiting facts decisions orders conflicts {})\n",
+        OPERATIONS.join(" ")
+    );
     text += "(require \"repomind/regions.scm\")\n";
     text += &regions(region);
     text += &lag(region);
@@ -64,12 +69,28 @@ pub fn module(region: &RunningRegion, input: &str) -> String {
         "(define (facts) (list (cons 'hash {:?}) (cons 'regions (all-regions))))",
         region.facts().hash()
     );
-    let decided = region.judging.decisions();
-    let said: Vec<String> = decided.iter().rev().map(|decision| quoted(&crate::explain::words(decision))).collect();
+    let decided = region.recorder.recent();
+    let said: Vec<String> = decided
+        .iter()
+        .rev()
+        .map(|entry| quoted(&format!("{}: {} of {}: {}", entry.id, entry.kind.name(), entry.about, entry.gave)))
+        .collect();
     let _ = writeln!(text, "(define (decisions n) (take (list {}) (min n {})))", said.join(" "), said.len());
+    let ordered: Vec<String> = crate::orders::lines(&region.orders.holding()).iter().map(|line| quoted(line)).collect();
+    let _ = writeln!(text, "(define (orders) (list {}))", ordered.join(" "));
     text += &conflicts(region);
     text += &routes(region, input);
+    text += &operations();
     text
+}
+
+/// Operations inside other forms: they are asked about one by one, so that nothing is done by a form that only looked
+/// like a question.
+fn operations() -> String {
+    let defined = OPERATIONS.map(|name| {
+        format!("(define ({name} . _) (error \"type ({name} …) by itself: it is asked about before it is done\"))\n")
+    });
+    defined.concat()
 }
 
 /// The newest entries of the conflict log.
@@ -129,11 +150,16 @@ fn lag(region: &RunningRegion) -> String {
         .collect();
     format!(
         "(define links '({}))\n\
-         (define (lag . peer)\n\
-           (cond [(null? peer) links]\n\
-                 [(assoc (car peer) links) (cdr (assoc (car peer) links))]\n\
-                 [else (error \"this region replicates to\" (map car links) \"and not to\" (car peer))]))\n",
-        rows.join(" ")
+         (define (lag . regions)\n\
+           (cond [(null? regions) links]\n\
+                 [(null? (cdr regions)) (lag-to (car regions))]\n\
+                 [(equal? (car regions) '{me}) (lag-to (cadr regions))]\n\
+                 [else (error \"this is {me}: start the REPL with --region to ask\" (car regions))]))\n\
+         (define (lag-to peer)\n\
+           (cond [(assoc peer links) (cdr (assoc peer links))]\n\
+                 [else (error \"this region replicates to\" (map car links) \"and not to\" peer)]))\n",
+        rows.join(" "),
+        me = region.me
     )
 }
 

@@ -106,6 +106,11 @@ fn ask_tcp(server: SocketAddr, name: &str, kind: u16, subnet: [u8; 3]) -> Reply 
     read(&packet)
 }
 
+/// The addresses that a German resolver is given for the service's name.
+pub fn given(cluster: &Cluster, region: &str) -> Option<Vec<Ipv4Addr>> {
+    Some(ask(cluster.dns(region), "api.repomind.io", A, GERMAN)?.addresses)
+}
+
 /// Waits until a German resolver is answered so in `region`.
 fn until_german(cluster: &Cluster, region: &str, what: &str, holds: impl Fn(&Reply) -> bool) -> Reply {
     until(&format!("{what}, answered by {region}"), SOON, || {

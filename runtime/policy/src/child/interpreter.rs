@@ -23,6 +23,7 @@ use super::values::{RegionObject, Scheme, answered, shown, wrap};
 use super::{Library, cage, faults, natives};
 use crate::reference::{self, ASKED, Asked};
 use crate::scan;
+use crate::versions;
 use crate::wire::{self, Report};
 
 /// The policy API that this runtime offers.
@@ -192,6 +193,10 @@ impl Interpreter {
     pub fn load(&mut self, tree: PolicyTree, facts: &Facts) -> Result<Declarations, Vec<Finding>> {
         self.files = tree.0;
         self.set_facts(facts);
+        let others = versions::check(&self.files);
+        if !others.is_empty() {
+            return Err(others);
+        }
         let order = self.scan()?;
         self.modules.0.write().unwrap_or_else(PoisonError::into_inner).extend(self.texts());
         let mut findings = Vec::new();
@@ -348,7 +353,10 @@ impl Interpreter {
                 Ok(other) => findings.push(wrong(
                     "(define policy-api",
                     format!("this file is written for policy API {}; this runtime offers {API}", shown(&other)),
-                    "see CHANGELOG.md for what changed, then edit `policy-api`",
+                    &versions::help(match other {
+                        SteelVal::IntV(found) => Some(found),
+                        _ => None,
+                    }),
                 )),
                 Err(_) => findings.push(wrong(
                     "(provide",

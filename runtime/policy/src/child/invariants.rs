@@ -252,7 +252,9 @@ impl Interpreter {
         tree.0.insert("the sentence".to_owned(), sentence.to_owned());
         // Regions and clients are ordered, so that equal facts are equal texts.
         tree.0.insert("the facts".to_owned(), format!("{facts:?}"));
-        tree.hash().to_string()
+        // In full: what was proved is kept on disk, for long.
+        let hash = model::codec::plain(&tree.hash()).unwrap_or_default();
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Checks an invariant from a place in its space on, until `budget` is used up or the end is reached. Between two

@@ -191,6 +191,8 @@ golden! {
     a_file_that_is_missing: { let mut tree = tree(); tree.0.remove(DNS); refused(tree) };
     a_file_of_no_stated_api: after(DNS, "(define policy-api 1)\n", "");
     a_file_of_another_api: after(DNS, "(define policy-api 1)", "(define policy-api 2)");
+    a_file_of_a_newer_api_that_calls_what_is_not_there: after(DNS, "(define policy-api 1)", "(define policy-api 7)\n(define later (what-only-seven-has 1))");
+    an_api_that_is_no_number: after(DNS, "(define policy-api 1)", "(define policy-api \"one\")");
     an_api_that_is_not_provided: after(EDGE, "(provide policy-api)", "(provide)");
     files_that_require_each_other: refused({ let mut tree = tree_with(MAP, "(require \"traffic-routing/latency-routing.scm\")"); let other = tree_with(LATENCY, "(require \"region-config/region-mapping.scm\")"); tree.0.insert(LATENCY.to_owned(), other.0[LATENCY].clone()); tree });
     a_file_that_is_too_large: with(MAP, &";".repeat(300 << 10));

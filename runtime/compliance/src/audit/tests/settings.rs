@@ -50,3 +50,23 @@ fn a_policy_bundle_without_a_good_signature_is_found() {
     assert_red(&report, "us-east", &[Check::Pol02]);
     assert!(report.findings[0].rule.contains("made with another key"));
 }
+
+#[test]
+fn a_decision_that_comes_out_otherwise_is_found_and_one_that_cannot_be_asked_is_said() {
+    let mut evidence = Deployment::honest().evidence();
+    let what = "decision 4: residency: personal data, law eea, in us-east: allowed (x) → denied (stays)";
+    of(&mut evidence, "eu-west").decisions.as_mut().unwrap().differ.push(what.into());
+    of(&mut evidence, "us-east").decisions.as_mut().unwrap().not_asked.insert("they are not public".into(), 3);
+    let report = audit_of(evidence);
+    assert_red(&report, "eu-west", &[Check::Pol04]);
+    assert_eq!(report.findings[0].rule, what);
+    let run = report.checks.iter().find(|run| run.check == Check::Pol04).unwrap();
+    assert_eq!(run.limits, ["us-east: 3 decisions were not asked again: they are not public"]);
+}
+
+#[test]
+fn a_region_whose_decisions_cannot_be_read_is_no_pass() {
+    let mut evidence = Deployment::honest().evidence();
+    of(&mut evidence, "eu-west").decisions = None;
+    assert_eq!(audit_of(evidence).outcome, crate::audit::Outcome::Incomplete);
+}

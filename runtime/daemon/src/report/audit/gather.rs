@@ -2,26 +2,36 @@
 //! each region cosigned for others, then each region's evidence out of one snapshot.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use compliance::audit::{
-    Evidence, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence, RegionKeys,
-    Revision,
+    DecisionEvidence, Evidence, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence,
+    RegionKeys, Revision,
 };
 use data::vault::KeyPlace;
 use model::bundle::{Bundle, PolicyTree};
 use model::region::{Addresses, Regions};
 use model::replication::ReplicationPlan;
 use model::residency::ResidencyPlan;
-use model::{RegionId, UnixMillis};
+use model::{Millis, RegionId, UnixMillis};
 use net::evidence::Dump;
 use net::pki::{PolicyKeys, PublicKeys};
 
 use super::remembered;
 use crate::client::Client;
+use crate::decisions::Digest;
+use crate::decisions::disk::Log;
+use crate::decisions::replay::{Under, replay};
 use crate::deploy::processes::Deployment;
+
+/// So many of a region's last decisions are asked again.
+const DECISIONS: usize = 100;
+
+/// So long after a generation came into force all answers are its own.
+const SETTLED: Millis = Millis::from_secs(10);
 
 /// The size in a checkpoint's note, not verified.
 pub fn size_of(note: &str) -> Option<u64> {
@@ -64,10 +74,15 @@ pub async fn gather(client: &Client, deployment: &Deployment, state: &Path, rows
             Ok(dump) => {
                 let attested = attested(&pki, region, addresses, deployment).await;
                 let (policy, bundle) = policy(&dump, &policy_keys, &deployment.regions);
+                let signed = bundle.clone().zip(policy.as_ref().map(|policy| policy.since));
                 newest = [newest, bundle].into_iter().flatten().max_by_key(|bundle| bundle.generation);
                 let witnessed = cosigned.remove(region).unwrap_or_default();
                 let keys = keys_of(&dump, state, region, folders.get(region));
-                Ok(Evidence { keys, ..evidence(dump, attested, policy, witnessed) })
+                let decisions = match rows {
+                    true => decided(client, addresses.admin, signed).await,
+                    false => None,
+                };
+                Ok(Evidence { keys, decisions, ..evidence(dump, attested, policy, witnessed) })
             }
         };
         regions.push(RegionEvidence { region: region.clone(), evidence });
@@ -116,7 +131,45 @@ fn evidence(
     let rows = dump.rows.into_iter().map(|(key, envelope)| RawRow { key, envelope }).collect();
     let losses = dump.losses.into_iter().map(|(key, envelope)| RawRow { key, envelope }).collect();
     let ledger = LedgerEvidence { leaves: dump.leaves, images: dump.images, checkpoint: dump.checkpoint };
-    Evidence { attested, rows, losses, policy, ledger: Some(ledger), petitions: dump.petitions, witnessed, keys: None }
+    let (ledger, petitions) = (Some(ledger), dump.petitions);
+    Evidence { attested, rows, losses, policy, ledger, petitions, witnessed, keys: None, decisions: None }
+}
+
+/// Asks the last decisions of a region again, by the files that it says gave them; where those are of the generation
+/// that it shows a signed bundle of, they must be the signed ones.
+async fn decided(client: &Client, admin: SocketAddr, signed: Option<(Bundle, UnixMillis)>) -> Option<DecisionEvidence> {
+    let mut log = Log::default();
+    log.take("its log", &client.decision_log(admin).await.ok()?);
+    let last = log.entries.len().saturating_sub(DECISIONS);
+    log.entries.drain(..last);
+    if log.entries.is_empty() {
+        return None;
+    }
+    let mut differ = Vec::new();
+    if let Some((signed, since)) = &signed {
+        let files = model::codec::plain(&signed.tree).map(|bytes| Digest::of(&bytes)).ok()?;
+        // What was asked just before another tree took its place under the same number may be answered after.
+        let settled = since.0.saturating_add(SETTLED.0);
+        let others = log.entries.iter().filter(|one| one.at.0 >= settled);
+        let others = others.filter(|one| one.generation == signed.generation && one.tree != files);
+        differ.extend(others.map(|one| {
+            format!("decision {}: it names other files than those signed as generation {}", one.id, one.generation)
+        }));
+    }
+    let host = crate::aside::host(crate::aside::LOAD, crate::aside::QUESTION).ok()?;
+    let outcome = replay(&host, &log, &Under::Recorded, |_| true).await;
+    host.shutdown();
+    let changed = outcome.changed.iter();
+    differ.extend(
+        changed.map(|one| {
+            format!("decision {}: {}: {}: {} → {}", one.example, one.kind.name(), one.what, one.from, one.to)
+        }),
+    );
+    let mut not_asked = outcome.not_asked;
+    if !outcome.damage.is_empty() {
+        not_asked.insert(outcome.damage[0].clone(), outcome.damage.len() as u64);
+    }
+    Some(DecisionEvidence { same: outcome.same, not_asked, differ })
 }
 
 /// The keys that a region names, and its files of keys where they are on this machine: by them it is seen whether values

@@ -10,6 +10,7 @@ use model::bundle::{Bundle, Proposal, SignedBundle};
 use model::routing::Facts;
 use model::signing::SignedBy;
 
+use super::recording::CAME;
 use super::{Candidate, Generations, Live, Moment, Proposed, RefusedGeneration, Role, took, unix};
 
 impl Generations {
@@ -39,7 +40,8 @@ impl Generations {
         let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
         self.only_tightens(&live, &candidate, moment).await?;
         let signed = self.sign(&bundle, signature)?;
-        let number = self.install(bundle, signed, candidate, moment.now).await;
+        let facts = moment.facts.clone();
+        let number = self.install(bundle, signed, (candidate, facts), moment.now, CAME).await;
         tracing::warn!(generation = number, "tightened in this region alone, until a quorum agrees");
         Ok(Proposed::InForce(number))
     }
@@ -65,7 +67,8 @@ impl Generations {
                 let parent = bundle.parent.map_or_else(|| "-".to_owned(), |parent| parent.to_string());
                 Err(RefusedGeneration::Stale { parent, ours: hash.to_string() })
             }
-            Outcome::Done | Outcome::Nothing => Ok(()),
+            // The last one is no answer to a generation.
+            Outcome::Done | Outcome::Nothing | Outcome::OrdersChanged { .. } => Ok(()),
         }
     }
 
@@ -115,7 +118,8 @@ impl Generations {
         }
         if self.control.decided().is_none() {
             let candidate = self.examine(&bundle, &moment.facts, Role::Receiver).await?;
-            return Ok(self.install(bundle, (signed, by), candidate, moment.now).await);
+            let facts = moment.facts.clone();
+            return Ok(self.install(bundle, (signed, by), (candidate, facts), moment.now, CAME).await);
         }
         let Some(live) = live.filter(|live| bundle.parent == Some(live.hash)) else {
             let parent = bundle.parent.map_or_else(|| "-".to_owned(), |parent| parent.to_string());
@@ -125,7 +129,7 @@ impl Generations {
         let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
         self.only_tightens(&live, &candidate, moment).await?;
         self.agree(&bundle, &signed).await?;
-        Ok(self.install(bundle, (signed, by), candidate, moment.now).await)
+        Ok(self.install(bundle, (signed, by), (candidate, moment.facts.clone()), moment.now, CAME).await)
     }
 
     /// Takes up a generation that the regions agreed on.
@@ -155,7 +159,8 @@ impl Generations {
             return Err(RefusedGeneration::Bundle { from: bundle.proposer, reason });
         }
         let candidate = self.examine(&bundle, &facts, Role::Receiver).await?;
-        Ok(self.install(bundle, (next.bundle.clone(), by), candidate, unix(SystemTime::now())).await)
+        let since = unix(SystemTime::now());
+        Ok(self.install(bundle, (next.bundle.clone(), by), (candidate, facts), since, CAME).await)
     }
 
     fn verified(&self, from: &RegionId, signed: &SignedBundle) -> Result<(Bundle, SignedBy), RefusedGeneration> {
