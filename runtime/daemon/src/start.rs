@@ -15,6 +15,7 @@ pub mod generations;
 pub mod geoip;
 mod history;
 pub mod judging;
+pub mod mending;
 pub mod notary;
 mod orders;
 pub mod petitions;
@@ -438,12 +439,14 @@ fn start_tasks(
         witnesses.push(connect()?);
         homes.push(connect()?);
         tasks.spawn(petitions::hear(region.clone(), connect()?, stop.clone()));
+        tasks.spawn(mending::ask(region.clone(), connect()?, stop.clone()));
         let client = Arc::new(connect()?);
         tasks.spawn(traffic::keep(region.clone(), peer.clone(), client.clone(), stop.clone()));
         tasks.spawn(probes::probe_peer(region.clone(), peer.clone(), client, stop.clone()));
         tasks.spawn(net::run_link(region.data.clone(), Arc::new(connect()?), stop.clone()));
     }
     tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));
+    tasks.spawn(mending::scrub(region.clone(), stop.clone()));
     tasks.spawn(petitions::keep(region.clone(), stop.clone()));
     tasks.spawn(evicting::keep(region.clone(), homes, stop.clone()));
     tasks.spawn(retention::keep(region.clone(), stop.clone()));

@@ -15,7 +15,7 @@ use comfy_table::{Attribute, Cell, Color, Table, presets};
 use model::RegionId;
 use model::control::ControlRole;
 use model::eviction::EvictionStatus;
-use model::status::{ClusterStatus, Cut, EdgeStatus, EdgesStatus, RegionStatus};
+use model::status::{ClusterStatus, Cut, DamageStatus, EdgeStatus, EdgesStatus, RegionStatus};
 
 use crate::cli::{FINDING, NOT_RUN, Place, StatusArgs};
 use crate::client::Client;
@@ -192,6 +192,7 @@ pub fn notes(status: &ClusterStatus) -> Vec<String> {
             };
             notes.push(format!("{id} to {peer}: the link is cut (emulated): {what}"));
         }
+        notes.extend(region.damage.as_ref().map(|damage| format!("{id}: {}", damaged(damage))));
         notes.extend(delays(region));
     }
     notes
@@ -215,6 +216,22 @@ fn eviction(region: &RegionStatus) -> Option<String> {
         return busy.then(|| format!("{}: held against generation {generation}: {looked_at} rows so far", region.id));
     }
     Some(format!("{}: by generation {generation}, of its records {}", region.id, parts.join(", ")))
+}
+
+/// Damage on a region's disk, in words.
+fn damaged(damage: &DamageStatus) -> String {
+    let DamageStatus { waiting, without_copy, aside } = damage;
+    let rows = |count: &usize| if *count == 1 { "1 row".to_owned() } else { format!("{count} rows") };
+    let was = if *aside == 1 { "was" } else { "were" };
+    let mut text = format!("{} {was} damaged on disk and lie aside; look at the disk (`journalctl -k`)", rows(aside));
+    if *waiting > 0 {
+        text += &format!("; {} not served until every other region has said what it holds", rows(waiting));
+    }
+    if *without_copy > 0 {
+        text +=
+            &format!("; of {} no other region has a copy: restore a backup, or write them anew", rows(without_copy));
+    }
+    text
 }
 
 /// The delay, variation and loss that a region makes up, in one line.

@@ -97,7 +97,11 @@ impl Writer {
     fn take(&mut self, group: &mut Group, entry: Box<Entry>) -> Result<Shipment, DataError> {
         let row = self.row(group, &entry.address)?;
         let (version, address) = (&entry.sibling.version, &entry.address);
-        if entry.sibling.is_marker() && row.is_none() && group.vector.has_passed(&version.context) {
+        if entry.sibling.is_marker()
+            && row.is_none()
+            && !self.is_wounded(address)
+            && group.vector.has_passed(&version.context)
+        {
             self.quieten(group, address, &|_, dead| version.supersedes(&dead.version))?;
             return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
         }

@@ -88,7 +88,8 @@ impl DataPlane {
     /// Those of the disk, and damaged rows.
     pub fn look_after(&self, after: Option<&Address>) -> Result<Looked, DataError> {
         let (plans, now) = (self.shared.plans.load_full(), self.shared.clock.wall());
-        let (rows, more) = self.shared.store.rows_between(after, None, ROWS, ROWS_BYTES)?;
+        let rows = self.shared.store.rows_between(after, None, ROWS, ROWS_BYTES);
+        let (rows, more) = self.suspecting(rows.map_err(DataError::from))?;
         let mut looked = Looked { rows: rows.len() as u64, ..Looked::default() };
         looked.next = rows.last().filter(|_| more).map(|(address, _)| address.clone());
         let me = &self.shared.me;
@@ -382,7 +383,8 @@ impl Writer {
     fn has_replaced(&self, group: &Group, address: &Address, row: Option<&Row>, dot: &Dot) -> Result<bool, DataError> {
         let graves = self.graves_of(group, address)?;
         let replaced = row.into_iter().chain(&graves).flat_map(|row| &row.siblings);
-        let whole = {
+        // Of a wounded key it has forgotten what it held.
+        let whole = !self.is_wounded(address) && {
             let partial = self.partial.read().expect("nothing panics while it holds the lock");
             !partial.contains(&(dot.actor.region.clone(), dot.actor.incarnation))
         };

@@ -29,13 +29,16 @@ pub enum Fault {
     ForgetLosers,
     /// Concurrent writes lie in the order in which they arrived, so that what is made of them depends on it.
     FoldAsArrived,
+    /// A damaged row is mended by whatever the first region gives, however far behind that is, and without a look at the
+    /// logs that are here.
+    MendFromAny,
     /// This region settles conflicts by another resolver than the others do.
     OtherResolver,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AckBeforeSync,
         Self::ReuseCounter,
         Self::DropTombstone,
@@ -48,6 +51,7 @@ impl Fault {
         Self::IgnoreContext,
         Self::ForgetLosers,
         Self::FoldAsArrived,
+        Self::MendFromAny,
         Self::OtherResolver,
     ];
 }

@@ -15,6 +15,7 @@ use replication::merge;
 
 use crate::faults::Fault;
 use crate::graves::only_markers;
+use crate::hearing::Logs;
 use crate::plane::DataPlane;
 use crate::types::{DataError, Received};
 
@@ -85,12 +86,13 @@ impl DataPlane {
     /// Those of the disk, and damaged rows.
     pub fn part(&self, giving: &Giving, max_bytes: usize) -> Result<SnapshotPart, DataError> {
         let vector = self.vector();
-        let (rows, more) = self.shared.store.rows_between(giving.after.as_ref(), None, ROWS, max_bytes)?;
+        let rows = self.shared.store.rows_between(giving.after.as_ref(), None, ROWS, max_bytes);
+        let (rows, more) = self.suspecting(rows.map_err(DataError::from))?;
         let upto = rows.last().filter(|_| more).map(|(address, _)| address.clone());
         let mut part = SnapshotPart {
             began: giving.began.clone(),
             vector,
-            partial: self.shared.partial.read().expect("nothing panics while it holds the lock").clone(),
+            partial: self.partial_by_now(),
             after: giving.after.clone(),
             upto,
             rows: Vec::new(),
@@ -102,25 +104,11 @@ impl DataPlane {
             let beyond = part.upto.as_ref().is_some_and(|upto| address > *upto);
             if !before && !beyond {
                 let here = rows.remove(&address);
-                let lies = here.as_ref().is_none_or(only_markers);
-                let row =
-                    if lies { row.siblings.into_iter().fold(here, |row, dead| Some(merge(row, dead))) } else { here };
-                rows.extend(row.map(|row| (address, row)));
+                rows.extend(self.with_grave(here, Some(&row)).map(|row| (address, row)));
             }
         }
         for (address, row) in rows {
-            let mut given = Vec::new();
-            for sibling in row.siblings {
-                let Some(permitted) = self.shared.scopes.regions(sibling.scope) else { continue };
-                // A marker of a write that the peer may hold says no more than that there was one. It may be lost; what
-                // it replaced is replaced all the same.
-                let lawful = permitted.contains(&giving.peer) && self.may_give(&giving.peer, &sibling);
-                if permitted.contains(&giving.peer) || self.has_to_know(&giving.peer, &address, &sibling)? {
-                    let whole = lawful && !sibling.is_marker();
-                    let sibling = if whole { sibling } else { sibling.marker() };
-                    given.push(Given { sibling, permitted });
-                }
-            }
+            let given = self.given(&giving.peer, &address, row.siblings.into_iter())?;
             if !given.is_empty() {
                 part.rows.push((address, given));
             }
@@ -134,6 +122,48 @@ impl DataPlane {
         let origin = &sibling.version.dot.actor.region;
         let may = |labels| plans.residency.permit_arrival(labels, origin, peer, now).is_ok();
         plans.generation == 0 || sibling.content.labels().is_none_or(may)
+    }
+
+    /// The logs of which this region's silence says nothing. Where it has forgotten what it held of a key, that is all.
+    pub(crate) fn partial_by_now(&self) -> Logs {
+        let mut partial = self.shared.partial.read().expect("nothing panics while it holds the lock").clone();
+        if !self.wounds().open.is_empty() {
+            partial.extend(self.vector().iter().map(|(origin, incarnation, _)| (origin.clone(), incarnation)));
+        }
+        partial
+    }
+
+    /// A row with what is buried under its key, where nothing lies over it.
+    pub(crate) fn with_grave(&self, row: Option<Row>, grave: Option<&Row>) -> Option<Row> {
+        match row.as_ref().is_none_or(only_markers) {
+            true => grave
+                .into_iter()
+                .flat_map(|grave| &grave.siblings)
+                .fold(row, |row, dead| Some(merge(row, dead.clone()))),
+            false => row,
+        }
+    }
+
+    /// What of a row `peer` is given.
+    pub(crate) fn given(
+        &self,
+        peer: &RegionId,
+        address: &Address,
+        siblings: impl Iterator<Item = Sibling>,
+    ) -> Result<Vec<Given>, DataError> {
+        let mut given = Vec::new();
+        for sibling in siblings {
+            let Some(permitted) = self.shared.scopes.regions(sibling.scope) else { continue };
+            // A marker of a write that the peer may hold says no more than that there was one. It may be lost; what it
+            // replaced is replaced all the same.
+            let lawful = permitted.contains(peer) && self.may_give(peer, &sibling);
+            if permitted.contains(peer) || self.has_to_know(peer, address, &sibling)? {
+                let whole = lawful && !sibling.is_marker();
+                let sibling = if whole { sibling } else { sibling.marker() };
+                given.push(Given { sibling, permitted });
+            }
+        }
+        Ok(given)
     }
 
     /// Whether a peer that may not hold a write knows its key, since it has written to it or has held what the write

@@ -69,6 +69,12 @@ pub(crate) enum Change {
     EvictBarred(PlanStamp, Vec<(Address, Dot)>, oneshot::Sender<Result<u64, DataError>>),
     /// Values that come in outside any log.
     ComeHome(Vec<(Address, Given)>, oneshot::Sender<Result<u64, DataError>>),
+    /// A row that may be damaged.
+    Wound(Address, DoneAnswer),
+    /// What a peer states of keys, and of which.
+    Mend(Box<(Span, std::collections::BTreeSet<Address>)>, DoneAnswer),
+    /// Damaged bytes that lie aside go.
+    DropAside(DoneAnswer),
     /// A resolver has answered.
     Settled(Box<Settlement>, DoneAnswer),
     /// Entries of the conflict log that go.

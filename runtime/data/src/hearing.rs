@@ -39,6 +39,9 @@ const SPAN_BYTES: usize = 1024 * 1024;
 /// Logs, by the life in which they were written.
 pub(crate) type Logs = BTreeSet<(RegionId, Incarnation)>;
 
+/// What may be here, by key, and what may not, and by which rule.
+pub(crate) type Gated = (BTreeMap<Address, Vec<Given>>, Vec<(Address, Given, RuleId)>);
+
 /// A span of keys of a part, as far as the receiving gate has decided.
 pub(crate) struct Span {
     pub(crate) from: RegionId,
@@ -150,41 +153,17 @@ impl DataPlane {
     /// # Errors
     /// [`DataError::BadPart`] where it is not what a region would give, and those of the disk.
     pub async fn take_part(&self, from: &RegionId, part: SnapshotPart) -> Result<Received, DataError> {
-        let plans = self.shared.plans.load_full();
-        if plans.generation == 0 {
+        if self.shared.plans.load().generation == 0 {
             return Err(DataError::Unready { retry_after: crate::plane::RETRY_AFTER });
         }
         self.not_of_an_ended_life(from, part.vector.newest(from))?;
         check(&part).map_err(|reason| DataError::BadPart { from: from.clone(), reason })?;
-        let (me, now) = (&self.shared.me, self.shared.clock.wall());
-        let (mut rows, mut refused) = (BTreeMap::<Address, Vec<Given>>::new(), Vec::new());
-        for (address, given) in part.rows {
-            for given in given {
-                let origin = &given.sibling.version.dot.actor.region;
-                let Some(labels) = given.sibling.content.labels() else {
-                    rows.entry(address.clone()).or_default().push(given);
-                    continue;
-                };
-                let fate = match (&self.shared.vault, given.sibling.content.record()) {
-                    (Some(vault), Some(record)) if given.permitted.contains(me) => vault.fate_of(record),
-                    _ => Fate::Here,
-                };
-                match plans.residency.permit_arrival(labels, origin, me, now) {
-                    Ok(()) if fate == Fate::Gone => refused.push((address.clone(), given, erased_rule())),
-                    Ok(()) if fate == Fate::Unknown => {
-                        let reason = "it has a value whose key has not come";
-                        return Err(DataError::BadPart { from: from.clone(), reason });
-                    }
-                    Ok(_) if given.permitted.contains(me) => rows.entry(address.clone()).or_default().push(given),
-                    Ok(_) => {}
-                    Err(rule) => refused.push((address.clone(), given, rule)),
-                }
-            }
-        }
+        let (mut rows, refused) = self.gate_rows(from, part.rows)?;
         let (mut after, upto) = (part.after, part.upto);
         let mut refused = Some(refused);
         loop {
-            let (own, more) = self.shared.store.rows_between(after.as_ref(), upto.as_ref(), SPAN, SPAN_BYTES)?;
+            let own = self.shared.store.rows_between(after.as_ref(), upto.as_ref(), SPAN, SPAN_BYTES);
+            let (own, more) = self.suspecting(own.map_err(DataError::from))?;
             let end = if more { own.last().map(|(address, _)| address.clone()) } else { upto.clone() };
             let rest = match &end {
                 Some(end) => {
@@ -222,6 +201,37 @@ impl DataPlane {
             durable.await.map_err(|_| DataError::Closed)??;
         }
         Ok(Received { vector: self.vector(), refused: Vec::new() })
+    }
+
+    /// What of given rows may be here, and what may not.
+    pub(crate) fn gate_rows(&self, from: &RegionId, given: Vec<(Address, Vec<Given>)>) -> Result<Gated, DataError> {
+        let plans = self.shared.plans.load_full();
+        let (me, now) = (&self.shared.me, self.shared.clock.wall());
+        let (mut rows, mut refused) = (BTreeMap::<Address, Vec<Given>>::new(), Vec::new());
+        for (address, given) in given {
+            for given in given {
+                let origin = &given.sibling.version.dot.actor.region;
+                let Some(labels) = given.sibling.content.labels() else {
+                    rows.entry(address.clone()).or_default().push(given);
+                    continue;
+                };
+                let fate = match (&self.shared.vault, given.sibling.content.record()) {
+                    (Some(vault), Some(record)) if given.permitted.contains(me) => vault.fate_of(record),
+                    _ => Fate::Here,
+                };
+                match plans.residency.permit_arrival(labels, origin, me, now) {
+                    Ok(()) if fate == Fate::Gone => refused.push((address.clone(), given, erased_rule())),
+                    Ok(()) if fate == Fate::Unknown => {
+                        let reason = "it has a value whose key has not come";
+                        return Err(DataError::BadPart { from: from.clone(), reason });
+                    }
+                    Ok(_) if given.permitted.contains(me) => rows.entry(address.clone()).or_default().push(given),
+                    Ok(_) => {}
+                    Err(rule) => refused.push((address.clone(), given, rule)),
+                }
+            }
+        }
+        Ok((rows, refused))
     }
 }
 
@@ -286,7 +296,7 @@ impl Writer {
     }
 
     /// What was erased since the gate looked is not let in.
-    fn refuse_erased(&self, span: &mut Span) {
+    pub(crate) fn refuse_erased(&self, span: &mut Span) {
         for (address, given) in &mut span.rows {
             let (erased, rest): (Vec<Given>, _) =
                 std::mem::take(given).into_iter().partition(|given| self.is_erased(&given.sibling));
@@ -296,7 +306,7 @@ impl Writer {
     }
 
     /// Compares one key with what a peer has said of it.
-    fn hear_of(&mut self, group: &mut Group, span: &Span, address: Address) -> Result<(), DataError> {
+    pub(crate) fn hear_of(&mut self, group: &mut Group, span: &Span, address: Address) -> Result<(), DataError> {
         let given = span.rows.get(&address).map_or(&[][..], Vec::as_slice);
         for given in given {
             self.learn(group, given.sibling.scope, &given.permitted);
@@ -310,6 +320,9 @@ impl Writer {
             false => self.row_or_grave(group, &address)?,
         };
         let given = self.part_lost(group, &address, given, ours.as_ref())?;
+        // Of such a key this region knows nothing any more, whatever it has taken over.
+        let wounded = self.is_wounded(&address);
+        let nothing = PositionVector::new();
         // What another peer has said to be superseded stays so, whoever has not heard of it yet.
         let held = |dot: &Dot| {
             let here = |row: &Row| row.siblings.iter().any(|sibling| sibling.version.dot == *dot);
@@ -319,7 +332,7 @@ impl Writer {
             let dot = &given.sibling.version.dot;
             // What a marker concerns may still be on its way.
             let passed = || group.vector.has_passed(&given.sibling.version.context);
-            let unknown = given.sibling.is_marker() && ours.is_none() && passed();
+            let unknown = given.sibling.is_marker() && ours.is_none() && !wounded && passed();
             // A marker may have been passed over before, when nothing was here that it concerns.
             let but = given.sibling.is_marker().then_some(&span.from);
             unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted, but)
@@ -328,7 +341,7 @@ impl Writer {
             given.iter().filter(|given| !gone(given)).map(|given| given.sibling.clone()).collect();
         let would_hold = |sibling: &Sibling| self.would_hold(group, span, sibling);
         let statement = Statement { siblings: &siblings, vector: &span.vector, would_hold: &would_hold };
-        let row = replication::reconcile(ours.as_ref(), &group.vector, &statement);
+        let row = replication::reconcile(ours.as_ref(), if wounded { &nothing } else { &group.vector }, &statement);
         let row = self.without_replaced_by_lost(&address, row);
         if ours.as_ref() != Some(&row) && !(ours.is_none() && row.siblings.is_empty()) {
             if let (Some(ours), true) = (&ours, row.siblings.is_empty()) {

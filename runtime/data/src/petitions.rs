@@ -226,6 +226,10 @@ impl DataPlane {
                 self.delete_for_good(&address, &row, order).await?;
             }
         }
+        // Damaged bytes may be about anybody.
+        let (answer, done) = oneshot::channel();
+        self.wait_in_line(Change::DropAside(answer)).await?;
+        done.await.map_err(|_| DataError::Closed)??;
         // Also what lost meanwhile.
         self.erase_losses(order.owner).await?;
         let left = self.records_of(order.owner).await?.into_iter().any(|(_, (_, row))| self.is_before(&row, order));

@@ -29,6 +29,7 @@ use crate::graves::Burials;
 use crate::group::{Change, Durable, NewContent, Permitted};
 use crate::hearing::Logs;
 use crate::ledger::{Book, Desk};
+use crate::mending::Wounds;
 use crate::plans::Plans;
 use crate::scopes::Scopes;
 use crate::screening::screen;
@@ -86,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) keep: Retention,
     /// Logs of which this region has refused entries.
     pub(crate) partial: Arc<RwLock<Logs>>,
+    /// Keys of which this region has forgotten what it held.
+    pub(crate) wounds: Arc<RwLock<Wounds>>,
     pub(crate) tending: tokio::sync::Mutex<Tending>,
     pub(crate) burials: Arc<ArcSwap<Burials>>,
     learning: Arc<AtomicBool>,
@@ -106,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) conflicts: Mutex<Option<mpsc::Receiver<Address>>>,
     /// The generation by which the conflict log was last judged.
     pub(crate) losses_judged: AtomicU64,
+    /// Somebody has come upon damage and cannot say in which row.
+    pub(crate) suspicion: tokio::sync::Notify,
 }
 
 /// The way to the writer.
@@ -206,6 +211,7 @@ impl DataPlane {
         let commits = watch::Sender::new(0);
         let scopes = Arc::new(Scopes::open(&store)?);
         let partial = Arc::new(RwLock::new(crate::hearing::partial_logs(&store)?));
+        let wounds = Arc::new(RwLock::new(crate::mending::read_wounds(&store)?));
         let burials = Arc::new(ArcSwap::from_pointee(crate::graves::read_burials(&store)?));
         let learning = Arc::new(AtomicBool::new(false));
         let failed = Arc::new(OnceLock::new());
@@ -225,6 +231,7 @@ impl DataPlane {
             scopes: scopes.clone(),
             commits: commits.clone(),
             partial: partial.clone(),
+            wounds: wounds.clone(),
             clock: clock.clone(),
             faults,
             burials: burials.clone(),
@@ -267,6 +274,7 @@ impl DataPlane {
             clock,
             keep,
             partial,
+            wounds,
             tending: tokio::sync::Mutex::default(),
             burials,
             learning,
@@ -280,6 +288,7 @@ impl DataPlane {
             context_key: ContextKey::derive(&digest_key),
             conflicts: Mutex::new(Some(conflicts)),
             losses_judged: AtomicU64::new(0),
+            suspicion: tokio::sync::Notify::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -315,9 +324,13 @@ impl DataPlane {
     /// [`DataError::Barred`] where this region may not hold it, and the others of [`DataError`];
     /// nothing is stored then.
     pub async fn write(&self, write: Write) -> Result<Written, DataError> {
+        let address = write.address.clone();
         for _ in 0..OVERTAKEN {
             match self.write_once(write.clone()).await {
                 Err(DataError::Overtaken { .. }) => {}
+                Err(DataError::Store(error @ StoreError::Corrupt { .. })) => {
+                    return Err(self.found_damaged(&address, &error).await?);
+                }
                 outcome => return outcome,
             }
         }
@@ -333,6 +346,7 @@ impl DataPlane {
             LagAction::Unready => return Err(DataError::Unready { retry_after: RETRY_AFTER }),
             LagAction::Ok | LagAction::Alert => {}
         }
+        self.may_be_written_over(&write.address)?;
         self.not_held(&write.address)?;
         let strategy = plans.replication.strategy(&write.address.namespace).clone();
         let content = match &write.value {

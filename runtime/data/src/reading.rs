@@ -46,7 +46,7 @@ impl DataPlane {
     /// [`DataError::Elsewhere`] where the record has left this region, [`DataError::Barred`] where it is still here and
     /// policies do not permit that any more, [`DataError::Store`] where its bytes are damaged.
     pub async fn read(&self, address: &Address) -> Result<Option<View>, DataError> {
-        let Some(row) = self.shared.store.row(address)? else { return Ok(None) };
+        let Some(row) = self.whole_row(address).await? else { return Ok(None) };
         let plans = self.shared.plans.load();
         let strategy = plans.replication.strategy(&address.namespace);
         let fold = replication::fold(&row, strategy);
@@ -79,7 +79,7 @@ impl DataPlane {
         if let Some(after) = after {
             self.has_caught_up(address, after).await?;
         }
-        let Some(row) = self.shared.store.row(address)? else { return Ok(None) };
+        let Some(row) = self.whole_row(address).await? else { return Ok(None) };
         let (plans, now) = (self.shared.plans.load(), self.shared.clock.wall());
         let mut here = Vec::with_capacity(row.siblings.len());
         for sibling in row.siblings.iter().filter(|sibling| !sibling.is_marker()) {
@@ -230,12 +230,14 @@ impl DataPlane {
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, View)>, DataError> {
+        self.none_wounded(namespace, prefix)?;
         let plans = self.shared.plans.load();
         let strategy = plans.replication.strategy(namespace);
         let (mut found, mut after) = (Vec::new(), after.cloned());
         while found.len() < limit {
             let wanted = limit - found.len();
-            let rows = self.shared.store.scan(namespace, prefix, after.as_ref(), wanted)?;
+            let rows = self.shared.store.scan(namespace, prefix, after.as_ref(), wanted);
+            let rows = self.suspecting(rows.map_err(DataError::from))?;
             let last_page = rows.len() < wanted;
             after = rows.last().map(|(key, _)| key.clone());
             for (key, row) in rows {
@@ -294,13 +296,14 @@ impl DataPlane {
                 name
             })
         };
-        self.shared.store.each_row(&mut |key, bytes| {
+        let read = self.shared.store.each_row(&mut |key, bytes| {
             let address = Store::address_of(key).ok_or_else(|| StoreError::Key { place: "the rows".into() })?;
             let row: Row = model::codec::decode(bytes)
                 .map_err(|reason| StoreError::Corrupt { place: format!("row {address}"), reason })?;
             digests.add(&address, &row, &mut lawful);
             Ok(())
-        })?;
+        });
+        self.suspecting(read.map_err(DataError::from))?;
         let summary = |(scope, digest): (ScopeId, ScopeDigest)| {
             let regions = left.get(&scope).cloned().or_else(|| self.shared.scopes.regions(scope)).unwrap_or_default();
             (scope.to_string(), ScopeSummary { regions, rows: digest.siblings, digest: digest.digest })

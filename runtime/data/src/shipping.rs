@@ -75,7 +75,8 @@ impl DataPlane {
         let all = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
         let (answer, durable) = oneshot::channel();
         self.enqueue(Change::Receive(from.clone(), Arrivals { by: plans.stamp(), all }, answer)).await?;
-        let mut received = durable.await.map_err(|_| DataError::Closed)??;
+        let received = durable.await.map_err(|_| DataError::Closed)?;
+        let mut received = self.suspecting(received)?;
         // Also before the first entry of this life: by it the sender tells this process from another one.
         received.vector.begin(me, present);
         Ok(received)

@@ -332,6 +332,12 @@ pub enum DataError {
         /// How many regions may.
         in_scope: usize,
     },
+    /// What is stored of a key was damaged on this region's disk, and is asked of the other regions.
+    #[error("what is stored of this here was damaged on disk, and is being asked of the other regions")]
+    Damaged {
+        /// When to try again.
+        retry_after: Millis,
+    },
     /// Too many writes of the key lie beside each other, and this one would replace none of them.
     #[error(
         "this record has {most} concurrent writes, and this one would stand beside them: read them all, and settle them"

@@ -25,6 +25,7 @@ use crate::group::{Change, Durable, Group, NewContent, Permitted, stored_rows};
 use crate::hearing::{Hearsay, Logs};
 use crate::ledger::Book;
 use crate::lost::Lost;
+use crate::mending::Wounds;
 use crate::plans::Plans;
 use crate::scopes::Scopes;
 use crate::types::{DataError, ETag, LabelClaims, Write};
@@ -52,6 +53,7 @@ pub(crate) struct Writer {
     pub(crate) commits: watch::Sender<u64>,
     pub(crate) hearsay: Hearsay,
     pub(crate) partial: Arc<RwLock<Logs>>,
+    pub(crate) wounds: Arc<RwLock<Wounds>>,
     pub(crate) faults: Faults,
     pub(crate) burials: Arc<ArcSwap<Burials>>,
     /// Writes that were made and are not here.
@@ -85,6 +87,7 @@ pub(crate) struct Parts {
     pub(crate) scopes: Arc<Scopes>,
     pub(crate) commits: watch::Sender<u64>,
     pub(crate) partial: Arc<RwLock<Logs>>,
+    pub(crate) wounds: Arc<RwLock<Wounds>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) faults: Faults,
     pub(crate) burials: Arc<ArcSwap<Burials>>,
@@ -101,7 +104,7 @@ pub(crate) struct Parts {
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
         let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, .. } = parts;
-        let Parts { burials, learning, failed, vault, plans, came_home, soonest, loss_key, conflicts, .. } = parts;
+        let Parts { burials, learning, failed, vault, plans, came_home, soonest, loss_key, conflicts, wounds, .. } = parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
@@ -117,6 +120,7 @@ impl Writer {
             commits,
             hearsay,
             partial,
+            wounds,
             faults,
             burials,
             lost,
@@ -220,6 +224,18 @@ impl Writer {
             },
             Change::ComeHome(rows, answer) => match self.come_home(group, rows) {
                 Ok(count) => group.answers.counted.push((answer, count)),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::Wound(address, answer) => match self.wound(group, address) {
+                Ok(()) => group.answers.done.push(answer),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::Mend(stated, answer) => match self.mend(group, *stated) {
+                Ok(()) => group.answers.done.push(answer),
+                Err(error) => drop(answer.send(Err(error))),
+            },
+            Change::DropAside(answer) => match self.drop_aside(group) {
+                Ok(()) => group.answers.done.push(answer),
                 Err(error) => drop(answer.send(Err(error))),
             },
             Change::Settled(settlement, answer) => match self.settled(group, *settlement) {
@@ -372,6 +388,7 @@ impl Writer {
         if self.plans.load().stamp() != by {
             return Err(DataError::Overtaken { retry_after: crate::plane::RETRY_AFTER });
         }
+        let over = self.over_wound(&write.address)?;
         let row = self.row(group, &write.address)?;
         let grave = match &row {
             Some(_) => None,
@@ -386,6 +403,9 @@ impl Writer {
             (Some(row), _) => context.join(&self.tombstones(group, row, &context)),
             (None, Some(grave)) => context.join(&self.seen(group, grave)),
             (None, None) => {}
+        }
+        if let Some(over) = &over {
+            context.join(over);
         }
         check_preconditions(&write, row.as_ref())?;
         let beside =
@@ -435,6 +455,9 @@ impl Writer {
         let merged = replication::merge(row.clone(), sibling);
         self.close_grave(group, &write.address, row.as_ref(), &merged)?;
         self.note_losses(group, &write.address, row.as_ref(), &merged)?;
+        if over.is_some() {
+            self.heal(group, &write.address);
+        }
         let durable = Durable { position, etag: ETag::of(&merged), context: merged.context() };
         group.rows.insert(write.address, Some(merged));
         Ok(durable)

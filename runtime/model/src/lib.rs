@@ -35,6 +35,7 @@ pub mod snapshot;
 pub mod status;
 pub mod units;
 pub mod version;
+pub mod wound;
 
 pub use diagnostic::Finding;
 pub use hlc::Hlc;

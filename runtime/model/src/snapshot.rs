@@ -38,6 +38,18 @@ pub struct SnapshotPart {
     pub rows: Vec<(Address, Vec<Given>)>,
 }
 
+/// What a region says of some keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// How far it had taken over each log before it read them.
+    pub vector: PositionVector,
+    /// Logs that it does not hold whole: that it does not hold one of those says nothing.
+    pub partial: BTreeSet<(RegionId, Incarnation)>,
+    /// The keys of which it can say what it holds, each with what the receiver may hold of that; nothing, where that is
+    /// nothing.
+    pub rows: Vec<(Address, Vec<Given>)>,
+}
+
 /// Writes that took a record away from regions which may not hold them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moved {

@@ -107,6 +107,9 @@ pub struct RegionStatus {
     /// How far it is with records that its policies let it hold no more, or again.
     #[serde(default)]
     pub eviction: EvictionStatus,
+    /// Rows that were damaged on its disk; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<DamageStatus>,
     /// Where it knows countries by address from.
     #[serde(default)]
     pub countries: CountrySource,
@@ -234,4 +237,15 @@ pub struct ClusterStatus {
     /// The edges of this machine, where `deploy` started some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edges: Option<EdgesStatus>,
+}
+
+/// Rows that were damaged on a region's disk. They are not served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamageStatus {
+    /// Keys that wait for what the other regions have of them.
+    pub waiting: usize,
+    /// Keys of which no other region has anything.
+    pub without_copy: usize,
+    /// Damaged rows that are kept aside, healed or not.
+    pub aside: usize,
 }

@@ -18,8 +18,9 @@ use model::record::{
 };
 use model::residency::ScopeId;
 use model::sealing::{DataKeyId, GivenKey, KeyFacts, KeyParcel, OrderId, Owner};
-use model::snapshot::{Given, Moved, SnapshotPart};
+use model::snapshot::{Given, Moved, SnapshotPart, Statement};
 use model::version::{Actor, CausalContext, Dot, Incarnation, LogPosition, PositionVector, Version};
+use model::wound::Wound;
 use model::{Hlc, NodeId, RegionId, RuleId, UnixMillis};
 
 fn region(id: &str) -> RegionId {
@@ -175,6 +176,9 @@ fn every_stored_kind_is_read_as_its_first_version_wrote_it() {
         at: UnixMillis(1_767_225_600_010),
     };
     same(all, "loss", &loss);
+    same(all, "wound", &Wound { vector: vector(), heard: regions(&["us-east"]), without_copy: true });
+    let partial = BTreeSet::from([(region("us-east"), Incarnation(3))]);
+    same(all, "statement", &Statement { vector: vector(), partial, rows: vec![(address(), vec![given()])] });
     same(all, "key-facts", &facts());
     same(all, "key-parcel", &KeyParcel { region_key: [1; 8], ephemeral: [4; 32], keys: vec![key()] });
     let parcel = KeyParcel { region_key: [1; 8], ephemeral: [4; 32], keys: vec![key()] };

@@ -97,6 +97,10 @@ pub const CONTROL_TIME: Duration = Duration::from_secs(5);
 /// Requests of the common log under way to one peer; one more is not sent.
 pub const CONTROL_UNDER_WAY: usize = 32;
 
+/// The largest statement about damaged keys accepted from a peer: 256 rows, most of them small. Fewer keys are asked
+/// about at once where it is larger.
+pub const STATEMENT_BYTES: usize = 64 * 1024 * 1024;
+
 /// The largest small answer accepted from a peer: vectors and reports.
 pub const REPORT_BYTES: usize = 1024 * 1024;
 

@@ -105,6 +105,7 @@ impl net::Region for Fixture {
             replication: Vec::new(),
             plan: None,
             eviction: model::eviction::EvictionStatus::default(),
+            damage: None,
             countries: model::status::CountrySource::default(),
             orders: model::orders::Orders::default(),
             emulated: self.wan.status(),

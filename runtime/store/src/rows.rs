@@ -68,6 +68,39 @@ impl Store {
         self.engine.get(Space::Rows, &row_key(address))?.map(|bytes| decode_row(address, &bytes)).transpose()
     }
 
+    /// The bytes of a row as they lie on disk, whole or not.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn raw_row(&self, address: &Address) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.engine.get(Space::Rows, &row_key(address))?.map(|bytes| bytes.to_vec()))
+    }
+
+    /// The keys of damaged rows after `after`, among about `max_bytes` of rows, and the key after which the next look
+    /// begins; none where these were the last.
+    ///
+    /// # Errors
+    /// Those of the disk, and [`StoreError::Key`] where a key cannot be read: it is no row of ours.
+    pub fn damaged_rows(
+        &self,
+        after: Option<&Address>,
+        max_bytes: usize,
+    ) -> Result<(Vec<Address>, Option<Address>), StoreError> {
+        let (mut damaged, mut bytes) = (Vec::new(), 0);
+        for pair in self.engine.range(Space::Rows, between(after, None)) {
+            let (key, value) = pair?;
+            let address = parse_row_key(&key).ok_or_else(|| StoreError::Key { place: "the rows".into() })?;
+            bytes += value.len();
+            if decode_row(&address, &value).is_err() {
+                damaged.push(address.clone());
+            }
+            if bytes >= max_bytes {
+                return Ok((damaged, Some(address)));
+            }
+        }
+        Ok((damaged, None))
+    }
+
     /// Up to `limit` rows of a namespace in key order, of keys that begin with `prefix` and come after `after`.
     ///
     /// # Errors

@@ -38,6 +38,8 @@ pub struct Options {
     pub more_losses: u64,
     /// Clients also write to a namespace whose conflicts a resolver settles.
     pub resolvers: bool,
+    /// Rows rot on the disk, and are mended, in place of disks that are lost.
+    pub rot: bool,
     /// The mistake that the regions make.
     pub mistake: Option<data::Fault>,
 }
@@ -47,7 +49,8 @@ impl Options {
     pub fn flags(&self) -> String {
         let more = (self.more_losses > 0).then(|| format!(" --more-losses {}", self.more_losses));
         let resolvers = self.resolvers.then(|| " --resolvers".to_owned());
-        more.into_iter().chain(resolvers).collect()
+        let rot = self.rot.then(|| " --rot".to_owned());
+        more.into_iter().chain(resolvers).chain(rot).collect()
     }
 }
 

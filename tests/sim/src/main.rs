@@ -29,6 +29,9 @@ struct Arguments {
     /// Clients also write to a namespace whose conflicts a resolver settles.
     #[arg(long)]
     resolvers: bool,
+    /// Rows rot on the disk, and are mended, in place of disks that are lost.
+    #[arg(long)]
+    rot: bool,
     /// Goes on after a seed that fails, and names all that do.
     #[arg(long)]
     keep_going: bool,
@@ -44,7 +47,12 @@ fn address(text: &str) -> Result<model::record::Address, String> {
 }
 
 fn options(arguments: &Arguments) -> Options {
-    Options { more_losses: arguments.more_losses, resolvers: arguments.resolvers, ..Options::default() }
+    Options {
+        more_losses: arguments.more_losses,
+        resolvers: arguments.resolvers,
+        rot: arguments.rot,
+        ..Options::default()
+    }
 }
 
 fn main() -> ExitCode {

@@ -96,6 +96,8 @@ impl World {
                 let span = self.random.between(500, 3_000);
                 self.after(span, Event::Undo(Undo::Room(victim)));
             }
+            15..20 if self.options.rot && may_lose => self.rot(victim)?,
+            15..20 if self.options.rot => {}
             15 if may_lose => {
                 let choice = self.random.number();
                 if self.sites[victim].disk.flip_bit_of_a_row(choice) {
@@ -122,6 +124,35 @@ impl World {
                 self.replace(victim, Disk::new())?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Flips a bit of a row that other regions, or the logs here, have as well; or else it is lost.
+    fn rot(&mut self, victim: usize) -> Result<(), String> {
+        let choice = self.random.number();
+        let store = Store::open_in_memory(&self.sites[victim].disk.copy(), model::UnixMillis(0));
+        let before = store.map_err(|error| error.to_string())?;
+        if !self.sites[victim].disk.flip_bit_of_a_row(choice) {
+            return Ok(());
+        }
+        let store = Store::open_in_memory(&self.sites[victim].disk.copy(), model::UnixMillis(0));
+        let (damaged, _) =
+            store.and_then(|store| store.damaged_rows(None, usize::MAX)).map_err(|error| error.to_string())?;
+        self.last_loss = self.now;
+        self.losses += 1;
+        self.sites[victim].rotten = true;
+        for address in damaged {
+            self.note(|| format!("the row of {address} rots in {victim}"));
+            let row = before.row(&address).ok().flatten();
+            for sibling in row.into_iter().flat_map(|row| row.siblings) {
+                let Some(number) = self.history.of_dot(&sibling.version.dot) else { continue };
+                let others = (0..self.sites.len()).filter(|other| *other != victim);
+                let alone = others.into_iter().all(|other| !self.history.made[number].kind.may_be_in(other));
+                let made = &mut self.history.made[number];
+                made.disks_lost += usize::from(made.kind.may_be_in(victim));
+                made.excused |= alone;
+            }
         }
         Ok(())
     }
@@ -221,7 +252,11 @@ impl World {
             for peer in (0..self.sites.len()).filter(|peer| *peer != number) {
                 self.undo(Undo::Link(number, peer))?;
             }
-            for undo in [Undo::Resume(number), Undo::Clock(number), Undo::Room(number), Undo::Replace(number)] {
+            let rot = self.options.rot;
+            for undo in [Undo::Resume(number), Undo::Clock(number), Undo::Room(number), Undo::Replace(number)]
+                .into_iter()
+                .filter(|undo| !rot || !matches!(undo, Undo::Replace(_)))
+            {
                 self.undo(undo)?;
             }
             // Not within the second in which it may have been opened last.

@@ -358,6 +358,39 @@ impl World {
             Ok(tended) => self.stats.buried += tended.buried,
             Err(error) => self.failed(number, &error.to_string())?,
         }
+        if self.options.rot {
+            self.mend(number, &data).await?;
+        }
+        Ok(())
+    }
+
+    /// What the tasks of a daemon do about damaged rows.
+    async fn mend(&mut self, number: usize, data: &DataPlane) -> Result<(), String> {
+        if let Err(error) = data.scrub(None).await {
+            return self.failed(number, &error.to_string());
+        }
+        for peer in (0..self.sites.len()).filter(|peer| *peer != number) {
+            let keys = data.to_be_asked(&self.sites[peer].id);
+            let cut = self.weather[number][peer].cut || self.weather[peer][number].cut;
+            let Some(there) = self.up(peer).filter(|_| !cut && !keys.is_empty()) else { continue };
+            let stated = match there.state(&self.sites[number].id, &keys) {
+                Ok(stated) => stated,
+                Err(error) => {
+                    self.failed(peer, &error.to_string())?;
+                    continue;
+                }
+            };
+            self.note(|| format!("{number} asks {peer} about {} damaged keys", keys.len()));
+            match data.mend(&self.sites[peer].id, stated).await {
+                Ok(()) | Err(data::DataError::EndedLife { .. }) => {}
+                Err(error) => self.failed(number, &error.to_string())?,
+            }
+        }
+        let damage = data.damage();
+        if damage.waiting == 0 && self.sites[number].rotten {
+            self.note(|| format!("{number} is whole again: {damage:?}"));
+            self.sites[number].rotten = false;
+        }
         Ok(())
     }
 
@@ -575,6 +608,11 @@ impl World {
             let Some(vector) = vector else { return format!("{number} is down") };
             if let Some((origin, life, end)) = all.beyond(vector).iter().next() {
                 return format!("{number} has {} of {end} of {origin}/{}", vector.offset(origin, life), life.0);
+            }
+        }
+        for (number, site) in self.sites.iter().enumerate() {
+            if self.options.rot && site.rotten {
+                return format!("{number} has damaged rows");
             }
         }
         for (from, links) in self.links.iter().enumerate() {

@@ -9,8 +9,9 @@ const SEEDS: u64 = 200;
 
 fn caught(mistake: Fault) -> String {
     for seed in 1..=SEEDS {
-        let resolvers = mistake == Fault::OtherResolver;
-        if let Err(failure) = run(seed, Options { mistake: Some(mistake), resolvers, ..Options::default() }) {
+        let (resolvers, rot) = (mistake == Fault::OtherResolver, mistake == Fault::MendFromAny);
+        let options = Options { mistake: Some(mistake), resolvers, rot, ..Options::default() };
+        if let Err(failure) = run(seed, options) {
             println!("{mistake:?}: seed {seed}: {}", failure.what);
             return failure.what;
         }
@@ -35,6 +36,11 @@ fn the_residency_checks_see_a_scope_that_is_ignored() {
 fn the_session_checks_see_a_context_that_is_ignored() {
     let what = caught(Fault::IgnoreContext);
     assert!(what.contains("client"), "{what}");
+}
+
+#[test]
+fn the_checks_see_a_repair_that_brings_back_what_was_replaced_or_deleted() {
+    caught(Fault::MendFromAny);
 }
 
 #[test]

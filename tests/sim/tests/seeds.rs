@@ -16,6 +16,11 @@ fn what_a_resolver_makes_is_the_same_in_every_region_under_every_fault() {
     all_pass(SEEDS / 2, &Options { resolvers: true, ..Options::default() });
 }
 
+#[test]
+fn rows_that_rot_are_mended_and_bring_nothing_back() {
+    all_pass(SEEDS / 2, &Options { rot: true, more_losses: 3, ..Options::default() });
+}
+
 fn all_pass(seeds: u64, options: &Options) {
     let next = AtomicU64::new(1);
     let work = || {

@@ -68,6 +68,9 @@ pub fn describe() {
     describe_counter!("repomind_evicted_total", "values that left because policies changed");
     describe_counter!("repomind_brought_home_total", "values brought to a region that may hold them and had them not");
     describe_counter!("repomind_came_back_total", "values that came back because policies changed");
+    describe_counter!("repomind_rows_damaged_total", "rows found damaged on disk, and kept aside");
+    describe_counter!("repomind_rows_mended_total", "damaged rows that were given again by the other regions");
+    describe_gauge!("repomind_rows_wounded", "keys whose rows were damaged, by whether other regions have a copy");
     describe_counter!("repomind_conflicts_total", "writes that lost against a concurrent one, by what decided");
     describe_gauge!("repomind_conflict_entries", Unit::Count, "entries of the conflict log");
     describe_gauge!("repomind_conflict_bytes", Unit::Bytes, "bytes of the conflict log");
@@ -111,6 +114,9 @@ fn set(region: &RunningRegion) {
             metrics::gauge!("repomind_round_trip_seconds", "peer" => peer.to_string()).set(seconds);
         }
     }
+    let damage = region.data.damage();
+    metrics::gauge!("repomind_rows_wounded", "copy" => "asked-for").set(damage.waiting as f64);
+    metrics::gauge!("repomind_rows_wounded", "copy" => "none").set(damage.without_copy as f64);
     let losses = region.data.loss_count();
     metrics::gauge!("repomind_conflict_entries").set(losses.entries as f64);
     metrics::gauge!("repomind_conflict_bytes").set(losses.bytes as f64);

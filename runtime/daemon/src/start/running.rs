@@ -250,6 +250,7 @@ impl net::Region for RunningRegion {
             replication: self.data.links(),
             plan: self.judging.plan(),
             eviction: model::eviction::EvictionStatus { came_back: self.data.came_home(), ..self.evicting.status() },
+            damage: damage(self.data.damage()),
             countries: self.countries.source(),
             orders: Orders { past: Vec::new(), ..Orders::clone(&self.orders.holding()) },
             emulated: self.wan.status(),
@@ -437,4 +438,10 @@ impl net::Region for RunningRegion {
     fn wan(&self) -> &Wan {
         &self.wan
     }
+}
+
+/// Damage as it is shown; nothing where there is none.
+fn damage(damage: data::Damage) -> Option<model::status::DamageStatus> {
+    let data::Damage { waiting, without_copy, aside } = damage;
+    (damage != data::Damage::default()).then_some(model::status::DamageStatus { waiting, without_copy, aside })
 }

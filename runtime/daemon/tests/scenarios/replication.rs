@@ -100,3 +100,49 @@ fn a_region_that_lost_its_disk_gets_everything_back_while_it_serves() {
         assert_eq!(read(&cluster, region, "new-life").as_deref(), Some("written at once"), "{region}");
     }
 }
+
+#[test]
+fn a_row_that_was_damaged_on_disk_is_never_served_is_reported_and_comes_back_from_the_others() {
+    let cluster = Cluster::deployed();
+    for key in ["whole", "hurt"] {
+        put(&cluster, "us-east", key, "good");
+    }
+    for region in REGIONS {
+        until(&format!("the notes in {region}"), SOON, || read(&cluster, region, "hurt"));
+    }
+    cluster.kill("eu-west");
+    {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now = model::UnixMillis(u64::try_from(now.as_millis()).unwrap());
+        let store =
+            store::Store::open(&cluster.state("eu-west/data"), now).expect("the store of a region that is down");
+        let address = model::record::Address { namespace: "notes".parse().unwrap(), key: "hurt".parse().unwrap() };
+        let mut envelope = store.raw_row(&address).unwrap().expect("the row");
+        envelope[9] ^= 4;
+        let row = store::StoredRow { key: store::row_key(&address), envelope, dead: false };
+        store.commit(store::Commit { rows: vec![row], ..store::Commit::default() }).unwrap();
+    }
+    deploy(&cluster);
+    let mut refused = 0;
+    until("the record again", SOON * 3, || {
+        let answer = cluster.ask("eu-west", "GET", "/v1/data/notes/hurt", &[], "").ok()?;
+        match (answer.status, answer.body.as_str()) {
+            (200, "good") => return Some(()),
+            (503, body) if body.contains("problem:damaged") && answer.headers.contains_key("retry-after") => {
+                refused += 1
+            }
+            (503, _) => {}
+            (status, body) => panic!("a damaged record is answered with {status} {body}"),
+        }
+        None
+    });
+    println!("refused {refused} times before it was mended");
+    let status = cluster.status("eu-west").unwrap();
+    assert_eq!((&status["damage"]["waiting"], &status["damage"]["aside"]), (&0.into(), &1.into()), "{status}");
+    let told = text(&cluster.run(&["status"]));
+    assert!(told.contains("eu-west: 1 row was damaged on disk"), "{told}");
+    assert_eq!(read(&cluster, "eu-west", "whole").as_deref(), Some("good"));
+    equal_digests(&cluster);
+    assert!(counted(&cluster, "eu-west", "repomind_rows_damaged_total").unwrap() >= 1.0);
+    assert!(counted(&cluster, "eu-west", "repomind_rows_mended_total").unwrap() >= 1.0);
+}

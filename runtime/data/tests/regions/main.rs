@@ -10,6 +10,7 @@ mod ledger;
 mod lives;
 mod losses;
 mod lost_disks;
+mod mending;
 mod moves;
 mod petitions;
 mod sealing;

@@ -215,6 +215,9 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
         DataError::Overtaken { retry_after } => {
             Problem::unavailable("policies-changed", detail).retry_after(retry_after.duration())
         }
+        DataError::Damaged { retry_after } => Problem::unavailable("damaged", detail)
+            .with("rule", "never-serve-damage")
+            .retry_after(retry_after.duration()),
         DataError::TooManySiblings { most } => {
             Problem::new(StatusCode::CONFLICT, "too-many-siblings", detail).with("most", *most)
         }

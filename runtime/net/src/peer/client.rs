@@ -18,10 +18,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::bundle::SignedBundle;
 use model::eviction::{HoldingAnswer, HoldingQuestion, Homecoming, Impact, ImpactQuestion, ReturnQuestion};
 use model::petition::Petition;
-use model::record::Shipment;
+use model::record::{Address, Shipment};
 use model::routing::ClientClass;
 use model::sealing::{KeyParcel, OrderId};
-use model::snapshot::SnapshotPart;
+use model::snapshot::{SnapshotPart, Statement};
 use model::version::Incarnation;
 use model::{Micros, RegionId};
 use rustls::ClientConfig;
@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     BACK, BUNDLE, CONTROL, COSIGN, CosignAnswer, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PETITIONS, PROBE, PeerReport,
-    ROWS, SHIP, TRAFFIC, pack, unpack,
+    ROWS, SHIP, STATE, TRAFFIC, pack, unpack,
 };
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -313,6 +313,16 @@ impl PeerClient {
         let body = pack(question).map_err(|error| self.answer(error.to_string()))?;
         let answer = self.send(&self.control, Method::POST, IMPACT, body.into(), limits::SHIP_TIME).await?;
         self.read(&answer.await?)
+    }
+
+    /// What the peer holds of some keys.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn state(&self, keys: &[Address]) -> Result<Statement, PeerError> {
+        let body = postcard::to_stdvec(keys).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.control, Method::POST, STATE, body.into(), limits::SHIP_TIME).await?;
+        unpack(&answer.await?, limits::STATEMENT_BYTES).map_err(|reason| self.answer(reason))
     }
 
     /// What the peer routed lately, by client class, within [`limits::PROBE_TIME`].

@@ -11,7 +11,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use model::eviction::{Homecoming, ImpactQuestion, ReturnQuestion};
-use model::record::Shipment;
+use model::record::{Address, Shipment};
 use model::sealing::KeyParcel;
 use model::snapshot::SnapshotPart;
 use model::version::Incarnation;
@@ -25,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BACK, BUNDLE, CONTROL, COSIGN, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP,
+    BACK, BUNDLE, CONTROL, COSIGN, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, STATE,
     TRAFFIC, pack, unpack,
 };
 use crate::Region;
@@ -131,6 +131,7 @@ impl Session {
                 (Method::POST, HOME) => self.take_home(request.into_body()).await,
                 (Method::POST, BACK) => self.give_back(request.into_body()).await,
                 (Method::POST, IMPACT) => self.impact(request.into_body()).await,
+                (Method::POST, STATE) => self.state(request.into_body()).await,
                 (Method::POST, ROWS) => self.take_part(request.into_body()).await,
                 (Method::POST, CONTROL) => self.control(request.into_body()).await,
                 (Method::GET, BUNDLE) => self.give_bundle(),
@@ -170,6 +171,17 @@ impl Session {
             crate::gateway::problem_of(&error)
         })?;
         postcard_response(&received)
+    }
+
+    async fn state(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::REPORT_BYTES).await?;
+        let keys: Vec<Address> = postcard::from_bytes(&bytes).map_err(|error| bad_request(error.to_string()))?;
+        let (data, from) = (self.region.data().clone(), self.from.clone());
+        let stated = tokio::task::spawn_blocking(move || data.state(&from, &keys)).await;
+        let stated = stated.map_err(|_| Problem::unavailable("storage", "the rows could not be read"))?;
+        let stated = stated.map_err(|error| crate::gateway::problem_of(&error))?;
+        let packed = pack(&stated).map_err(|error| Problem::unavailable("encoding", error.to_string()))?;
+        Ok(Response::new(full(Bytes::from(packed))))
     }
 
     async fn petitions(&self, body: Incoming) -> Result<Response<Body>, Problem> {

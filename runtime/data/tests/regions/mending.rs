@@ -1,0 +1,179 @@
+//! Rows that were damaged on disk: never served, never silently gone, given again by the others.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use data::{Damage, DataError, LabelClaims, Opening, Retention, Write};
+use model::petition::{Demand, Order};
+use model::record::DataClass;
+use model::sealing::OrderId;
+use model::{ByteCount, Country, Millis, UnixMillis};
+use store::Store;
+use store::memory::Disk;
+
+use crate::harness::*;
+
+/// Three regions on disks in memory, which keep of their logs only what others lack.
+fn sites() -> [(Site, Disk); 3] {
+    [EU, US, AP].map(|id| {
+        let disk = Disk::new();
+        let store = Store::open_in_memory(&disk, wall_clock()).unwrap();
+        let peers = [EU, US, AP].into_iter().filter(|peer| *peer != id).map(region).collect();
+        let plans = Arc::new(ArcSwap::from_pointee(plans(&[EU, US, AP])));
+        let mut opening = Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32]);
+        opening.keep = Retention { age: Millis(0), bytes: ByteCount::MAX };
+        let data = data::DataPlane::start(store, opening).unwrap();
+        (Site { id, data, dir: tempfile::tempdir().unwrap() }, disk)
+    })
+}
+
+/// One region states what another asks it about.
+async fn mend(from: &Site, to: &Site) {
+    let keys = to.data.to_be_asked(&region(from.id));
+    if !keys.is_empty() {
+        let stated = from.data.state(&region(to.id), &keys).unwrap();
+        to.data.mend(&region(from.id), stated).await.unwrap();
+    }
+}
+
+fn damaged<T: std::fmt::Debug>(outcome: Result<T, DataError>) {
+    assert!(matches!(outcome, Err(DataError::Damaged { .. })), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_damaged_row_is_not_served_and_is_given_again_by_the_others() {
+    let [(eu, _), (us, disk), (ap, _)] = sites();
+    for key in ["k", "l"] {
+        eu.data.write(write(key, "good", DataClass::Public)).await.unwrap();
+    }
+    link_all(&[&eu, &us, &ap]).await;
+    assert!(disk.flip_bit_of_a_row(2));
+    let namespace = address("k").namespace;
+    // Whichever of the two it was.
+    let read = us.data.read(&address("k")).await;
+    let (hurt, whole) = if read.is_err() { ("k", "l") } else { ("l", "k") };
+    damaged(us.data.read(&address(hurt)).await);
+    damaged(us.data.siblings(&address(hurt), None).await);
+    damaged(us.data.write(write(hurt, "over it", DataClass::Public)).await);
+    damaged(us.data.list(&namespace, "", None, 10));
+    assert_eq!(value(&us.data, whole).await.as_deref(), Some("good"), "the others suffer from it");
+    assert_eq!(us.data.damage(), Damage { waiting: 1, without_copy: 0, aside: 1 });
+
+    mend(&eu, &us).await;
+    damaged(us.data.read(&address(hurt)).await);
+    mend(&ap, &us).await;
+    assert_eq!(value(&us.data, hurt).await.as_deref(), Some("good"));
+    assert_eq!(us.data.damage(), Damage { waiting: 0, without_copy: 0, aside: 1 }, "the bytes stay aside");
+    assert_eq!(us.data.list(&namespace, "", None, 10).unwrap().len(), 2);
+    assert_eq!(us.data.digests().unwrap(), eu.data.digests().unwrap());
+}
+
+#[tokio::test]
+async fn a_look_at_all_rows_finds_what_nobody_reads() {
+    let [(eu, _), (us, disk), (ap, _)] = sites();
+    for number in 0..50 {
+        eu.data.write(write(&format!("key-{number}"), "good", DataClass::Public)).await.unwrap();
+    }
+    link_all(&[&eu, &us, &ap]).await;
+    assert!(disk.flip_bit_of_a_row(23 + 50 * 100));
+    assert!(us.data.digests().is_err(), "damage is not hashed");
+    assert_eq!(us.data.scrub(None).await.unwrap(), None);
+    assert_eq!(us.data.damage().waiting, 1);
+    // What is asked meanwhile is answered without the key, and what is given says so little.
+    let keys: Vec<_> = (0..50).map(|number| address(&format!("key-{number}"))).collect();
+    let stated = us.data.state(&region(EU), &keys).unwrap();
+    assert_eq!(stated.rows.len(), 49, "a region speaks of what it has forgotten");
+    assert!(stated.vector.iter().all(|(origin, life, _)| stated.partial.contains(&(origin.clone(), life))));
+    let giving = us.data.begin_giving(&region(EU));
+    let part = us.data.part(&giving, 1 << 20).unwrap();
+    eu.data.take_part(&region(US), part).await.unwrap();
+    for number in 0..50 {
+        assert_eq!(value(&eu.data, &format!("key-{number}")).await.as_deref(), Some("good"), "{number}");
+    }
+    mend(&eu, &us).await;
+    mend(&ap, &us).await;
+    assert_eq!(us.data.digests().unwrap(), eu.data.digests().unwrap());
+}
+
+#[tokio::test]
+async fn a_region_that_is_behind_brings_back_nothing_that_was_replaced_or_deleted() {
+    for delete_it in [false, true] {
+        let [(eu, _), (us, disk), (ap, _)] = sites();
+        eu.data.write(write("k", "old", DataClass::Public)).await.unwrap();
+        link_all(&[&eu, &us, &ap]).await;
+        // Nobody else has heard of it.
+        let newer = if delete_it { delete("k", DataClass::Public) } else { write("k", "new", DataClass::Public) };
+        us.data.write(newer).await.unwrap();
+        assert!(disk.flip_bit_of_a_row(1));
+        us.data.scrub(None).await.unwrap();
+        mend(&eu, &us).await;
+        mend(&ap, &us).await;
+        damaged(us.data.read(&address("k")).await);
+        link_all(&[&eu, &us, &ap]).await;
+        mend(&eu, &us).await;
+        mend(&ap, &us).await;
+        let expected = (!delete_it).then_some("new");
+        for site in [&eu, &us, &ap] {
+            assert_eq!(value(&site.data, "k").await.as_deref(), expected, "{} {delete_it}", site.id);
+        }
+        assert_eq!(us.data.damage().waiting, 0);
+    }
+}
+
+#[tokio::test]
+async fn what_no_other_region_may_hold_is_reported_and_can_be_written_anew() {
+    let [(eu, _), (us, disk), (ap, _)] = sites();
+    let american = || {
+        let labels = LabelClaims {
+            jurisdictions: Some([Country::new("US").unwrap()].into()),
+            ..write("k", "", DataClass::Personal).labels
+        };
+        Write { labels, ..write("k", "at home", DataClass::Personal) }
+    };
+    us.data.write(american()).await.unwrap();
+    link_all(&[&eu, &us, &ap]).await;
+    // Everybody has passed it, so it goes from the log.
+    us.data.tend().await.unwrap();
+    us.data.tend().await.unwrap();
+    assert!(disk.flip_bit_of_a_row(9));
+    us.data.scrub(None).await.unwrap();
+    mend(&eu, &us).await;
+    mend(&ap, &us).await;
+    assert_eq!(us.data.damage(), Damage { waiting: 0, without_copy: 1, aside: 1 });
+    damaged(us.data.read(&address("k")).await);
+    for site in [&eu, &ap] {
+        assert!(row(&site.data, "k").is_none(), "mending widened a scope: {}", site.id);
+    }
+    us.data.write(american()).await.unwrap();
+    assert_eq!(value(&us.data, "k").await.as_deref(), Some("at home"));
+    assert_eq!(us.data.damage(), Damage { waiting: 0, without_copy: 0, aside: 1 });
+    // The bytes that lie aside may be about anybody.
+    let owner = us.data.owner_of(&"s-1".parse().unwrap());
+    let order = Order { id: OrderId([3; 16]), owner, demand: Demand::Erase, by: region(US), at: UnixMillis(9) };
+    us.data.carry_out(&order).await.unwrap();
+    assert_eq!(us.data.damage().aside, 0);
+}
+
+#[tokio::test]
+async fn a_wound_outlives_a_restart() {
+    let [(eu, _), (us, disk), (ap, _)] = sites();
+    eu.data.write(write("k", "good", DataClass::Public)).await.unwrap();
+    link_all(&[&eu, &us, &ap]).await;
+    disk.flip_bit_of_a_row(5);
+    us.data.scrub(None).await.unwrap();
+    us.data.close().await;
+    let later = wall_clock() + Millis(5_000);
+    let store = Store::open_in_memory(&disk, later).unwrap();
+    let peers = [EU, AP].map(region).into();
+    let plans = Arc::new(ArcSwap::from_pointee(plans(&[EU, US, AP])));
+    let data =
+        data::DataPlane::start(store, Opening::new(region(US), peers, plans, Arc::new(NoResolver), [7; 32])).unwrap();
+    let us = Site { id: US, data, dir: us.dir };
+    damaged(us.data.read(&address("k")).await);
+    for from in [&eu, &ap] {
+        link(from, &us).await;
+        link(&us, from).await;
+        mend(from, &us).await;
+    }
+    assert_eq!(value(&us.data, "k").await.as_deref(), Some("good"));
+}
