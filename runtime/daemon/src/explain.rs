@@ -198,7 +198,7 @@ pub fn day_and_time(at: UnixMillis) -> String {
 }
 
 /// The time of day in UTC, to the millisecond.
-fn time(at: UnixMillis) -> String {
+pub fn time(at: UnixMillis) -> String {
     let (seconds, millis) = (at.0 / 1000, at.0 % 1000);
     format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
 }

@@ -5,6 +5,7 @@
 //! be replaced at any time; until the first generation is in force the region
 //! denies every record and reports that it is not ready.
 
+pub mod comparing;
 pub mod control;
 pub mod edges;
 pub mod evicting;
@@ -249,6 +250,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         secrets: args.state.join("secrets"),
         told: edges::Told::default(),
         started,
+        agreement: Mutex::default(),
     });
     resolver.0.store(Some(region.clone()));
     region.generations.pin(region.orders.holding().pins.clone());
@@ -439,6 +441,8 @@ fn start_tasks(
         witnesses.push(connect()?);
         homes.push(connect()?);
         tasks.spawn(petitions::hear(region.clone(), connect()?, stop.clone()));
+        let every = Duration::from_secs(args.compare_seconds);
+        tasks.spawn(comparing::keep(region.clone(), connect()?, every, stop.clone()));
         tasks.spawn(mending::ask(region.clone(), connect()?, stop.clone()));
         let client = Arc::new(connect()?);
         tasks.spawn(traffic::keep(region.clone(), peer.clone(), client.clone(), stop.clone()));

@@ -223,7 +223,8 @@ fn damaged(damage: &DamageStatus) -> String {
     let DamageStatus { waiting, without_copy, aside } = damage;
     let rows = |count: &usize| if *count == 1 { "1 row".to_owned() } else { format!("{count} rows") };
     let was = if *aside == 1 { "was" } else { "were" };
-    let mut text = format!("{} {was} damaged on disk and lie aside; look at the disk (`journalctl -k`)", rows(aside));
+    let mut text =
+        format!("{} {was} damaged on disk, and the bytes lie aside; look at the disk (`journalctl -k`)", rows(aside));
     if *waiting > 0 {
         text += &format!("; {} not served until every other region has said what it holds", rows(waiting));
     }

@@ -71,6 +71,8 @@ pub(crate) enum Change {
     ComeHome(Vec<(Address, Given)>, oneshot::Sender<Result<u64, DataError>>),
     /// A row that may be damaged.
     Wound(Address, DoneAnswer),
+    /// Rows that may not be as they were committed.
+    Check(Vec<Address>, oneshot::Sender<Result<u64, DataError>>),
     /// What a peer states of keys, and of which.
     Mend(Box<(Span, std::collections::BTreeSet<Address>)>, DoneAnswer),
     /// Damaged bytes that lie aside go.

@@ -20,6 +20,7 @@ use crate::arriving::merge_into;
 use crate::faults::Fault;
 use crate::group::{Change, Group};
 use crate::plane::DataPlane;
+use crate::plans::Plans;
 use crate::shipping::erased_rule;
 use crate::types::{DataError, Received};
 use crate::vault::Fate;
@@ -153,12 +154,13 @@ impl DataPlane {
     /// # Errors
     /// [`DataError::BadPart`] where it is not what a region would give, and those of the disk.
     pub async fn take_part(&self, from: &RegionId, part: SnapshotPart) -> Result<Received, DataError> {
-        if self.shared.plans.load().generation == 0 {
+        let plans = self.shared.plans.load_full();
+        if plans.generation == 0 {
             return Err(DataError::Unready { retry_after: crate::plane::RETRY_AFTER });
         }
         self.not_of_an_ended_life(from, part.vector.newest(from))?;
         check(&part).map_err(|reason| DataError::BadPart { from: from.clone(), reason })?;
-        let (mut rows, refused) = self.gate_rows(from, part.rows)?;
+        let (mut rows, refused) = self.gate_rows(&plans, from, part.rows)?;
         let (mut after, upto) = (part.after, part.upto);
         let mut refused = Some(refused);
         loop {
@@ -204,8 +206,12 @@ impl DataPlane {
     }
 
     /// What of given rows may be here, and what may not.
-    pub(crate) fn gate_rows(&self, from: &RegionId, given: Vec<(Address, Vec<Given>)>) -> Result<Gated, DataError> {
-        let plans = self.shared.plans.load_full();
+    pub(crate) fn gate_rows(
+        &self,
+        plans: &Plans,
+        from: &RegionId,
+        given: Vec<(Address, Vec<Given>)>,
+    ) -> Result<Gated, DataError> {
         let (me, now) = (&self.shared.me, self.shared.clock.wall());
         let (mut rows, mut refused) = (BTreeMap::<Address, Vec<Given>>::new(), Vec::new());
         for (address, given) in given {
@@ -335,7 +341,7 @@ impl Writer {
             let unknown = given.sibling.is_marker() && ours.is_none() && !wounded && passed();
             // A marker may have been passed over before, when nothing was here that it concerns.
             let but = given.sibling.is_marker().then_some(&span.from);
-            unknown || !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted, but)
+            unknown || !wounded && !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted, but)
         };
         let siblings: Vec<Sibling> =
             given.iter().filter(|given| !gone(given)).map(|given| given.sibling.clone()).collect();
@@ -451,7 +457,8 @@ impl Writer {
         if self.is_replaced_by_lost(&entry.address, &entry.sibling.version) {
             return Ok(true);
         }
-        if self.hearsay.heard.is_empty() {
+        // That a wounded key does not have it says nothing.
+        if self.hearsay.heard.is_empty() || self.is_wounded(&entry.address) {
             return Ok(false);
         }
         let dot = &entry.sibling.version.dot;

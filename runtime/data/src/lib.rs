@@ -13,6 +13,7 @@ pub mod plans;
 mod acks;
 mod arriving;
 pub mod clock;
+mod comparing;
 mod context;
 mod evicting;
 mod expiring;
@@ -37,6 +38,7 @@ mod types;
 pub mod vault;
 mod writer;
 
+pub use comparing::{Account, PAGE, Page};
 pub use context::ContextKey;
 pub use evicting::{Looked, Placed};
 pub use expiring::{DOUBT, Expired, JUMP, Overdue};

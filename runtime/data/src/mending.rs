@@ -199,9 +199,19 @@ impl DataPlane {
         self.not_of_an_ended_life(from, statement.vector.newest(from))?;
         let Statement { vector, partial, rows } = statement;
         let asked: BTreeSet<Address> = rows.iter().map(|(address, _)| address.clone()).collect();
-        let (rows, refused) = self.gate_rows(from, rows)?;
-        let span =
-            Span { from: from.clone(), began: vector.clone(), vector, partial, after: None, upto: None, rows, refused };
+        let plans = self.shared.plans.load_full();
+        let (rows, refused) = self.gate_rows(&plans, from, rows)?;
+        let span = Span {
+            by: plans.stamp(),
+            from: from.clone(),
+            began: vector.clone(),
+            vector,
+            partial,
+            after: None,
+            upto: None,
+            rows,
+            refused,
+        };
         let (answer, done) = oneshot::channel();
         self.wait_in_line(Change::Mend(Box::new((span, asked)), answer)).await?;
         done.await.map_err(|_| DataError::Closed)?
@@ -215,6 +225,11 @@ impl Writer {
         if group.rows.contains_key(&address) || codec::decode::<Row>(&bytes).is_ok() {
             return Ok(());
         }
+        self.wound_with(group, address, bytes)
+    }
+
+    /// Takes a row out whose bytes are these, none where it is missing.
+    pub(crate) fn wound_with(&mut self, group: &mut Group, address: Address, bytes: Vec<u8>) -> Result<(), DataError> {
         metrics::counter!("repomind_rows_damaged_total").increment(1);
         let mut row = None;
         if !self.faults.makes(Fault::MendFromAny) {
@@ -279,6 +294,9 @@ impl Writer {
         group: &mut Group,
         (mut span, asked): (Span, BTreeSet<Address>),
     ) -> Result<(), DataError> {
+        if self.plans.load().stamp() != span.by {
+            return Err(DataError::Overtaken { retry_after: crate::plane::RETRY_AFTER });
+        }
         self.refuse_erased(&mut span);
         let refused = std::mem::take(&mut span.refused);
         for (address, given, rule) in refused {

@@ -266,7 +266,7 @@ pub struct Siblings {
 }
 
 /// One scope as this region holds it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ScopeSummary {
     /// The regions that hold it.
     pub regions: BTreeSet<RegionId>,

@@ -230,6 +230,10 @@ impl Writer {
                 Ok(()) => group.answers.done.push(answer),
                 Err(error) => drop(answer.send(Err(error))),
             },
+            Change::Check(keys, answer) => match self.check(group, keys) {
+                Ok(astray) => group.answers.counted.push((answer, astray)),
+                Err(error) => drop(answer.send(Err(error))),
+            },
             Change::Mend(stated, answer) => match self.mend(group, *stated) {
                 Ok(()) => group.answers.done.push(answer),
                 Err(error) => drop(answer.send(Err(error))),
@@ -329,6 +333,11 @@ impl Writer {
         if let Some(vault) = &self.vault {
             vault.stock();
         }
+    }
+
+    /// What names a row in the ledger.
+    pub(crate) fn record_of(&self, key: &[u8]) -> compliance::ledger::Digest {
+        self.book.hasher().record(key)
     }
 
     /// What became of the key of a record; [`Fate::Here`] where it has none.

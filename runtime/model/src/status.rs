@@ -1,6 +1,6 @@
 //! What `/status` of a region answers and `repomind-run status` reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use crate::orders::Orders;
 use crate::radius::Waiting;
 use crate::routing::RegionState;
 use crate::signing::SignedBy;
+use crate::units::UnixMillis;
 
 /// What an edge has to know, as a region tells it: `/edge` of its admin address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +111,9 @@ pub struct RegionStatus {
     /// Rows that were damaged on its disk; absent where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<DamageStatus>,
+    /// By peer: whether both hold the same, as last compared while both were at rest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub agreement: BTreeMap<RegionId, AgreementStatus>,
     /// Where it knows countries by address from.
     #[serde(default)]
     pub countries: CountrySource,
@@ -248,4 +252,15 @@ pub struct DamageStatus {
     pub without_copy: usize,
     /// Damaged rows that are kept aside, healed or not.
     pub aside: usize,
+}
+
+/// Whether two regions that have taken over the same hold the same, scope by scope.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgreementStatus {
+    /// When that was last compared.
+    pub compared_at: UnixMillis,
+    /// The scopes that differed then.
+    pub differ: BTreeSet<String>,
+    /// When each scope was last found equal.
+    pub equal_at: BTreeMap<String, UnixMillis>,
 }

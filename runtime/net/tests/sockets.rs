@@ -106,6 +106,7 @@ impl net::Region for Fixture {
             plan: None,
             eviction: model::eviction::EvictionStatus::default(),
             damage: None,
+            agreement: BTreeMap::new(),
             countries: model::status::CountrySource::default(),
             orders: model::orders::Orders::default(),
             emulated: self.wan.status(),

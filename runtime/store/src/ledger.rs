@@ -89,6 +89,14 @@ impl Store {
         Ok(self.engine.get(Space::Ledger, &node_key(level, position))?.and_then(|bytes| bytes.as_ref().try_into().ok()))
     }
 
+    /// The list of row images of the leaf with this index.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn images(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.engine.get(Space::Ledger, &indexed(IMAGES, index))?.map(|bytes| bytes.to_vec()))
+    }
+
     /// From which leaf on lists have not been looked at yet, and up to `limit` of them from there.
     ///
     /// # Errors

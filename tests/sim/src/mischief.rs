@@ -142,16 +142,22 @@ impl World {
         self.last_loss = self.now;
         self.losses += 1;
         self.sites[victim].rotten = true;
+        let mut vectors = Vec::new();
+        for site in &self.sites {
+            let store = Store::open_in_memory(&site.disk.copy(), model::UnixMillis(0));
+            vectors.push(store.map_err(|error| error.to_string())?.vector());
+        }
         for address in damaged {
             self.note(|| format!("the row of {address} rots in {victim}"));
             let row = before.row(&address).ok().flatten();
             for sibling in row.into_iter().flat_map(|row| row.siblings) {
                 let Some(number) = self.history.of_dot(&sibling.version.dot) else { continue };
-                let others = (0..self.sites.len()).filter(|other| *other != victim);
-                let alone = others.into_iter().all(|other| !self.history.made[number].kind.may_be_in(other));
                 let made = &mut self.history.made[number];
+                let held = |other: usize| made.kind.may_be_in(other) && vectors[other].covers_dot(&made.dot);
+                let elsewhere = (0..vectors.len()).any(|other| other != victim && held(other));
+                let alone = (0..vectors.len()).all(|other| other == victim || !made.kind.may_be_in(other));
                 made.disks_lost += usize::from(made.kind.may_be_in(victim));
-                made.excused |= alone;
+                made.excused |= alone || !elsewhere && before.floors().covers_dot(&made.dot);
             }
         }
         Ok(())

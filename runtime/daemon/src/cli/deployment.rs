@@ -102,6 +102,10 @@ pub struct StartArgs {
     /// The same, by size.
     #[arg(long, value_name = "MIB", default_value_t = 1024, env = "REPOMIND_KEEP_LOG_MIB")]
     pub keep_log_mib: u64,
+    /// About how often all rows are compared with those of each other region, by digests.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, env = "REPOMIND_COMPARE_SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub compare_seconds: u64,
 }
 
 /// How the log is written.

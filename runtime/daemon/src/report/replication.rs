@@ -40,12 +40,22 @@ struct Measured {
     differing_scopes: Vec<String>,
     scopes: usize,
     rows: u64,
+    by_scope: BTreeMap<String, ScopeProof>,
     contended_keys: u64,
     contended_keys_that_differ: Vec<String>,
     conflicts_by_strategy: BTreeMap<String, u64>,
     lag_ms: BTreeMap<String, Lag>,
     largest_lag_while_cut_ms: Option<u64>,
     failures: Vec<String>,
+}
+
+/// One scope in all regions, as read last.
+#[derive(Debug, Default, Serialize)]
+struct ScopeProof {
+    /// The digest of each region that may hold it; none where it holds nothing of it.
+    digests: BTreeMap<RegionId, Option<String>>,
+    /// When the regions themselves last found it equal, each pair of them, in ms since 1970: the oldest of these.
+    last_equal_at: Option<u64>,
 }
 
 /// Lag of one link while nothing was cut, in milliseconds.
@@ -90,6 +100,20 @@ pub async fn run(args: ReplicationArgs) -> anyhow::Result<ExitCode> {
     )];
     let settled = measured.conflicts_by_strategy.iter().map(|(by, keys)| format!("{by} {keys}"));
     notes.push(format!("conflicts settled: {}", settled.collect::<Vec<_>>().join(", ")));
+    for (scope, proof) in &measured.by_scope {
+        let short = |digest: &Option<String>| -> String {
+            digest.as_ref().map_or_else(|| "nothing".to_owned(), |digest| digest.chars().take(16).collect())
+        };
+        let each: Vec<String> =
+            proof.digests.iter().map(|(region, digest)| format!("{region} {}", short(digest))).collect();
+        let last = proof.last_equal_at.map_or_else(
+            || "the regions have not compared it at rest yet".to_owned(),
+            |at| {
+                format!("by the regions' own comparison last equal at {}", crate::explain::time(model::UnixMillis(at)))
+            },
+        );
+        notes.push(format!("scope {}: {}; {last}", scope.chars().take(12).collect::<String>(), each.join(", ")));
+    }
     for (link, lag) in &measured.lag_ms {
         notes.push(format!(
             "lag {link}: p50 {} ms, p99 {} ms, max {} ms ({} samples)",
@@ -149,6 +173,7 @@ async fn verify(stage: &mut Stage, args: &ReplicationArgs) -> anyhow::Result<Mea
         }
     }
     compare_keys(stage, &contended, &mut measured).await?;
+    measured.by_scope = proofs(stage).await?;
     Ok(measured)
 }
 
@@ -199,6 +224,33 @@ async fn converge(stage: &Stage, healed: Instant, within: Duration, measured: &m
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Every scope with its digest in each region, and when the regions last found it equal.
+async fn proofs(stage: &Stage) -> anyhow::Result<BTreeMap<String, ScopeProof>> {
+    let mut proofs = BTreeMap::<String, ScopeProof>::new();
+    let mut equal = BTreeMap::<String, Vec<Option<u64>>>::new();
+    for (region, addresses) in &stage.deployment.regions {
+        let status = stage.client.status(addresses.admin).await?;
+        for (scope, held) in stage.client.digests(addresses.admin).await? {
+            for member in &held.regions {
+                proofs.entry(scope.clone()).or_default().digests.entry(member.clone()).or_default();
+                if member != region {
+                    let known = status.agreement.get(member);
+                    let at = known.and_then(|known| known.equal_at.get(&scope)).map(|at| at.0);
+                    equal.entry(scope.clone()).or_default().push(at);
+                }
+            }
+            let digest = held.digest.as_str().map(str::to_owned);
+            proofs.entry(scope).or_default().digests.insert(region.clone(), digest);
+        }
+    }
+    for (scope, times) in equal {
+        // All pairs, or none.
+        let all: Option<Vec<u64>> = times.into_iter().collect();
+        proofs.entry(scope).or_default().last_equal_at = all.and_then(|all| all.into_iter().min());
+    }
+    Ok(proofs)
 }
 
 /// Scopes on which two of their regions differ, the number of scopes, and the rows of the fullest copy of each.

@@ -68,6 +68,9 @@ pub fn describe() {
     describe_counter!("repomind_evicted_total", "values that left because policies changed");
     describe_counter!("repomind_brought_home_total", "values brought to a region that may hold them and had them not");
     describe_counter!("repomind_came_back_total", "values that came back because policies changed");
+    describe_counter!("repomind_comparisons_total", "times that all rows were compared with a peer's");
+    describe_gauge!("repomind_scopes_differing", "scopes that differed from a peer's when last compared at rest");
+    describe_gauge!("repomind_rows_differing", "rows that differed from a peer's when last looked for");
     describe_counter!("repomind_rows_damaged_total", "rows found damaged on disk, and kept aside");
     describe_counter!("repomind_rows_mended_total", "damaged rows that were given again by the other regions");
     describe_gauge!("repomind_rows_wounded", "keys whose rows were damaged, by whether other regions have a copy");

@@ -18,7 +18,7 @@ const QUIET: Duration = Duration::from_secs(10);
 const ASK: Duration = Duration::from_secs(1);
 
 /// Between half and the whole of a span, so that regions do not keep step.
-fn jittered(span: Duration) -> Duration {
+pub fn jittered(span: Duration) -> Duration {
     let byte = data::vault::random_name().map_or(128, |name| name[0]);
     span.mul_f64(0.5 + f64::from(byte) / 510.0)
 }

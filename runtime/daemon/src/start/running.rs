@@ -27,7 +27,7 @@ use model::replication::LagAction;
 use model::routing::{ClientClass, Facts, Observation, RegionState};
 use model::sealing::OrderId;
 use model::signing::NextGeneration;
-use model::status::{EdgeOrder, RegionStatus};
+use model::status::{AgreementStatus, EdgeOrder, RegionStatus};
 use model::{Country, Finding, Mono, RegionId, UnixMillis};
 use net::{CosignRefusal, DemandRefused, DnsAnswers, PolicyInForce, Wan, Wanted};
 use routing::{HealthTracker, TrafficCounts};
@@ -95,6 +95,8 @@ pub struct RunningRegion {
     pub secrets: PathBuf,
     /// What edges were told.
     pub told: super::edges::Told,
+    /// How far this region agrees with each peer, by the last comparison.
+    pub agreement: Mutex<BTreeMap<RegionId, AgreementStatus>>,
     /// When this process started: the zero of its monotonic clock.
     pub started: Instant,
 }
@@ -251,6 +253,7 @@ impl net::Region for RunningRegion {
             plan: self.judging.plan(),
             eviction: model::eviction::EvictionStatus { came_back: self.data.came_home(), ..self.evicting.status() },
             damage: damage(self.data.damage()),
+            agreement: self.agreement.lock().expect("nothing panics while it holds the lock").clone(),
             countries: self.countries.source(),
             orders: Orders { past: Vec::new(), ..Orders::clone(&self.orders.holding()) },
             emulated: self.wan.status(),

@@ -146,3 +146,36 @@ fn a_row_that_was_damaged_on_disk_is_never_served_is_reported_and_comes_back_fro
     assert!(counted(&cluster, "eu-west", "repomind_rows_damaged_total").unwrap() >= 1.0);
     assert!(counted(&cluster, "eu-west", "repomind_rows_mended_total").unwrap() >= 1.0);
 }
+
+#[test]
+fn a_row_that_is_missing_in_one_region_while_the_vectors_are_equal_is_found_and_given_again() {
+    let cluster = Cluster::deployed_with(&[("REPOMIND_COMPARE_SECONDS", "1")]);
+    for key in ["whole", "gone"] {
+        put(&cluster, "us-east", key, "good");
+    }
+    for region in REGIONS {
+        until(&format!("the notes in {region}"), SOON, || read(&cluster, region, "gone"));
+    }
+    let equal = |region: &str, peer: &str| {
+        let agreement = cluster.status(region)?["agreement"][peer].clone();
+        let equal = agreement["equal_at"].as_object()?.len();
+        (equal > 0 && agreement["differ"].as_array()?.is_empty()).then_some(())
+    };
+    until("the regions found equal", SOON * 3, || equal("us-east", "eu-west"));
+    cluster.kill("eu-west");
+    {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now = model::UnixMillis(u64::try_from(now.as_millis()).unwrap());
+        let store =
+            store::Store::open(&cluster.state("eu-west/data"), now).expect("the store of a region that is down");
+        let address = model::record::Address { namespace: "notes".parse().unwrap(), key: "gone".parse().unwrap() };
+        let removed = vec![store::row_key(&address)];
+        store.commit(store::Commit { removed, ..store::Commit::default() }).unwrap();
+    }
+    deploy(&cluster);
+    until("the missing record again", SOON * 6, || read(&cluster, "eu-west", "gone").filter(|value| value == "good"));
+    equal_digests(&cluster);
+    assert_eq!(read(&cluster, "us-east", "gone").as_deref(), Some("good"), "the others lost it, too");
+    until("the regions found equal again", SOON * 3, || equal("eu-west", "us-east"));
+    assert!(counted(&cluster, "eu-west", "repomind_rows_mended_total").unwrap() >= 1.0);
+}

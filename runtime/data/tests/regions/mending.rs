@@ -177,3 +177,65 @@ async fn a_wound_outlives_a_restart() {
     }
     assert_eq!(value(&us.data, "k").await.as_deref(), Some("good"));
 }
+
+/// Two regions compare all rows, and each checks against its ledger what differs. How many keys differed, and how many
+/// rows each found wrong.
+async fn compare(one: &Site, other: &Site) -> (usize, u64, u64) {
+    let (here, there) = (region(one.id), region(other.id));
+    let ours = one.data.page(&there, None, None).unwrap();
+    let theirs = other.data.page(&here, None, None).unwrap();
+    let keys: std::collections::BTreeSet<_> = ours.rows.keys().chain(theirs.rows.keys()).cloned().collect();
+    let differ: Vec<_> = keys.into_iter().filter(|key| ours.rows.get(key) != theirs.rows.get(key)).collect();
+    let wrong = one.data.check_against_ledger(differ.clone()).await.unwrap();
+    (differ.len(), wrong, other.data.check_against_ledger(differ).await.unwrap())
+}
+
+/// Changes rows of a store behind the back of its region, which has closed it.
+fn plant(disk: &Disk, change: impl FnOnce(&Store) -> store::Commit) {
+    let store = Store::open_in_memory(disk, wall_clock()).unwrap();
+    store.commit(change(&store)).unwrap();
+}
+
+fn reopened(id: &'static str, disk: &Disk) -> Site {
+    let data = open_in_memory(id, &[EU, US, AP], disk);
+    Site { id, data, dir: tempfile::tempdir().unwrap() }
+}
+
+#[tokio::test]
+async fn a_row_that_is_missing_or_planted_is_found_by_comparing_and_the_region_that_is_wrong_mends_it() {
+    let [(eu, _), (us, disk), (ap, _)] = sites();
+    for key in ["gone", "changed", "good", "dead"] {
+        eu.data.write(write(key, "as written", DataClass::Public)).await.unwrap();
+    }
+    link_all(&[&eu, &us, &ap]).await;
+    let old = row(&us.data, "dead").unwrap();
+    us.data.write(delete("dead", DataClass::Public)).await.unwrap();
+    us.data.write(write("changed", "anew", DataClass::Public)).await.unwrap();
+    link_all(&[&eu, &us, &ap]).await;
+    let before = us.data.digests().unwrap();
+    us.data.close().await;
+    // A row goes, another one is what it was once, and a deleted one is back.
+    plant(&disk, |_| {
+        let back = |key: &str| store::StoredRow::of(&address(key), &old);
+        let removed = vec![store::row_key(&address("gone"))];
+        store::Commit { rows: vec![back("dead"), back("changed")], removed, ..store::Commit::default() }
+    });
+    let us = reopened(US, &disk);
+    link_all(&[&eu, &us, &ap]).await;
+    let (here, there) = (us.data.vector(), eu.data.vector());
+    assert!(here.includes(&there) && there.includes(&here), "the vectors do not say that all is well");
+    assert_ne!(us.data.digests().unwrap(), before);
+    assert_eq!(compare(&us, &eu).await, (3, 3, 0), "the region that was tampered with is not the one that is wrong");
+    damaged(us.data.read(&address("gone")).await);
+    assert_eq!(us.data.account().unwrap(), None, "a region speaks for what it has forgotten");
+    for peer in [&eu, &ap] {
+        mend(peer, &us).await;
+    }
+    assert_eq!(value(&us.data, "gone").await.as_deref(), Some("as written"));
+    assert_eq!(value(&us.data, "changed").await.as_deref(), Some("anew"));
+    for site in [&eu, &us, &ap] {
+        assert!(site.data.read(&address("dead")).await.ok().flatten().is_none(), "a delete was undone in {}", site.id);
+    }
+    assert_eq!(compare(&us, &eu).await, (0, 0, 0));
+    assert_eq!(us.data.digests().unwrap(), before);
+}

@@ -32,8 +32,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BACK, BUNDLE, CONTROL, COSIGN, CosignAnswer, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PETITIONS, PROBE, PeerReport,
-    ROWS, SHIP, STATE, TRAFFIC, pack, unpack,
+    ACCOUNT, BACK, BUNDLE, CONTROL, COSIGN, CosignAnswer, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PAGE, PETITIONS, PROBE,
+    PeerReport, ROWS, SHIP, STATE, TRAFFIC, pack, unpack,
 };
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -312,6 +312,25 @@ impl PeerClient {
     pub async fn impact(&self, question: &ImpactQuestion) -> Result<Impact, PeerError> {
         let body = pack(question).map_err(|error| self.answer(error.to_string()))?;
         let answer = self.send(&self.control, Method::POST, IMPACT, body.into(), limits::SHIP_TIME).await?;
+        self.read(&answer.await?)
+    }
+
+    /// What the peer holds, by scope; nothing where it is not at rest.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn account(&self) -> Result<Option<data::Account>, PeerError> {
+        let answer = self.send(&self.control, Method::GET, ACCOUNT, Bytes::new(), limits::SHIP_TIME).await?;
+        self.read(&answer.await?)
+    }
+
+    /// What the peer and this region may both hold, from after one key up to another.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn page(&self, after: Option<&Address>, upto: Option<&Address>) -> Result<data::Page, PeerError> {
+        let body = postcard::to_stdvec(&(after, upto)).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.control, Method::POST, PAGE, body.into(), limits::SHIP_TIME).await?;
         self.read(&answer.await?)
     }
 

@@ -6,6 +6,8 @@
 //! | `POST /peer/v1/ship` | a batch envelope, zstd level 1 | [`data::Received`] in postcard |
 //! | `POST /peer/v1/keys` | data keys of what is shipped next, each encrypted for the receiver | nothing |
 //! | `POST /peer/v1/rows` | a part of the sender's rows, zstd level 1 | [`data::Received`] in postcard |
+//! | `GET /peer/v1/account` | | the receiver's digests, by scope, in postcard; nothing where it is not at rest |
+//! | `POST /peer/v1/page` | a span of keys, in postcard | hashes of what both may hold of them, in postcard |
 //! | `POST /peer/v1/state` | keys that the sender asks about, in postcard | what the receiver holds of them, zstd |
 //! | `POST /peer/v1/petitions` | the orders about people that the sender has, in postcard | those that it lacks, zstd |
 //! | `POST /peer/v1/holdings` | writes that the sender wants to evict, in postcard | what is here of each, in postcard |
@@ -50,6 +52,8 @@ const HOLDINGS: &str = "/peer/v1/holdings";
 const HOME: &str = "/peer/v1/home";
 const BACK: &str = "/peer/v1/back";
 const IMPACT: &str = "/peer/v1/impact";
+const ACCOUNT: &str = "/peer/v1/account";
+const PAGE: &str = "/peer/v1/page";
 const STATE: &str = "/peer/v1/state";
 const ROWS: &str = "/peer/v1/rows";
 const BUNDLE: &str = "/peer/v1/bundle";

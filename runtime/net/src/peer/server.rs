@@ -25,8 +25,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BACK, BUNDLE, CONTROL, COSIGN, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PETITIONS, PROBE, PeerReport, ROWS, SHIP, STATE,
-    TRAFFIC, pack, unpack,
+    ACCOUNT, BACK, BUNDLE, CONTROL, COSIGN, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PAGE, PETITIONS, PROBE, PeerReport,
+    ROWS, SHIP, STATE, TRAFFIC, pack, unpack,
 };
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
@@ -131,6 +131,8 @@ impl Session {
                 (Method::POST, HOME) => self.take_home(request.into_body()).await,
                 (Method::POST, BACK) => self.give_back(request.into_body()).await,
                 (Method::POST, IMPACT) => self.impact(request.into_body()).await,
+                (Method::GET, ACCOUNT) => self.account().await,
+                (Method::POST, PAGE) => self.page(request.into_body()).await,
                 (Method::POST, STATE) => self.state(request.into_body()).await,
                 (Method::POST, ROWS) => self.take_part(request.into_body()).await,
                 (Method::POST, CONTROL) => self.control(request.into_body()).await,
@@ -171,6 +173,23 @@ impl Session {
             crate::gateway::problem_of(&error)
         })?;
         postcard_response(&received)
+    }
+
+    async fn account(&self) -> Result<Response<Body>, Problem> {
+        let data = self.region.data().clone();
+        let account = tokio::task::spawn_blocking(move || data.account()).await;
+        let account = account.map_err(|_| Problem::unavailable("storage", "the rows could not be read"))?;
+        postcard_response(&account.map_err(|error| crate::gateway::problem_of(&error))?)
+    }
+
+    async fn page(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::REPORT_BYTES).await?;
+        let (after, upto): (Option<Address>, Option<Address>) =
+            postcard::from_bytes(&bytes).map_err(|error| bad_request(error.to_string()))?;
+        let (data, from) = (self.region.data().clone(), self.from.clone());
+        let page = tokio::task::spawn_blocking(move || data.page(&from, after.as_ref(), upto.as_ref())).await;
+        let page = page.map_err(|_| Problem::unavailable("storage", "the rows could not be read"))?;
+        postcard_response(&page.map_err(|error| crate::gateway::problem_of(&error))?)
     }
 
     async fn state(&self, body: Incoming) -> Result<Response<Body>, Problem> {
