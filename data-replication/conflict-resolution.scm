@@ -18,7 +18,7 @@
   (define live (live-siblings siblings))
   (if (null? live)
       (latest-sibling siblings)
-      (merged (join-lines (sorted-union (map (lambda (sibling) (lines (sibling-value sibling))) live))))))
+      (merged (union-lines (map sibling-value live)))))
 
 (define (longer? a b)
   (define (size sibling) (string-length (sibling-value sibling)))

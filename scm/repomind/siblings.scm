@@ -5,13 +5,13 @@
 ;;; It must give the same for every order of the same siblings, and with copies among
 ;;; them: that is tried when it is loaded. (conflict-resolver 'name) is the function, for tests.
 ;;; (lines text) gives the lines that are not empty, (join-lines list) a text of them, each
-;;; ended by a newline.
+;;; ended by a newline; (union-lines texts) is the text of every line that any of them has.
 
 (require-builtin repomind/host)
 (require "repomind/prelude.scm")
 (provide define-conflict-resolver conflict-resolver merged
          sibling-region sibling-time sibling-value sibling-deleted? sibling-index
-         live-siblings latest-sibling later? lines join-lines)
+         live-siblings latest-sibling later? lines join-lines union-lines)
 
 ;; From the host:
 
@@ -58,6 +58,11 @@
 ;; A text of these lines, each ended by a newline.
 ;; > (join-lines '("a" "b"))
 ;; = "a\nb\n"
+
+;;@doc (union-lines texts)
+;; A text of every line that any of the texts has, once, in alphabetical order. Much quicker than the lists of lines.
+;; > (union-lines '("b\na\n" "c\na\n"))
+;; = "a\nb\nc\n"
 
 ;;@doc
 ;; The answer "none of them: this text instead".

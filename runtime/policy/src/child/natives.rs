@@ -191,6 +191,21 @@ fn texts(module: &mut Natives) {
         }
         Ok(text(&all))
     });
+    module.define("union-lines", 1..=1, |arguments| {
+        let texts = all_items(&arguments[0])?;
+        let mut all = Vec::new();
+        for text in &texts {
+            all.extend(name(text)?.split('\n').filter(|line| !line.is_empty()));
+        }
+        all.sort_unstable();
+        all.dedup();
+        let mut union = String::with_capacity(all.iter().map(|line| line.len() + 1).sum());
+        for line in all {
+            union.push_str(line);
+            union.push('\n');
+        }
+        Ok(text(&union))
+    });
     module.define("sorted-union", 1..=1, |arguments| {
         let lists = all_items(&arguments[0])?.iter().map(all_items).collect::<Scheme<Vec<_>>>()?;
         let all = lists.iter().flatten().map(name).collect::<Scheme<BTreeSet<&str>>>()?;
