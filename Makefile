@@ -9,9 +9,11 @@ TREE    ?= .
 STATE   ?= .repomind
 # Delay added between regions: realistic, lan or none.
 WAN     ?= realistic
-# For load-test: requests a second, and for how long.
+# For load-test: requests a second, and for how long; also for how long fuzz goes on.
 RATE    ?= 200
 SECONDS ?= 10
+# For fuzz: where its cases come from; a seed that was shown with a failure repeats that case.
+SEED    ?= $(shell date +%s)
 # For sim: how many runs.
 SEEDS   ?= 500
 # For simulate: where the pictures go.
@@ -33,7 +35,7 @@ WORKER   := edge-deployment/cloudflare-workers
 
 .DEFAULT_GOAL := help
 .PHONY: help build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
-        load-test bench sim model simulate repl test worker test-worker geoip-test-data lint tools
+        load-test bench fuzz sim model simulate repl test worker test-worker geoip-test-data lint tools
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -84,6 +86,9 @@ model: ## Explore the rules of the primary's term and lease exhaustively, and se
 
 simulate: build ## Show what regions and policies mean for the whole world; pictures in OUT.
 	@$(REPOMIND) simulate --tree $(TREE) --out $(OUT) $(FLAGS)
+
+fuzz: ## Feed policies, frames and answers that nobody would write to the loader, SECONDS for each kind; SEED repeats a run.
+	@REPOMIND_FUZZ_SECONDS=$(SECONDS) REPOMIND_FUZZ_SEED=$(SEED) $(CARGO) test --locked --workspace --test attacks --target-dir $(CARGO_TARGET_DIR) -- --nocapture --test-threads 1 fuzz::
 
 repl: build ## Ask a running region Scheme questions (FLAGS="--region eu-west").
 	@$(REPOMIND) repl $(PLACE) $(FLAGS)

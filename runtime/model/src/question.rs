@@ -20,12 +20,14 @@ use crate::units::{Micros, Millis};
 /// What is asked of a loaded generation. Every question is answered within a wall-clock limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Question {
-    /// Load a whole tree, run its own tests, check its contract. Asked once, first.
+    /// Load a whole tree and check its contract. Asked once, first.
     Load {
         /// The files.
         tree: PolicyTree,
         /// The facts in force, for the tests that use none of their own.
         facts: Facts,
+        /// Whether its own tests and the laws of its resolvers are checked, too: whoever proposes it does so, once.
+        examine: bool,
     },
     /// Load a tree that brought its child down, telling of each form before it runs. What is answered does not matter:
     /// asked to learn which form it was.

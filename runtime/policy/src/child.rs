@@ -28,6 +28,7 @@ use model::{Finding, Millis};
 
 use crate::wire::{self, Order, Report};
 use interpreter::Interpreter;
+pub use laws::Chance;
 use zygote::Belongings;
 
 /// Runs the process that children are forked from until its parent closes the
@@ -85,10 +86,10 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
     let answered = match question {
         Question::Locate { tree, facts } => {
             interpreter.mark_forms();
-            interpreter.load(tree, &facts).map(|declarations| Answer::Loaded(Box::new(declarations)))
+            interpreter.load(tree, &facts, true).map(|declarations| Answer::Loaded(Box::new(declarations)))
         }
-        Question::Load { tree, facts } => {
-            interpreter.load(tree, &facts).map(|declarations| Answer::Loaded(Box::new(declarations)))
+        Question::Load { tree, facts, examine } => {
+            interpreter.load(tree, &facts, examine).map(|declarations| Answer::Loaded(Box::new(declarations)))
         }
         Question::Route { facts } => interpreter.route(&facts).map(|routes| Answer::Routes(Box::new(routes))),
         Question::Residency { cases } => interpreter.rule_on(&cases).map(Answer::Residency),

@@ -1,6 +1,6 @@
 //! The parent's side: starts children, keeps one ready, loads trees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,9 +9,12 @@ use model::question::{Answer, Declarations, Question};
 use model::routing::Facts;
 use model::{ByteCount, Finding, Millis};
 
-use crate::generation::{Generation, declared_otherwise};
+use crate::generation::{Generation, SETTLING, declared_otherwise};
 use crate::process::Process;
 use crate::zygote::{Expected, Nursery, Setup};
+
+/// Children that stand ready: a save is loaded into two.
+const SPARES: usize = 2;
 
 /// What a child may use.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +87,8 @@ struct Inner {
     limits: HostLimits,
     /// Where children come from. Nothing after the shutdown.
     nursery: Mutex<Option<Nursery>>,
-    /// A child that was asked for beforehand, so that a save does not wait for one.
-    spare: Mutex<Option<Expected>>,
+    /// Children that were asked for beforehand, so that a save does not wait for any; the oldest first.
+    spares: Mutex<VecDeque<Expected>>,
 }
 
 impl PolicyHost {
@@ -101,14 +104,15 @@ impl PolicyHost {
             .map_err(|source| HostError::Start { executable: executable.to_owned(), source })?;
         let setup = Setup { executable: executable.clone(), library, memory: limits.memory };
         let nursery = Nursery::start(setup).map_err(|source| HostError::Start { executable, source })?;
-        let inner = Inner { limits, spare: Mutex::new(Some(nursery.ask())), nursery: Mutex::new(Some(nursery)) };
+        let spares = Mutex::new((0..SPARES).map(|_| nursery.ask()).collect());
+        let inner = Inner { limits, spares, nursery: Mutex::new(Some(nursery)) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Kills the spare child and starts no more. Generations keep theirs until they are dropped.
     pub fn shutdown(&self) {
         lock(&self.inner.nursery).take();
-        lock(&self.inner.spare).take();
+        lock(&self.inner.spares).clear();
     }
 
     /// Loads `tree` into a fresh child: scan, compile, the files' own tests, the
@@ -117,21 +121,39 @@ impl PolicyHost {
     /// # Errors
     /// All findings at once. One that names no file is about the host itself.
     pub async fn load(&self, tree: PolicyTree, facts: Facts) -> Result<(Generation, Declarations), Vec<Finding>> {
-        let (process, declarations) = self.load_process(&tree, &facts).await?;
-        let declared = postcard::to_stdvec(&declarations).unwrap_or_default();
+        let (process, declarations) = self.load_process(&tree, &facts, true).await?;
+        let declared = declared(&declarations);
+        Ok((Generation::new(self.clone(), tree, facts, declared, process), declarations))
+    }
+
+    /// As [`Self::load`], for a tree that has passed its tests and the law checks before.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub async fn load_again(&self, tree: PolicyTree, facts: Facts) -> Result<(Generation, Declarations), Vec<Finding>> {
+        let (process, declarations) = self.load_process(&tree, &facts, false).await?;
+        let declared = declared(&declarations);
         Ok((Generation::new(self.clone(), tree, facts, declared, process), declarations))
     }
 
     /// As [`Self::load`], into two children at once, which know nothing of each other: one answers, the other stands
-    /// by, and [`Generation::answers_alike`] can compare them.
+    /// by, and [`Generation::answers_alike`] can compare them. The tests and the law checks are the first one's alone, and
+    /// nobody's unless the tree is to be examined.
     ///
     /// # Errors
     /// As for [`Self::load`], or that the tree declared one thing in the one child and another in the other.
-    pub async fn load_twice(&self, tree: PolicyTree, facts: Facts) -> Result<(Generation, Declarations), Vec<Finding>> {
-        let (one, other) = tokio::join!(self.load_process(&tree, &facts), self.load_process(&tree, &facts));
+    pub async fn load_twice(
+        &self,
+        tree: PolicyTree,
+        facts: Facts,
+        examine: bool,
+    ) -> Result<(Generation, Declarations), Vec<Finding>> {
+        let (one, other) =
+            tokio::join!(self.load_process(&tree, &facts, examine), self.load_process(&tree, &facts, false));
+        // What the first found is more: both looked at the same files.
         let ((process, declarations), (second, declared_there)) = (one?, other?);
-        let declared = postcard::to_stdvec(&declarations).unwrap_or_default();
-        if postcard::to_stdvec(&declared_there).ok().as_ref() != Some(&declared) {
+        let declared = declared(&declarations);
+        if crate::host::declared(&declared_there) != declared {
             return Err(vec![declared_otherwise()]);
         }
         Ok((Generation::pair(self.clone(), tree, facts, declared, (process, second)), declarations))
@@ -153,7 +175,7 @@ impl PolicyHost {
             let _next = NextSpare(self);
             self.take().await.map_err(|error| vec![error.finding()])?
         } else {
-            self.load_process(&tree, &facts).await?.0
+            self.load_process(&tree, &facts, false).await?.0
         };
         match process.ask(Question::Eval { earlier, source }, self.inner.limits.load).await {
             Ok(Answer::Value(value)) => Ok(value),
@@ -172,15 +194,16 @@ impl PolicyHost {
         self.take().await?.ask(question, limit).await
     }
 
-    /// Loads a tree into a child of its own.
+    /// Loads a tree into a child of its own; where it is to be examined, with its tests and the law checks.
     pub(crate) async fn load_process(
         &self,
         tree: &PolicyTree,
         facts: &Facts,
+        examine: bool,
     ) -> Result<(Process, Declarations), Vec<Finding>> {
         let _next = NextSpare(self);
         let mut process = self.take().await.map_err(|error| vec![error.finding()])?;
-        let question = Question::Load { tree: tree.clone(), facts: facts.clone() };
+        let question = Question::Load { tree: tree.clone(), facts: facts.clone(), examine };
         match process.ask(question, self.inner.limits.load).await {
             Ok(Answer::Loaded(declarations)) => Ok((process, *declarations)),
             Ok(Answer::Refused(findings)) => Err(findings),
@@ -209,7 +232,7 @@ impl PolicyHost {
 
     /// A child that is ready: the spare if it lives, else a new one.
     async fn take(&self) -> Result<Process, HostError> {
-        let spare = lock(&self.inner.spare).take();
+        let spare = lock(&self.inner.spares).pop_front();
         if let Some(expected) = spare
             && let Ok(Ok(mut process)) = expected.await
             && process.ready().await.is_ok()
@@ -222,11 +245,14 @@ impl PolicyHost {
         Ok(process)
     }
 
-    /// Asks for the next spare.
+    /// Asks for the next spares.
     fn refill(&self) {
         let nursery = lock(&self.inner.nursery);
         if let Some(nursery) = nursery.as_ref() {
-            lock(&self.inner.spare).get_or_insert_with(|| nursery.ask());
+            let mut spares = lock(&self.inner.spares);
+            while spares.len() < SPARES {
+                spares.push_back(nursery.ask());
+            }
         }
     }
 }
@@ -235,14 +261,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts the next spare when a load is over, also when it was cut short; not
-/// before, so that an engine in the making takes no time from the load.
+/// Starts the next spares some time after a load is over, also when it was cut short: a child in the making takes no
+/// time from what follows the load, here or in another region on the same machine.
 struct NextSpare<'a>(&'a PolicyHost);
 
 impl Drop for NextSpare<'_> {
     fn drop(&mut self) {
-        self.0.refill();
+        let host = self.0.clone();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move {
+                tokio::time::sleep(SETTLING).await;
+                host.refill();
+            })),
+            Err(_) => host.refill(),
+        }
     }
+}
+
+/// What a tree declares, as bytes to compare: not how its tests went, which not every load runs.
+pub(crate) fn declared(declarations: &Declarations) -> Vec<u8> {
+    let compared = Declarations { tests_passed: 0, tests: Default::default(), ..declarations.clone() };
+    postcard::to_stdvec(&compared).unwrap_or_default()
 }
 
 fn unasked() -> HostError {

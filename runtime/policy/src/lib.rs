@@ -32,7 +32,17 @@ mod zygote;
 /// For the tests of the cage, which must hold also against what the scan lets pass.
 #[doc(hidden)]
 pub mod testing {
-    pub use crate::child::{cage, child_main_unscanned};
+    pub use crate::child::{Chance, cage, child_main_unscanned};
+    pub use crate::wire::{Order, Report, frame, value};
+
+    /// The findings of the scan of a file, which stands alone, and the file with its tests taken out and with marks put in,
+    /// as they are for engines.
+    pub fn scan(file: &str, text: &str) -> (Vec<model::Finding>, [String; 2]) {
+        let scan = crate::scan::scan(file, text, |_| true, &[]);
+        let texts =
+            [crate::scan::without(text, &scan.forms, "test-module"), crate::scan::marked(text, &scan.forms, "mark")];
+        (scan.findings, texts)
+    }
 }
 
 /// The path of the module that the runtime writes for the REPL, beside the policies: an operator cannot edit it, so that

@@ -130,19 +130,46 @@ pub struct Scan {
     pub findings: Vec<Finding>,
     /// What it defines and mentions.
     pub outline: Outline,
-    /// The forms that stand in no other: where each begins, and how many bytes of the file there are up to its end.
-    pub forms: Vec<((u32, u32), usize)>,
+    /// The forms that stand in no other.
+    pub forms: Vec<Form>,
+}
+
+/// A form that stands in no other.
+#[derive(Debug)]
+pub struct Form {
+    /// Line and column where it begins.
+    pub place: (u32, u32),
+    /// The bytes of the file that it takes up.
+    pub bytes: std::ops::Range<usize>,
+}
+
+/// The text with blanks in the place of each form that begins with `(head` and a blank, so that everything else stays
+/// where it was.
+pub fn without(text: &str, forms: &[Form], head: &str) -> String {
+    let is_one = |form: &str| {
+        let rest = form.strip_prefix('(').and_then(|form| form.strip_prefix(head));
+        rest.is_some_and(|rest| rest.starts_with(char::is_whitespace))
+    };
+    let mut kept = String::with_capacity(text.len());
+    let mut done = 0;
+    for Form { bytes, .. } in forms.iter().filter(|form| is_one(&text[form.bytes.clone()])) {
+        kept.push_str(&text[done..bytes.start]);
+        kept.extend(text[bytes.clone()].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+        done = bytes.end;
+    }
+    kept.push_str(&text[done..]);
+    kept
 }
 
 /// The text with a mark after each form that says where the next one begins: `(mark line column)`.
-pub fn marked(text: &str, forms: &[((u32, u32), usize)], mark: &str) -> String {
+pub fn marked(text: &str, forms: &[Form], mark: &str) -> String {
     let mut marked = String::with_capacity(text.len() + forms.len() * 32);
     let mut done = 0;
     for (form, next) in forms.iter().zip(forms.iter().skip(1)) {
-        let ((_, end), ((line, column), _)) = (form, next);
-        marked.push_str(&text[done..*end]);
+        let (end, (line, column)) = (form.bytes.end, next.place);
+        marked.push_str(&text[done..end]);
         marked.push_str(&format!(" ({mark} {line} {column})"));
-        done = *end;
+        done = end;
     }
     marked.push_str(&text[done..]);
     marked
@@ -173,6 +200,8 @@ pub fn scan(file: &str, text: &str, known: impl Fn(&str) -> bool, modules: &[&st
 /// An open bracket.
 struct Open {
     place: (u32, u32),
+    /// Where it stands, in bytes.
+    start: usize,
     closes_with: char,
     /// Whether nothing but the bracket has been read.
     empty: bool,
@@ -334,7 +363,8 @@ impl Scanner<'_> {
         if self.open.is_empty() {
             self.out.outline.begin();
         }
-        self.open.push(Open { place, closes_with, empty: true, requires: false });
+        let start = self.read - c.len_utf8();
+        self.open.push(Open { place, start, closes_with, empty: true, requires: false });
         true
     }
 
@@ -342,7 +372,7 @@ impl Scanner<'_> {
         match self.open.pop() {
             Some(open) if open.closes_with == c => {
                 if self.open.is_empty() {
-                    self.out.forms.push((open.place, self.read));
+                    self.out.forms.push(Form { place: open.place, bytes: open.start..self.read });
                 }
             }
             Some(open) => {

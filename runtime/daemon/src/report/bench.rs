@@ -18,6 +18,8 @@ use bytes::Bytes;
 use comfy_table::{Cell, Table, presets};
 use http::Method;
 use model::Namespace;
+use model::bundle::{Because, PolicyTree, Proposal};
+use model::radius::Published;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -35,6 +37,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const LAG_RATE: u64 = 1000;
 /// How often a policy file is saved.
 const SAVES: usize = 30;
+/// How often a generation is brought back.
+const ROLLBACKS: usize = 10;
 
 /// Values of [`VALUE`] bytes that do not compress, alone or beside each other.
 #[derive(Clone)]
@@ -98,6 +102,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
                     figures.extend(super::bench_redis::figures(stage, span).await?);
                 }
                 figures.push(saves(stage, &tree, wan).await?);
+                figures.push(rollbacks(stage, wan).await?);
                 Ok(figures)
             })
             .await?;
@@ -333,17 +338,64 @@ async fn saves(stage: &Stage, tree: &Path, wan: WanProfile) -> anyhow::Result<Fi
         let text = format!("{good}\n;; Save number {number}.\n");
         let saved = Instant::now();
         std::fs::write(&file, text)?;
-        for admin in stage.deployment.admins().values() {
-            while stage.client.status(*admin).await?.generation <= before {
-                ensure!(saved.elapsed() < DEADLINE, "a save did not take effect in {} s", DEADLINE.as_secs());
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        }
+        everywhere_after(stage, before, saved).await?;
         samples.push(saved.elapsed().as_millis() as u64);
     }
+    let before = stage.client.status(stage.deployment.admins()[&stage.deployment.primary]).await?.generation;
     std::fs::write(&file, good)?;
+    everywhere_after(stage, before, Instant::now()).await?;
+    let name = format!("save of a policy file to effect in all regions, links: {}", wan.as_str());
+    Ok(figure(name, spread(samples, "saves"), gate_time(stage).await?))
+}
+
+/// From asking for an earlier generation until every region has it in force again, as the next one.
+async fn rollbacks(stage: &Stage, wan: WanProfile) -> anyhow::Result<Figure> {
+    let admin = stage.deployment.admins()[&stage.deployment.primary];
+    let mut samples = Vec::new();
+    for number in 0..ROLLBACKS {
+        let before = stage.client.status(admin).await?;
+        let asked = Instant::now();
+        let earlier = before.generation - 1;
+        let tree: PolicyTree = stage.client.get_admin(admin, &format!("/policy/tree?generation={earlier}")).await?;
+        let because = Because { author: "bench".to_owned(), reason: format!("rollback number {number}") };
+        let parent = before.policy_hash;
+        let proposal = Proposal { parent, because, tree, confirmed: true, endorsement: None };
+        let taken = stage.client.post::<Published>(admin, "/policy/publish", &proposal, DEADLINE).await?;
+        ensure!(matches!(taken, Ok(Published::Generation(_))), "a rollback was not taken: {taken:?}");
+        everywhere_after(stage, before.generation, asked).await?;
+        samples.push(asked.elapsed().as_millis() as u64);
+    }
+    let name = format!("rollback of a generation to effect in all regions, links: {}", wan.as_str());
+    Ok(figure(name, spread(samples, "rollbacks"), ""))
+}
+
+/// Returns once every region has a later generation in force than `before`.
+async fn everywhere_after(stage: &Stage, before: u64, began: Instant) -> anyhow::Result<()> {
+    for admin in stage.deployment.admins().values() {
+        while stage.client.status(*admin).await?.generation <= before {
+            ensure!(began.elapsed() < DEADLINE, "a change did not take effect in {} s", DEADLINE.as_secs());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    Ok(())
+}
+
+fn spread(mut samples: Vec<u64>, what: &str) -> String {
     samples.sort_unstable();
     let at = |share| percentile(&samples, share).unwrap_or(0);
-    let value = format!("p50 {} ms, p99 {} ms, max {} ms ({SAVES} saves)", at(0.5), at(0.99), at(1.0));
-    Ok(figure(format!("save of a policy file to effect in all regions, links: {}", wan.as_str()), value, ""))
+    format!("p50 {} ms, p99 {} ms, max {} ms ({} {what})", at(0.5), at(0.99), at(1.0), samples.len())
+}
+
+/// How long each step of the primary's gate took on average, as its metrics have it.
+async fn gate_time(stage: &Stage) -> anyhow::Result<String> {
+    let admin = stage.deployment.admins()[&stage.deployment.primary];
+    let reply = stage.client.send(Method::GET, admin, "/metrics", &[], Bytes::new(), DEADLINE).await?;
+    let text = String::from_utf8_lossy(&reply.body).into_owned();
+    let find = |ending: &str, step: &str| {
+        let begins = format!("repomind_policy_gate_seconds_{ending}{{step=\"{step}\"");
+        text.lines().find(|line| line.starts_with(&begins))?.rsplit(' ').next()?.parse::<f64>().ok()
+    };
+    let mean = |step: &str| Some(format!("{step} {:.0} ms", 1000.0 * find("sum", step)? / find("count", step)?));
+    let steps = ["compiled", "proved", "compared", "agreed"].iter().filter_map(|step| mean(step));
+    Ok(format!("of which on average: {}", steps.collect::<Vec<_>>().join(", ")))
 }

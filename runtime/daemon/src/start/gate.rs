@@ -63,7 +63,7 @@ pub struct Candidate {
     pub asked: [(Question, Answer); 3],
 }
 
-/// Loads a tree and compiles it.
+/// Loads a tree that was examined before, and compiles it.
 ///
 /// # Errors
 /// All findings at once, or that the host gave no usable answer.
@@ -73,23 +73,25 @@ pub async fn compile(
     generation: u64,
     (regions, facts): (&Regions, &Facts),
 ) -> Result<Candidate, RefusedGeneration> {
-    let (child, declarations) = host.load(tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
+    let (child, declarations) =
+        host.load_again(tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
     let rulings = ask(&child, Question::Residency { cases: compliance::cases() }).await?;
     let routes = ask(&child, Question::Route { facts: facts.clone() }).await?;
     candidate(child, declarations, (generation, tree), (rulings, routes), (regions, facts))
 }
 
-/// As [`compile`], in two children that know nothing of each other, all of whose answers must be equal.
+/// As [`compile`], in two children that know nothing of each other, all of whose answers must be equal. Where the tree is
+/// to be examined, its tests run and its resolvers are held against the laws.
 ///
 /// # Errors
 /// As for [`compile`], or the first answer that differs: regions would never agree.
 pub async fn compile_twice(
     host: &PolicyHost,
     tree: &PolicyTree,
-    generation: u64,
+    (generation, examine): (u64, bool),
     (regions, facts): (&Regions, &Facts),
 ) -> Result<Candidate, RefusedGeneration> {
-    let loaded = host.load_twice(tree.clone(), facts.clone()).await;
+    let loaded = host.load_twice(tree.clone(), facts.clone(), examine).await;
     let (child, declarations) = loaded.map_err(RefusedGeneration::Findings)?;
     let mut answers = alike(&child, &questions(&declarations, facts)).await?.into_iter();
     // There is an answer to each question.
@@ -239,8 +241,8 @@ async fn resolvers_differ(
             differences.push(Difference { what, was, becomes });
             continue;
         }
-        let Ok(settled) = samples(before, resolver).await else { continue };
-        let settles = samples(after, resolver).await?;
+        let (settled, settles) = tokio::join!(samples(before, resolver), samples(after, resolver));
+        let (Ok(settled), settles) = (settled, settles?) else { continue };
         let other: Vec<_> = settled.iter().zip(&settles).filter(|((_, was), (_, becomes))| was != becomes).collect();
         if let Some(((set, was), (_, becomes))) = other.first() {
             let what =
@@ -272,8 +274,8 @@ async fn verdicts_differ(before: &Generation, after: &Generation) -> Result<Opti
     let (mut count, mut first) = (0_u32, None);
     for losses in 0..=PROBES {
         for run in (0..=losses).filter(|run| losses == 0 || *run > 0) {
-            let Ok(was) = unwell(before, losses, run).await else { return Ok(None) };
-            let becomes = unwell(after, losses, run).await?;
+            let (was, becomes) = tokio::join!(unwell(before, losses, run), unwell(after, losses, run));
+            let (Ok(was), becomes) = (was, becomes?) else { return Ok(None) };
             if was != becomes {
                 count += 1;
                 first.get_or_insert((losses, run, was, becomes));
@@ -310,8 +312,8 @@ async fn plans_differ(
         for region in &mut regions {
             region.state = if region.id == lost.id { RegionState::Down } else { RegionState::Ready };
         }
-        let Ok(was) = failover(before, &regions).await else { return Ok(differences) };
-        let becomes = failover(after, &regions).await?;
+        let (was, becomes) = tokio::join!(failover(before, &regions), failover(after, &regions));
+        let (Ok(was), becomes) = (was, becomes?) else { return Ok(differences) };
         differences.extend(Difference::between(
             format!("the failover plan while {} is down", lost.id),
             Some(was),

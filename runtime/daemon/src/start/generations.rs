@@ -472,7 +472,7 @@ impl Generations {
         let (from, to) = (tree(trees.from)?, tree(trees.to)?);
         let around = (&*self.regions, &moment.facts);
         let before = gate::compile(&self.host, &from, 0, around).await?;
-        let after = gate::compile(&self.host, &to, 0, around).await?;
+        let after = gate::compile_twice(&self.host, &to, (0, true), around).await?;
         let before = (&before.child, &before.plans, before.resolvers.as_slice(), before.bounds);
         let mut radius = gate::dry_run(before, &after, (&self.regions, moment)).await?;
         self.look_at_stored(&mut radius, &after.plans.residency, IMPACT).await;
@@ -587,7 +587,8 @@ impl Generations {
     async fn examine(&self, bundle: &Bundle, facts: &Facts, role: Role) -> Result<Candidate, RefusedGeneration> {
         let examined = async {
             let (began, around) = (Instant::now(), (&*self.regions, facts));
-            let candidate = gate::compile_twice(&self.host, &bundle.tree, bundle.generation, around).await?;
+            let which = (bundle.generation, role == Role::Proposer);
+            let candidate = gate::compile_twice(&self.host, &bundle.tree, which, around).await?;
             took("compiled", began);
             if role == Role::Proposer {
                 let began = Instant::now();

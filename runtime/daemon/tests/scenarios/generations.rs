@@ -69,3 +69,60 @@ fn a_tree_that_is_not_good_is_not_published() {
     assert!(text(&refused).contains("in a second process"), "{}", text(&refused));
     assert!(REGIONS.iter().all(|region| generation(&cluster, region) == Some(1)));
 }
+
+/// What a daemon holds: memory in KiB, descriptors, and the processes below it.
+#[derive(Debug)]
+struct Holdings {
+    resident: u64,
+    descriptors: usize,
+    processes: usize,
+}
+
+fn holdings(daemon: i32) -> Option<Holdings> {
+    let status = std::fs::read_to_string(format!("/proc/{daemon}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let descriptors = std::fs::read_dir(format!("/proc/{daemon}/fd")).ok()?.count();
+    let parent = |stat: String| stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok();
+    let processes = std::fs::read_dir("/proc").ok()?.flatten().filter(|entry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok();
+        stat.and_then(parent) == Some(daemon)
+    });
+    let resident = resident.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(Holdings { resident, descriptors, processes: processes.count() })
+}
+
+/// `REPOMIND_SAVES=1000` saves as often as that; memory is judged then, too.
+#[test]
+fn saves_leave_no_process_and_no_descriptor_behind() {
+    let cluster = Cluster::deployed();
+    let daemon = *cluster.processes("us-east").iter().find(|pid| runs_a_daemon(**pid)).expect("a daemon");
+    let saves: u64 = std::env::var("REPOMIND_SAVES").map_or(12, |text| text.parse().expect("a number"));
+    let file = cluster.file("traffic-routing/failover.scm");
+    let first = std::fs::read_to_string(&file).unwrap();
+    let save = |number: u64| {
+        std::fs::write(&file, format!("{first}\n;; Save number {number}.\n")).unwrap();
+        everywhere(&cluster, number);
+    };
+    let warm = saves / 4;
+    (2..warm + 2).for_each(&save);
+    let settled = |before: Option<&Holdings>| {
+        until("as many processes and descriptors as before", SOON, || {
+            let now = holdings(daemon)?;
+            // A zygote, the child in force, the one beside it and two spares; connections come and go.
+            let as_before = before.is_none_or(|before| now.descriptors <= before.descriptors + 8);
+            (now.processes == 5 && as_before).then_some(now)
+        })
+    };
+    let before = settled(None);
+    (warm + 2..saves + 2).for_each(&save);
+    let after = settled(Some(&before));
+    println!("after {warm} saves {before:?}, after {saves} {after:?}");
+    if saves >= 1000 {
+        assert!(after.resident <= before.resident + before.resident / 20, "{before:?} became {after:?}");
+    }
+}
+
+fn runs_a_daemon(pid: i32) -> bool {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    words.split(|byte| *byte == 0).any(|word| word == b"start")
+}

@@ -36,6 +36,9 @@ const MOST_FAILURES: usize = 50;
 const MARK: &str = "form-begins!";
 const MARKS: &str = "repomind/marks.scm";
 
+/// The form that holds a file's own tests.
+const TESTS: &str = "test-module";
+
 /// The name under which REPL input is shown in findings.
 const TYPED: &str = "input";
 
@@ -69,6 +72,8 @@ pub struct Interpreter {
     library: BTreeSet<String>,
     /// The tree's files.
     pub(super) files: BTreeMap<String, String>,
+    /// Their outermost forms.
+    forms: BTreeMap<String, Vec<scan::Form>>,
     /// What each of them requires.
     pub(super) requires: BTreeMap<String, Vec<String>>,
     /// Exported functions and the file that each comes from.
@@ -84,6 +89,8 @@ pub struct Interpreter {
     /// The file told of last.
     at: String,
     scanning: bool,
+    /// Whether the files' own tests and the laws of resolvers are checked.
+    pub(super) examining: bool,
     /// Whether failed tests are told apart from other findings.
     testing: bool,
     /// The definitions that no test reaches.
@@ -115,6 +122,7 @@ impl Interpreter {
             modules,
             library: BTreeSet::new(),
             files: BTreeMap::new(),
+            forms: BTreeMap::new(),
             requires: BTreeMap::new(),
             functions: BTreeMap::new(),
             regions: Vec::new(),
@@ -123,6 +131,7 @@ impl Interpreter {
             marking: false,
             at: String::new(),
             scanning,
+            examining: true,
             testing: false,
             unreached: Vec::new(),
             warnings: Vec::new(),
@@ -186,12 +195,14 @@ impl Interpreter {
         modules.iter().all(|module| self.engine.compile_and_run_raw_program(read(module)).is_ok())
     }
 
-    /// Loads a tree: scan, compile, tests, exports, declarations, sample questions.
+    /// Loads a tree: scan, compile, exports, declarations, sample questions. Where it is to be examined, its own tests run
+    /// and its resolvers are held against the laws, too; both change nothing of what is loaded.
     ///
     /// # Errors
     /// Everything found, so that one save shows all mistakes.
-    pub fn load(&mut self, tree: PolicyTree, facts: &Facts) -> Result<Declarations, Vec<Finding>> {
+    pub fn load(&mut self, tree: PolicyTree, facts: &Facts, examine: bool) -> Result<Declarations, Vec<Finding>> {
         self.files = tree.0;
+        self.examining = examine;
         self.set_facts(facts);
         let others = versions::check(&self.files);
         if !others.is_empty() {
@@ -236,7 +247,7 @@ impl Interpreter {
     /// Loads a tree for the sake of its tests: what each came to, and everything else that is wrong.
     pub fn test(&mut self, tree: PolicyTree, facts: &Facts) -> TestReport {
         self.testing = true;
-        let findings = self.load(tree, facts).err().unwrap_or_default();
+        let findings = self.load(tree, facts, true).err().unwrap_or_default();
         let mut tests = std::mem::take(&mut lock(&self.ledger).tests);
         for test in &mut tests {
             test.line = faults::test_place(&self.files, &test.file, &test.sentence).0;
@@ -256,11 +267,14 @@ impl Interpreter {
     /// What the engine reads for each file.
     fn texts(&self) -> BTreeMap<String, String> {
         if !self.marking {
-            return self.files.clone();
+            let text = |(file, text): (&String, &String)| {
+                let forms = &self.forms[file];
+                (file.clone(), if self.examining { text.clone() } else { scan::without(text, forms, TESTS) })
+            };
+            return self.files.iter().map(text).collect();
         }
         let mark = |(file, text): (&String, &String)| {
-            let forms = scan::scan(file, text, |_| true, &[]).forms;
-            (file.clone(), format!("(require {MARKS:?}) {}", scan::marked(text, &forms, MARK)))
+            (file.clone(), format!("(require {MARKS:?}) {}", scan::marked(text, &self.forms[file], MARK)))
         };
         self.files.iter().map(mark).collect()
     }
@@ -289,6 +303,7 @@ impl Interpreter {
                 findings.extend(scan.findings);
             }
             requires.insert(file.clone(), scan.requires);
+            self.forms.insert(file.clone(), scan.forms);
         }
         for file in POLICY_FILES.iter().filter(|file| !self.files.contains_key(**file)) {
             let help = "restore it, or begin from the defaults that `repomind-run new DIR` writes";

@@ -58,7 +58,9 @@ impl Interpreter {
         findings.extend(place(edge_misfits));
         let lag = self.lag_bands().map_err(|finding| findings.push(finding)).ok();
         findings.extend(self.try_samples(facts));
-        findings.extend(self.try_resolvers());
+        if self.examining {
+            findings.extend(self.try_resolvers());
+        }
         match (replication, region_policies, lag, invariants) {
             (Some(replication), Some(region_policies), Some(lag), Some(invariants)) if findings.is_empty() => {
                 let warnings = std::mem::take(&mut self.warnings);

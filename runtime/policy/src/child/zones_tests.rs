@@ -65,7 +65,7 @@ fn load(text: &str) -> Result<Interpreter, Vec<Finding>> {
         tree.0.insert((*file).to_owned(), std::fs::read_to_string(root().join(file)).unwrap());
     }
     tree.0.insert(FILE.to_owned(), text.to_owned());
-    interpreter.load(tree, &facts())?;
+    interpreter.load(tree, &facts(), true)?;
     Ok(interpreter)
 }
 

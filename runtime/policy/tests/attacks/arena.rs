@@ -180,14 +180,14 @@ struct Holdings {
 }
 
 /// What is held once nothing is being started or reaped: each arena has a zygote, a child
-/// that serves, one that stands by and a spare, and all of them sleep.
+/// that serves, one that stands by and two spares, and all of them sleep.
 fn quiet() -> Holdings {
     let began = Instant::now();
     let arenas = [&SCANNED, &UNSCANNED].iter().filter(|arena| LazyLock::get(arena).is_some()).count();
     let mut calm = 0;
     loop {
         let all = descendants();
-        calm = if all.len() == arenas * 4 && all.values().all(|state| state == "S") { calm + 1 } else { 0 };
+        calm = if all.len() == arenas * 5 && all.values().all(|state| state == "S") { calm + 1 } else { 0 };
         if calm == 5 || began.elapsed() > CLEAN {
             return Holdings { descriptors: descriptors(), processes: all.len() };
         }

@@ -10,5 +10,6 @@ mod support;
 mod arena;
 mod calls;
 mod escapes;
+mod fuzz;
 mod resources;
 mod standby;
