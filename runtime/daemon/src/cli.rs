@@ -81,6 +81,9 @@ enum Command {
     /// The keys by which each region keeps what it encrypts: list, rotate.
     #[command(subcommand)]
     Keys(crate::keys::Keys),
+    /// Static files under /assets/: publish them in every region.
+    #[command(subcommand)]
+    Assets(crate::assets::Assets),
     /// What is declared for the edge, as programs for each kind of edge.
     #[command(subcommand)]
     Edge(crate::edge::Edge),
@@ -210,6 +213,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Pin(args) => crate::orders::pin(args).await,
         Command::Orders(args) => crate::orders::list(args).await,
         Command::SampleService(args) => crate::sample_service::run(args).await,
+        Command::Assets(command) => crate::assets::run(command),
         Command::Edge(command) => crate::edge::run(command).await,
         Command::Explain(Explain::Failover(args)) => crate::explain::failover(args).await,
         Command::Explain(Explain::Decision(args)) => crate::explain::decision(args).await,

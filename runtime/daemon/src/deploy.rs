@@ -372,6 +372,8 @@ fn plan<'a>(
         if let Some(port) = first_port {
             command.extend(["--first-port".to_owned(), port.to_string()]);
         }
+        let objects = text(&crate::assets::local_store(&place.state, region))?;
+        command.extend(["--storage".to_owned(), format!("file://{objects}")]);
         command.extend(apis.iter().cloned());
         all.push((Role::Daemon, region, command));
     }

@@ -11,6 +11,7 @@ mod output;
 
 mod api;
 mod aside;
+mod assets;
 mod check;
 mod cli;
 mod client;

@@ -247,6 +247,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         apis,
         traffic,
         countries,
+        objects: crate::assets::folder_of(args.storage.as_deref().unwrap_or(&me.storage)),
         secrets: args.state.join("secrets"),
         told: edges::Told::default(),
         started,

@@ -160,6 +160,10 @@ pub trait Region: Send + Sync + 'static {
     fn edge(&self) -> Result<Arc<EdgeOrder>, String> {
         Err("this region tells edges nothing".to_owned())
     }
+    /// The object store that `/assets/` is answered from, where files were published in it.
+    fn assets(&self) -> Option<std::path::PathBuf> {
+        None
+    }
     /// A secret of the guards, by the name that policies have for it.
     fn secret(&self, _name: &str) -> Option<Vec<u8>> {
         None

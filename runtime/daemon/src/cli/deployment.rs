@@ -67,6 +67,9 @@ pub struct StartArgs {
     /// Overrides `services.api` of a region; may be repeated.
     #[arg(long, value_name = "REGION=URL")]
     pub api: Vec<ApiOf>,
+    /// Overrides `services.storage` of this region: a folder, as in file:///srv/objects.
+    #[arg(long, value_name = "URL")]
+    pub storage: Option<String>,
     /// Delay added to links between regions.
     #[arg(long, value_enum, default_value = "none")]
     pub wan: WanProfile,

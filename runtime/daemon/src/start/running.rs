@@ -91,6 +91,8 @@ pub struct RunningRegion {
     pub countries: Arc<super::geoip::Countries>,
     /// Client classes that the routing table has a row for.
     pub classes: Vec<ClientClass>,
+    /// The region's object store, where it is a folder.
+    pub objects: Option<PathBuf>,
     /// Where the secrets of guards lie, a file each.
     pub secrets: PathBuf,
     /// What edges were told.
@@ -416,6 +418,11 @@ impl net::Region for RunningRegion {
 
     fn decisions(&self) -> Vec<Decision> {
         self.judging.decisions()
+    }
+
+    fn assets(&self) -> Option<PathBuf> {
+        // Until something is published, the service may answer for itself.
+        self.objects.clone().filter(|store| store.join("assets/manifest.json").exists())
     }
 
     fn secret(&self, name: &str) -> Option<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! Whole daemons, real sockets: what an operator would be alarmed to see fail.
 
+mod assets;
 mod audit;
 mod cloudflare;
 mod cluster;

@@ -1,9 +1,10 @@
 //! HTTP for users: the data API, and the way to the service behind it.
 //!
-//! `/v1/data` and `/v1/batch` are answered here. Everything else goes to the
+//! `/v1/data` and `/v1/batch` are answered here, and `/assets/` where the region has an object store. Everything else goes to the
 //! service of a region that the routing plan names, best first.
 
 mod api;
+mod assets;
 mod batch;
 mod claims;
 mod front;
@@ -100,6 +101,7 @@ impl Gateway {
             _ if path == "/v1/data" || path.starts_with("/v1/data/") => "data",
             _ if path.starts_with("/v1/subjects/") => "subjects",
             _ if path == "/v1/watch" || path.starts_with("/v1/watch/") => "watch",
+            _ if path.starts_with(assets::PREFIX) => "assets",
             _ => "proxy",
         };
         let work = async {
@@ -109,7 +111,7 @@ impl Gateway {
             {
                 return Err(Problem::new(StatusCode::BAD_REQUEST, "host", "send one Host header"));
             }
-            self.guards.check(&*self.region, &request, (client, route == "proxy")).await?;
+            self.guards.check(&*self.region, &request, (client, matches!(route, "proxy" | "assets"))).await?;
             match route {
                 "batch" => self.batch(request).await,
                 "data" => self.data(request).await,
@@ -118,6 +120,10 @@ impl Gateway {
                     let detail = "watching a namespace is not offered by this version";
                     Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not-offered", detail))
                 }
+                "assets" => match self.asset(&request).await {
+                    Some(answer) => answer,
+                    None => self.proxy(request, client).await,
+                },
                 _ => self.proxy(request, client).await,
             }
         };
