@@ -5,6 +5,7 @@ mod golden;
 mod journeys;
 mod refusals;
 mod rules;
+mod tls;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -77,6 +78,11 @@ impl Site {
     }
 
     fn command(&self, words: &[&str]) -> Command {
+        self.command_to(&self.fake.base(), words)
+    }
+
+    /// A command whose API is there.
+    fn command_to(&self, base: &str, words: &[&str]) -> Command {
         let (verbs, flags) =
             words.split_at(words.iter().position(|word| word.starts_with("--")).unwrap_or(words.len()));
         let mut command = Command::new(super::cluster::BINARY);
@@ -86,7 +92,7 @@ impl Site {
         }
         command.arg("--tree").arg(self.tree.path()).arg("--state").arg(self.state.path());
         command.arg("--worker").arg(self.tree.path().join("worker.js"));
-        command.args(["--api-base-url", &self.fake.base(), "--probe-url", &format!("http://{}", self.fake.address)]);
+        command.args(["--api-base-url", base, "--probe-url", &format!("http://{}", self.fake.address)]);
         command.args(flags).env("CLOUDFLARE_API_TOKEN", TOKEN).env("TEST_OPERATOR", OPERATOR);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
