@@ -30,8 +30,7 @@ pub use checks::{Check, NOT_PERFORMED, Severity};
 pub use detect::Detector;
 pub use evidence::{
     DecisionEvidence, Evidence, GENERATION_GRACE, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence,
-    RETENTION_GRACE, RawRow,
-    RegionEvidence, RegionKeys, Revision, UNWITNESSED_GRACE, WITNESS_QUORUM,
+    RETENTION_GRACE, RawRow, RegionEvidence, RegionKeys, Revision, UNWITNESSED_GRACE, WITNESS_QUORUM,
 };
 pub use report::{CheckRun, Finding, LEAST_REGIONS, NotRun, Outcome, RegionSummary, Report};
 

@@ -23,7 +23,7 @@ pub use told::Told;
 use std::fmt;
 
 use model::bundle::PolicyTree;
-use model::question::Question;
+use model::question::{Declarations, Question};
 use model::record::{Content, DataClass, Sibling};
 use model::routing::Facts;
 use model::{RegionId, UnixMillis};
@@ -146,11 +146,16 @@ impl model::codec::Format for Piece {
     const NAME: &'static str = "piece of the decision log";
 }
 
+/// What files declare, without what their examination found, which not every load of them goes through.
+pub fn declared(declarations: &Declarations) -> Declarations {
+    Declarations { tests_passed: 0, tests: Vec::new(), warnings: Vec::new(), ..declarations.clone() }
+}
+
 /// Takes the facts and the files out of a question: they are kept by themselves.
 pub fn bare(question: Question) -> (Question, Option<Facts>) {
     match question {
-        Question::Load { facts, .. } => {
-            (Question::Load { tree: PolicyTree::default(), facts: Facts::default() }, Some(facts))
+        Question::Load { facts, examine, .. } => {
+            (Question::Load { tree: PolicyTree::default(), facts: Facts::default(), examine }, Some(facts))
         }
         Question::Route { facts } => (Question::Route { facts: Facts::default() }, Some(facts)),
         Question::Trace { client, name, facts } => {
@@ -163,7 +168,7 @@ pub fn bare(question: Question) -> (Question, Option<Facts>) {
 /// Puts facts and files back; the opposite of [`bare`].
 pub fn whole(question: Question, files: &PolicyTree, facts: Facts) -> Question {
     match question {
-        Question::Load { .. } => Question::Load { tree: files.clone(), facts },
+        Question::Load { examine, .. } => Question::Load { tree: files.clone(), facts, examine },
         Question::Route { .. } => Question::Route { facts },
         Question::Trace { client, name, .. } => Question::Trace { client, name, facts },
         other => other,

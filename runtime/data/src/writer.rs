@@ -104,7 +104,8 @@ pub(crate) struct Parts {
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
         let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, .. } = parts;
-        let Parts { burials, learning, failed, vault, plans, came_home, soonest, loss_key, conflicts, wounds, .. } = parts;
+        let Parts { burials, learning, failed, vault, plans, came_home, soonest, loss_key, conflicts, wounds, .. } =
+            parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));

@@ -75,7 +75,7 @@ pub enum Check {
 
 impl Check {
     /// Every check, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Res01,
         Self::Res03,
         Self::Res07,

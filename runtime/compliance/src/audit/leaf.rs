@@ -48,7 +48,7 @@ pub(super) fn leaf(envelope: &[u8]) -> Read<Leaf<'_>> {
             reader.text()?;
             reader.integer().map(|_| Event::Other)?
         }
-        6 => {
+        7 => {
             reader.integer()?;
             reader.hash().map(|_| Event::Other)?
         }

@@ -151,7 +151,7 @@ async fn again(
         let question = whole(question, files, facts.clone().unwrap_or_default());
         let now = match &question {
             // It was answered when the files were loaded.
-            Question::Load { .. } => Ok(Answer::Loaded(Box::new(declarations.clone()))),
+            Question::Load { .. } => Ok(Answer::Loaded(Box::new(super::declared(declarations)))),
             _ => child.ask(question.clone()).await.map_err(|error| error.to_string()),
         };
         let same = now.as_ref().is_ok_and(|now| model::codec::plain(now).ok() == model::codec::plain(&was).ok());

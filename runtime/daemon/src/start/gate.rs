@@ -113,9 +113,9 @@ fn candidate(
 ) -> Result<Candidate, RefusedGeneration> {
     let residency = residency_of(rulings.clone(), compliance::cases(), &declarations, regions)?;
     let routing = routing_of(routes.clone(), facts)?;
-    let loaded = Question::Load { tree: PolicyTree::default(), facts: facts.clone() };
+    let loaded = Question::Load { tree: PolicyTree::default(), facts: facts.clone(), examine: false };
     let asked = [
-        (loaded, Answer::Loaded(Box::new(declarations.clone()))),
+        (loaded, Answer::Loaded(Box::new(crate::decisions::declared(&declarations)))),
         (Question::Residency { cases: compliance::cases() }, rulings),
         (Question::Route { facts: facts.clone() }, routes),
     ];

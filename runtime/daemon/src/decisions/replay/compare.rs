@@ -139,6 +139,5 @@ fn declarations(was: &Declarations, now: &Declarations) -> Vec<Difference> {
         };
         add(format!("the policy of {region}"), policy(was), policy(now));
     }
-    add("their own tests".to_owned(), was.tests_passed.to_string(), now.tests_passed.to_string());
     all
 }

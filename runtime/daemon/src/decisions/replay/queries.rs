@@ -145,7 +145,7 @@ impl Queries {
 }
 
 /// The regions that a class is answered with for a name, where every region serves, and the shape of the answer.
-fn answer<'p>(plan: &'p RoutingPlan, class: ClientClass, name: &DnsName) -> Option<(&'p [RegionId], AnswerShape)> {
+fn answer<'p>(plan: &'p RoutingPlan, class: ClientClass, name: &DnsName) -> Option<(&'p [RegionId], &'p AnswerShape)> {
     let shape = plan.dns.shapes.get(name)?.shape(class);
     let regions = &plan.ranking(class).regions;
     Some((&regions[..regions.len().min(usize::from(shape.count))], shape))
@@ -173,7 +173,7 @@ mod tests {
 
     fn plan(first: &str, other: &str, count: u16) -> RoutingPlan {
         let regions = [first, other].map(|id| RegionId::new(id).unwrap()).to_vec();
-        let shape = AnswerShape { count, ttl_min: 5, ttl_max: 60 };
+        let shape = AnswerShape::new(count, 5, 60);
         let shapes = NameShapes { default: shape, by_class: BTreeMap::new() };
         let dns =
             DnsPlan { shapes: BTreeMap::from([("api.repomind.io".parse().unwrap(), shapes)]), ..DnsPlan::default() };
