@@ -167,6 +167,9 @@ pub struct BlastRadius {
     /// Names over DNS, strategies, resolvers, lag actions, cache rules, verdicts about regions; at most
     /// [`MOST_SHOWN`].
     pub differences: Vec<Difference>,
+    /// What edges keep and would have to fetch anew: a consequence of the rest, also of a residency that tightens.
+    #[serde(default)]
+    pub given_up: Vec<Difference>,
     /// How many more differences there are.
     pub more_differences: u32,
     /// The bounds that the candidate would have instead of those in force.
@@ -196,7 +199,7 @@ impl BlastRadius {
         let more_differences = differences.len().saturating_sub(MOST_SHOWN) as u32;
         differences.truncate(MOST_SHOWN);
         let bounds = (before != after).then_some((before, after));
-        Self { traffic, residency, differences, more_differences, bounds, stored: Vec::new() }
+        Self { traffic, residency, differences, given_up: Vec::new(), more_differences, bounds, stored: Vec::new() }
     }
 
     /// Whether anything that the dry run looks at would be otherwise.
@@ -205,6 +208,7 @@ impl BlastRadius {
             && self.traffic.reordered == 0
             && self.residency == Flips::default()
             && self.differences.is_empty()
+            && self.given_up.is_empty()
             && self.bounds.is_none()
     }
 
@@ -259,7 +263,7 @@ impl BlastRadius {
         let mut lines = self.traffic.lines();
         lines.extend(self.residency.lines());
         lines.extend(stored_lines(&self.stored));
-        lines.extend(self.differences.iter().map(ToString::to_string));
+        lines.extend(self.differences.iter().chain(&self.given_up).map(ToString::to_string));
         if self.more_differences > 0 {
             lines.push(format!("and {} more differences", self.more_differences));
         }

@@ -215,11 +215,12 @@ pub async fn dry_run(
         (&plans.replication, &plans.lag, &plans.edge),
         (&new.replication, &new.lag, &new.edge),
     ));
-    differences.extend(super::edges::given_up(plans, new, regions, moment.now));
     differences.extend(resolvers_differ((child, resolvers), (&after.child, &after.resolvers)).await?);
     differences.extend(verdicts_differ(child, &after.child).await?);
     differences.extend(plans_differ(child, &after.child, &moment.facts).await?);
-    Ok(BlastRadius::new(traffic, flips, differences, (bounds, after.bounds)))
+    let mut radius = BlastRadius::new(traffic, flips, differences, (bounds, after.bounds));
+    radius.given_up = super::edges::given_up(plans, new, regions, moment.now);
+    Ok(radius)
 }
 
 fn seen(losses: u32, losses_in_a_row: u32) -> Observation {
