@@ -109,6 +109,7 @@ impl Writer {
             self.quieten(group, address, &|_, dead| version.supersedes(&dead.version))?;
             if let Some(row) = row {
                 let left = replication::without_superseded(&row, &entry.sibling.version);
+                self.note_losses(group, &entry.address, Some(&row), &left)?;
                 group.rows.insert(entry.address, (!left.siblings.is_empty()).then_some(left));
             }
             return Ok(Shipment::Skip { position: entry.position, committed_at: entry.committed_at });
@@ -127,6 +128,7 @@ impl Writer {
         let merged = merge_into(group, &entry.address, row.clone(), entry.sibling.clone());
         self.close_grave(group, &entry.address, before.as_ref(), &merged)?;
         self.note_losses(group, &entry.address, row.as_ref(), &merged)?;
+        self.heal_without_copy(group, &entry.address);
         if self.faults.makes(Fault::FoldAsArrived) {
             let (arrived, mut siblings): (Vec<Sibling>, Vec<Sibling>) =
                 merged.siblings.into_iter().partition(|sibling| sibling.version.dot == entry.sibling.version.dot);

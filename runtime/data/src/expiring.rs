@@ -127,7 +127,8 @@ impl DataPlane {
     /// Those of the disk, and damaged rows.
     pub fn expired_after(&self, after: Option<&Address>) -> Result<Overdue, DataError> {
         let (plans, now, me) = (self.shared.plans.load_full(), self.retention_now(), &self.shared.me);
-        let (rows, more) = self.shared.store.rows_between(after, None, ROWS, ROWS_BYTES)?;
+        let rows = self.shared.store.rows_between(after, None, ROWS, ROWS_BYTES);
+        let (rows, more) = self.suspecting(rows.map_err(DataError::from))?;
         let mut overdue =
             Overdue { next: rows.last().filter(|_| more).map(|(address, _)| address.clone()), ..Overdue::default() };
         for (address, row) in rows {

@@ -144,10 +144,11 @@ impl DataPlane {
         self.wounds().open.contains_key(address)
     }
 
-    /// Refuses what a list of these keys would leave out.
+    /// Refuses what a list of these keys would leave out while other regions are being asked. What no region has any
+    /// more is in no list, and in the status until somebody writes it anew.
     pub(crate) fn none_wounded(&self, namespace: &model::Namespace, prefix: &str) -> Result<(), DataError> {
         let inside = |address: &Address| address.namespace == *namespace && address.key.as_str().starts_with(prefix);
-        match self.wounds().open.keys().any(inside) {
+        match self.wounds().open.iter().any(|(address, wound)| !wound.without_copy && inside(address)) {
             true => Err(DataError::Damaged { retry_after: crate::plane::RETRY_AFTER }),
             false => Ok(()),
         }
@@ -322,6 +323,13 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// Something has come under a key of which no region had anything: it stands for itself, and ends the wound.
+    pub(crate) fn heal_without_copy(&self, group: &mut Group, address: &Address) {
+        if self.wound_of(address).is_some_and(|wound| wound.without_copy) {
+            self.heal(group, address);
+        }
     }
 
     /// Ends a wound. The damaged bytes stay aside.

@@ -166,7 +166,9 @@ impl World {
                 let before = data.row(&address).ok().flatten();
                 let outcome = poll(future);
                 let after = data.row(&address).ok().flatten();
-                if made.is_none() {
+                // Such a write has made nothing: what came under its key is what the logs had of it.
+                let damaged = matches!(outcome, Some(Err(DataError::Damaged { .. })));
+                if made.is_none() && !damaged {
                     *made = self.find_made((region, &address, value, *kind), before.as_ref(), after.as_ref())?;
                 }
                 let Some(outcome) = outcome else { return Ok(false) };
