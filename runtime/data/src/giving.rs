@@ -83,7 +83,7 @@ impl DataPlane {
     /// The next part, of about `max_bytes` at most where one row is not larger.
     ///
     /// # Errors
-    /// Those of the disk, and damaged rows.
+    /// Those of the disk, damaged rows, and [`DataError::Damaged`] while other regions are asked for a key of the part.
     pub fn part(&self, giving: &Giving, max_bytes: usize) -> Result<SnapshotPart, DataError> {
         let vector = self.vector();
         let rows = self.shared.store.rows_between(giving.after.as_ref(), None, ROWS, max_bytes);
@@ -97,6 +97,8 @@ impl DataPlane {
             upto,
             rows: Vec::new(),
         };
+        // After the last part the peer takes over logs by what it was given.
+        self.nothing_waits_between(part.after.as_ref(), part.upto.as_ref())?;
         let mut rows: BTreeMap<Address, Row> = rows.into_iter().collect();
         // What is buried here may not be there yet.
         for (address, row) in self.graves()? {

@@ -341,7 +341,11 @@ impl Writer {
             let unknown = given.sibling.is_marker() && ours.is_none() && !wounded && passed();
             // A marker may have been passed over before, when nothing was here that it concerns.
             let but = given.sibling.is_marker().then_some(&span.from);
-            unknown || !wounded && !held(dot) && self.hearsay.is_gone(&address, dot, &given.permitted, but)
+            let gone = || match wounded {
+                true => !given.sibling.is_marker() && self.is_said_gone(&address, given, &span.from),
+                false => self.hearsay.is_gone(&address, dot, &given.permitted, but),
+            };
+            unknown || !held(dot) && gone()
         };
         let siblings: Vec<Sibling> =
             given.iter().filter(|given| !gone(given)).map(|given| given.sibling.clone()).collect();

@@ -9,9 +9,11 @@
 //! - what others give of the key is taken although this region was further than it, since it has forgotten what it knew.
 //!
 //! First what the logs here still have of the key is merged. Then every other region states what it holds of it, and how
-//! far it is. A wound heals when each has done so that was by then as far as this region had been: what none of them
-//! holds was replaced. What a single region says is not enough, because it may be behind, and bring back what was
-//! replaced or deleted here; and it takes back no value whose owner was erased.
+//! far it is. A wound heals when each has done so and was as far as this region had been in its own logs. So whatever was
+//! written elsewhere is known from where it was written, and what was written here from the logs here or from whoever has
+//! it. What a single region says is not enough, because it may be behind, and bring back what was replaced or deleted: a
+//! value that another one has taken over and does not hold is not taken from it. No more is one whose owner was erased.
+//! Until then this region gives no rows of a span with the key, since whoever was given all takes over logs by that.
 //!
 //! Where nothing came, no other region may hold the record, or it was deleted: the wound stays and is reported, the key
 //! is not read, and a write to it ends the wound.
@@ -20,8 +22,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 use model::record::{Address, Row, Shipment, Sibling};
-use model::snapshot::Statement;
-use model::version::{CausalContext, Dot};
+use model::snapshot::{Given, Statement};
+use model::version::{CausalContext, Dot, PositionVector};
 use model::wound::Wound;
 use model::{RegionId, codec};
 use store::{Store, StoreError};
@@ -29,7 +31,7 @@ use tokio::sync::oneshot;
 
 use crate::faults::Fault;
 use crate::group::{Change, Group};
-use crate::hearing::Span;
+use crate::hearing::{Logs, Span};
 use crate::plane::DataPlane;
 use crate::types::DataError;
 use crate::writer::Writer;
@@ -50,6 +52,9 @@ pub(crate) struct Wounds {
     pub(crate) open: BTreeMap<Address, Wound>,
     /// How many damaged rows lie aside.
     pub(crate) aside: usize,
+    /// How far each region was that has stated what it holds of a wounded key in this life, and which logs it does not
+    /// hold whole.
+    said: BTreeMap<Address, BTreeMap<RegionId, (PositionVector, Logs)>>,
 }
 
 /// What there is of damage in a region.
@@ -69,12 +74,16 @@ fn name(kind: &str, address: &Address) -> String {
 
 /// Reads all wounds; most regions never have one.
 pub(crate) fn read_wounds(store: &Store) -> Result<Wounds, StoreError> {
-    let mut wounds = Wounds { open: BTreeMap::new(), aside: store.facts(ASIDE)?.len() };
+    let mut wounds = Wounds { aside: store.facts(ASIDE)?.len(), ..Wounds::default() };
     for (name, bytes) in store.facts(WOUND)? {
         let address = name.strip_prefix(WOUND).and_then(|key| Store::address_of(key.as_bytes()));
         let address = address.ok_or_else(|| StoreError::Key { place: "the wounds".into() })?;
-        let wound =
+        let mut wound: Wound =
             codec::decode(&bytes).map_err(|reason| StoreError::Corrupt { place: format!("fact {name}"), reason })?;
+        if !wound.without_copy {
+            // How far they were is known no more: they are asked again.
+            wound.heard.clear();
+        }
         wounds.open.insert(address, wound);
     }
     Ok(wounds)
@@ -148,6 +157,20 @@ impl DataPlane {
     /// more is in no list, and in the status until somebody writes it anew.
     pub(crate) fn none_wounded(&self, namespace: &model::Namespace, prefix: &str) -> Result<(), DataError> {
         let inside = |address: &Address| address.namespace == *namespace && address.key.as_str().starts_with(prefix);
+        match self.wounds().open.iter().any(|(address, wound)| !wound.without_copy && inside(address)) {
+            true => Err(DataError::Damaged { retry_after: crate::plane::RETRY_AFTER }),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a span with a key that other regions are being asked for.
+    pub(crate) fn nothing_waits_between(
+        &self,
+        after: Option<&Address>,
+        upto: Option<&Address>,
+    ) -> Result<(), DataError> {
+        let inside =
+            |address: &Address| after.is_none_or(|after| address > after) && upto.is_none_or(|upto| address <= upto);
         match self.wounds().open.iter().any(|(address, wound)| !wound.without_copy && inside(address)) {
             true => Err(DataError::Damaged { retry_after: crate::plane::RETRY_AFTER }),
             false => Ok(()),
@@ -307,7 +330,9 @@ impl Writer {
         for address in asked {
             let Some(mut wound) = self.wound_of(&address) else { continue };
             self.hear_of(group, &span, address.clone())?;
-            let enough = span.vector.includes(&wound.vector);
+            let said = (span.vector.clone(), span.partial.clone());
+            self.wounds_mut().said.entry(address.clone()).or_default().insert(span.from.clone(), said);
+            let enough = is_whole(&span, &wound);
             if enough || self.faults.makes(Fault::MendFromAny) {
                 wound.heard.insert(span.from.clone());
             }
@@ -325,6 +350,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether another region has stated of a wounded key that it does not hold this write any more.
+    pub(crate) fn is_said_gone(&self, address: &Address, given: &Given, from: &RegionId) -> bool {
+        let Dot { actor, .. } = &given.sibling.version.dot;
+        let log = (actor.region.clone(), actor.incarnation);
+        let wounds = self.wounds.read().expect("nothing panics while it holds the lock");
+        let mut said = wounds.said.get(address).into_iter().flatten().filter(|(peer, _)| *peer != from);
+        said.any(|(peer, (vector, partial))| {
+            given.permitted.contains(peer) && vector.covers_dot(&given.sibling.version.dot) && !partial.contains(&log)
+        })
+    }
+
     /// Something has come under a key of which no region had anything: it stands for itself, and ends the wound.
     pub(crate) fn heal_without_copy(&self, group: &mut Group, address: &Address) {
         if self.wound_of(address).is_some_and(|wound| wound.without_copy) {
@@ -336,7 +372,9 @@ impl Writer {
     pub(crate) fn heal(&self, group: &mut Group, address: &Address) {
         metrics::counter!("repomind_rows_mended_total").increment(1);
         group.forget_fact(name(WOUND, address));
-        self.wounds_mut().open.remove(address);
+        let mut wounds = self.wounds_mut();
+        wounds.open.remove(address);
+        wounds.said.remove(address);
     }
 
     /// What a write has seen that ends a wound without a copy. What was lost was written here, since no other region
@@ -362,4 +400,12 @@ impl Writer {
         self.wounds_mut().aside = 0;
         Ok(())
     }
+}
+
+/// Whether who states is as far in its own logs as this region had been, but for those that it has lost with its disk.
+fn is_whole(span: &Span, wound: &Wound) -> bool {
+    let life = span.vector.newest(&span.from);
+    wound.vector.iter().all(|(origin, incarnation, end)| {
+        *origin != span.from || span.vector.offset(origin, incarnation) >= end || life > Some(incarnation)
+    })
 }

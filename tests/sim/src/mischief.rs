@@ -128,7 +128,8 @@ impl World {
         Ok(())
     }
 
-    /// Flips a bit of a row that other regions, or the logs here, have as well; or else it is lost.
+    /// Flips a bit of a row. What no other region has by then may be lost, as with a disk: the log here may have it, and
+    /// may be cut before anybody comes upon the damage.
     fn rot(&mut self, victim: usize) -> Result<(), String> {
         let choice = self.random.number();
         let store = Store::open_in_memory(&self.sites[victim].disk.copy(), model::UnixMillis(0));
@@ -155,9 +156,18 @@ impl World {
                 let made = &mut self.history.made[number];
                 let held = |other: usize| made.kind.may_be_in(other) && vectors[other].covers_dot(&made.dot);
                 let elsewhere = (0..vectors.len()).any(|other| other != victim && held(other));
-                let alone = (0..vectors.len()).all(|other| other == victim || !made.kind.may_be_in(other));
                 made.disks_lost += usize::from(made.kind.may_be_in(victim));
-                made.excused |= alone || !elsewhere && before.floors().covers_dot(&made.dot);
+                if elsewhere || made.excused {
+                    continue;
+                }
+                made.excused = true;
+                self.stats.lost_with_disks += 1;
+                if let Some(copies) = made.acknowledged.filter(|copies| *copies > made.disks_lost) {
+                    return Err(format!(
+                        "{:?} was said to have {copies} copies, and one damaged row was all",
+                        made.value
+                    ));
+                }
             }
         }
         Ok(())

@@ -17,7 +17,6 @@ fn what_a_resolver_makes_is_the_same_in_every_region_under_every_fault() {
 }
 
 #[test]
-#[ignore = "open defect: some seeds fail since damaged rows are mended; see docs/replication.md"]
 fn rows_that_rot_are_mended_and_bring_nothing_back() {
     all_pass(SEEDS / 2, &Options { rot: true, more_losses: 3, ..Options::default() });
 }
