@@ -185,22 +185,14 @@ const fn because(bound: Bound) -> &'static str {
 
 /// Day and time in UTC.
 pub fn day_and_time(at: UnixMillis) -> String {
-    // Civil from days since 1970, as in http://howardhinnant.github.io/date_algorithms.html.
-    let days = (at.0 / 86_400_000) as i64 + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = at.date();
     format!("{year:04}-{month:02}-{day:02} {}", time(at))
 }
 
 /// The time of day in UTC, to the millisecond.
 pub fn time(at: UnixMillis) -> String {
-    let (seconds, millis) = (at.0 / 1000, at.0 % 1000);
-    format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+    let (hour, minute, second) = at.time_of_day();
+    format!("{hour:02}:{minute:02}:{second:02}.{:03}Z", at.0 % 1000)
 }
 
 #[cfg(test)]

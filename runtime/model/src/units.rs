@@ -55,6 +55,47 @@ unit!(
     Mono, ""
 );
 
+const DAY_MS: u64 = 86_400_000;
+
+impl UnixMillis {
+    /// Year, month and day in UTC, after Hinnant, "chrono-compatible low-level date algorithms" (`civil_from_days`).
+    pub const fn date(self) -> (u64, u64, u64) {
+        let shifted = self.0 / DAY_MS + 719_468;
+        let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+        let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year + year / 4 - year / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        (era * 400 + year + (month <= 2) as u64, month, day)
+    }
+
+    /// Hour, minute and second in UTC.
+    pub const fn time_of_day(self) -> (u64, u64, u64) {
+        let seconds = self.0 / 1000;
+        (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+    }
+
+    /// The first moment of a day, the inverse of [`UnixMillis::date`]; none for what is no date since 1970.
+    pub fn of_date(year: u64, month: u64, day: u64) -> Option<Self> {
+        if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+            return None;
+        }
+        let shifted = year - u64::from(month <= 2);
+        let (era, of_era) = (shifted / 400, shifted % 400);
+        let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+        let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year;
+        let at = days.checked_sub(719_468).map(|days| Self(days * DAY_MS))?;
+        (at.date() == (year, month, day)).then_some(at)
+    }
+
+    /// The time in UTC by RFC 3339, to the second.
+    pub fn rfc3339(self) -> String {
+        let ((year, month, day), (hour, minute, second)) = (self.date(), self.time_of_day());
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
 impl Millis {
     /// The span in whole seconds.
     pub const fn from_secs(seconds: u64) -> Self {
@@ -108,5 +149,35 @@ impl Sub<UnixMillis> for UnixMillis {
     /// The span since `earlier`, zero if it lies ahead.
     fn sub(self, earlier: UnixMillis) -> Millis {
         Millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar_there_and_back() {
+        for (days, date) in
+            [(0, (1970, 1, 1)), (11_016, (2000, 2, 29)), (20_453, (2025, 12, 31)), (20_513, (2026, 3, 1))]
+        {
+            assert_eq!(UnixMillis(days * DAY_MS + 1).date(), date);
+        }
+        let mut before = (1969, 12, 31);
+        for days in 0..400 * 366 {
+            let at = UnixMillis(days * DAY_MS);
+            let (year, month, day) = at.date();
+            assert!((year, month, day) > before);
+            assert_eq!(UnixMillis::of_date(year, month, day), Some(at));
+            before = (year, month, day);
+        }
+        for (year, month, day) in
+            [(2025, 2, 29), (2100, 2, 29), (2026, 4, 31), (2026, 13, 1), (2026, 0, 1), (1969, 12, 31)]
+        {
+            assert_eq!(UnixMillis::of_date(year, month, day), None, "{year}-{month}-{day}");
+        }
+        assert_eq!(UnixMillis(1_767_225_599_999).rfc3339(), "2025-12-31T23:59:59Z");
+        assert_eq!(UnixMillis(4_107_542_400_000).rfc3339(), "2100-03-01T00:00:00Z");
+        assert!(UnixMillis::MAX.date().0 > 9999);
     }
 }

@@ -1,5 +1,9 @@
 //! The servers and the peer client over real sockets on loopback.
 
+#[path = "sockets/dns.rs"]
+mod dns;
+#[path = "sockets/dnssec.rs"]
+mod dnssec;
 #[path = "sockets/front.rs"]
 mod front;
 

@@ -14,7 +14,6 @@ pub use junit::junit;
 pub use sarif::sarif;
 pub use text::text;
 
-use model::UnixMillis;
 use serde_json::Value;
 
 use super::report::{CheckRun, Outcome, Report};
@@ -62,26 +61,10 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-/// The time in UTC by RFC 3339, to the second. Days to dates after Howard Hinnant, "chrono-compatible low-level date
-/// algorithms" (`civil_from_days`).
-fn date_time(at: UnixMillis) -> String {
-    let (days, second) = (at.0 / 86_400_000, at.0 / 1000 % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 /// By what and when: `encoded rules, revision 7 (tree 0102…), 2026-01-01T00:00:00Z`.
 fn by_what(report: &Report) -> String {
     let revision = &report.revision;
-    format!("encoded rules, revision {} (tree {}), date {}", revision.generation, revision.tree, date_time(report.at))
+    format!("encoded rules, revision {} (tree {}), date {}", revision.generation, revision.tree, report.at.rfc3339())
 }
 
 /// The outcome in one sentence, and a second one where the data was made up.

@@ -238,7 +238,7 @@ fn no_process_of_an_edge_outlives_the_one_that_keeps_it() {
     let below = until("all programs of the edges run", PATIENCE, || {
         let below = descendants(edge);
         let runs = |program: &&str| below.iter().any(|(_, command)| command.contains(program));
-        ["varnishd", "node", "workerd"].iter().all(|program| runs(program)).then_some(below)
+        ["varnishd", "node", "workerd"].iter().all(runs).then_some(below)
     });
     let killed = rustix::process::Pid::from_raw(edge).unwrap();
     rustix::process::kill_process(killed, rustix::process::Signal::KILL).unwrap();

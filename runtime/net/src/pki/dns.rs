@@ -16,6 +16,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use model::UnixMillis;
 use model::names::DnsName;
 use routing::dns::{KeyTimes, SignBytes, ZoneKey};
 
@@ -258,9 +259,9 @@ fn refused(zone: &DnsName, reason: &str) -> PkiError {
 
 /// A time as BIND writes it: year to second, in UTC.
 fn stamp_text(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = date(days);
-    format!("{year:04}{month:02}{day:02}{:02}{:02}{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+    let at = UnixMillis(seconds * 1000);
+    let ((year, month, day), (hour, minute, second)) = (at.date(), at.time_of_day());
+    format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}")
 }
 
 fn stamp_of(text: &str) -> Option<u64> {
@@ -269,32 +270,8 @@ fn stamp_of(text: &str) -> Option<u64> {
     let part = |range: std::ops::Range<usize>| digits[range].parse::<u64>().ok();
     let (year, month, day) = (part(0..4)?, part(4..6)?, part(6..8)?);
     let (hour, minute, second) = (part(8..10)?, part(10..12)?, part(12..14)?);
-    let days = days_to(year, month, day)?;
-    (hour < 24 && minute < 60 && second < 60).then_some(days * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-/// The date of a day since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`).
-fn date(days: u64) -> (u64, u64, u64) {
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
-}
-
-/// The inverse of [`date`]; none for what is no date since 1970.
-fn days_to(year: u64, month: u64, day: u64) -> Option<u64> {
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let shifted = year - u64::from(month <= 2);
-    let (era, of_era) = (shifted / 400, shifted % 400);
-    let of_year = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year;
-    days.checked_sub(719_468).filter(|days| date(*days) == (year, month, day))
+    let day = UnixMillis::of_date(year, month, day)?.0 / 1000;
+    (hour < 24 && minute < 60 && second < 60).then_some(day + hour * 3600 + minute * 60 + second)
 }
 
 #[cfg(test)]

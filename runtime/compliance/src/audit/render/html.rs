@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::super::report::{Outcome, Report};
-use super::{date_time, escaped, extent, verdict};
+use super::{escaped, extent, verdict};
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
 table{border-collapse:collapse;width:100%;margin:1rem 0}\
@@ -25,7 +25,7 @@ pub fn html(report: &Report) -> String {
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>Data residency audit, {}</title><style>{STYLE}</style></head><body>\n\
          <h1>Data residency audit</h1>\n<p class=\"verdict {class}\"><strong>{}</strong></p>\n",
-        date_time(report.at),
+        report.at.rfc3339(),
         escaped(&verdict(report)),
     );
     out.push_str(

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::super::report::{CheckRun, Report};
-use super::{date_time, escaped, extent, verdict};
+use super::{escaped, extent, verdict};
 
 /// The report as JUnit XML. Checks that this audit does not perform are skipped cases.
 pub fn junit(report: &Report) -> String {
@@ -15,7 +15,7 @@ pub fn junit(report: &Report) -> String {
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     let tests = report.checks.len() + report.not_performed.len();
     let counts = format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"0\" skipped=\"{skipped}\"");
-    let at = date_time(report.at);
+    let at = report.at.rfc3339();
     let _ = writeln!(out, "<testsuites name=\"repomind audit\" {counts}>");
     // The schema wants local time without a zone.
     let _ =

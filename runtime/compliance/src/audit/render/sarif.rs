@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::report::{CheckRun, Finding, Outcome, Report};
-use super::{canonical, date_time, extent, verdict};
+use super::{canonical, extent, verdict};
 
 /// The report as a SARIF log with one run. Where a check did not run is a tool notification; a check that this audit
 /// does not perform is no rule of it.
@@ -28,7 +28,7 @@ pub fn sarif(report: &Report) -> String {
             "invocations": [{
                 "executionSuccessful": report.outcome != Outcome::Incomplete,
                 "exitCode": report.outcome.exit_code(),
-                "endTimeUtc": date_time(report.at),
+                "endTimeUtc": report.at.rfc3339(),
                 "toolExecutionNotifications": notifications,
             }],
             "results": results,

@@ -5,20 +5,6 @@ use crate::audit::Check;
 use crate::audit::tests_support::{broken, honest, part};
 
 #[test]
-fn dates_are_those_of_the_calendar() {
-    for (seconds, expected) in [
-        (0, "1970-01-01T00:00:00Z"),
-        (951_782_399, "2000-02-28T23:59:59Z"),
-        (951_782_400, "2000-02-29T00:00:00Z"),
-        (1_767_225_600, "2026-01-01T00:00:00Z"),
-        (4_107_542_400, "2100-03-01T00:00:00Z"),
-    ] {
-        assert_eq!(date_time(UnixMillis(seconds * 1000 + 999)), expected);
-    }
-    date_time(UnixMillis::MAX);
-}
-
-#[test]
 fn no_form_claims_that_a_law_is_complied_with_or_hides_what_was_not_checked() {
     for report in [honest(), broken(), part()] {
         for form in [text(&report), html(&report), json(&report), junit(&report), sarif(&report)] {

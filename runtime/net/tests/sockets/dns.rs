@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use data::plans::Plans;
+use model::RegionId;
 use model::names::DnsName;
-use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
+use model::region::Regions;
 use model::routing::{AnswerShape, DnsPlan, NameServer, NameShapes, Ranking, RegionState, RoutingPlan, SoaTimes, Zone};
-use model::{Country, RegionId};
 use net::{DnsAnswers, DnsConfig};
 use routing::CountryTable;
 use routing::dns::CookieKey;
@@ -19,41 +19,18 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::{id, region};
+
 /// Longer than any answer takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-fn id(name: &str) -> RegionId {
-    RegionId::new(name).unwrap()
-}
-
 fn regions() -> Arc<Regions> {
     let region = |name: &str, public: Ipv4Addr| {
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let country = Country::new("IE").unwrap();
-        let region = Region {
-            id: id(name),
-            name: name.into(),
-            primary: name == "us-east",
-            api: String::new(),
-            storage: String::new(),
-            capacity: Capacity { min_instances: 1, max_instances: 1, per_instance_rps: 100 },
-            features: BTreeSet::new(),
-            coordinates: Coordinates { latitude: 0.0, longitude: 0.0 },
-            country,
-            jurisdiction: country,
-            addresses: Addresses {
-                gateway: anywhere,
-                admin: anywhere,
-                peer: anywhere,
-                dns: anywhere,
-                public: vec![public.into()],
-            },
-            data_dir: "data".into(),
-            peers: BTreeSet::new(),
-        };
-        (id(name), region)
+        let mut region = region(name);
+        region.addresses.public = vec![public.into()];
+        (region.id.clone(), region)
     };
     let by_id = BTreeMap::from([region("us-east", FIRST), region("eu-west", SECOND)]);
     Arc::new(Regions { by_id, primary: id("us-east"), operators: Vec::new() })

@@ -1,6 +1,6 @@
 //! Signed zones as validating resolvers see them: every answer is put to BIND's `delv`, which trusts the zone's key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -8,23 +8,21 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use base64::Engine;
 use data::plans::Plans;
+use model::Country;
 use model::names::DnsName;
-use model::region::{Addresses, Capacity, Coordinates, Region, Regions};
+use model::region::Regions;
 use model::routing::{
     AnswerShape, ClientClass, DnsPlan, NameServer, NameShapes, Ranking, RecordData, RegionState, RoutingPlan, SoaTimes,
     StaticRecord, Zone,
 };
-use model::{Country, RegionId};
 use net::{DnsAnswers, DnsConfig};
 use routing::CountryTable;
 use routing::dns::{CookieKey, ZoneKey};
 use tokio_util::sync::CancellationToken;
 
-const DAY: u64 = 86_400;
+use super::{id, region};
 
-fn id(name: &str) -> RegionId {
-    RegionId::new(name).unwrap()
-}
+const DAY: u64 = 86_400;
 
 fn name(text: &str) -> DnsName {
     DnsName::new(text).unwrap()
@@ -33,25 +31,9 @@ fn name(text: &str) -> DnsName {
 /// us-east has addresses of both families, eu-west of one.
 fn regions() -> Arc<Regions> {
     let region = |name: &str, public: &[&str]| {
-        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let country = Country::new("IE").unwrap();
-        let public = public.iter().map(|address| address.parse().unwrap()).collect();
-        let region = Region {
-            id: id(name),
-            name: name.into(),
-            primary: name == "us-east",
-            api: String::new(),
-            storage: String::new(),
-            capacity: Capacity { min_instances: 1, max_instances: 1, per_instance_rps: 100 },
-            features: BTreeSet::new(),
-            coordinates: Coordinates { latitude: 0.0, longitude: 0.0 },
-            country,
-            jurisdiction: country,
-            addresses: Addresses { gateway: anywhere, admin: anywhere, peer: anywhere, dns: anywhere, public },
-            data_dir: "data".into(),
-            peers: BTreeSet::new(),
-        };
-        (id(name), region)
+        let mut region = region(name);
+        region.addresses.public = public.iter().map(|address| address.parse().unwrap()).collect();
+        (region.id.clone(), region)
     };
     let by_id = BTreeMap::from([region("us-east", &["192.0.2.1", "2001:db8::1"]), region("eu-west", &["192.0.2.2"])]);
     Arc::new(Regions { by_id, primary: id("us-east"), operators: Vec::new() })
