@@ -87,24 +87,28 @@ pub fn line(
     all.into_iter().position(|region| region == me)
 }
 
-/// Says when the leader hands its place to the preferred primary.
+/// Says when the leader hands its place to the region that is to have it.
 #[derive(Debug, Default)]
 pub struct Return {
     steady_since: Option<Mono>,
+    /// When it was tried, and with whom.
+    tried: Option<(Mono, RegionId)>,
 }
 
 impl Return {
-    /// Whether to hand over now. `fit` is whether the preferred primary serves, votes and has all of the log.
-    pub fn due(&mut self, fit: bool, now: Mono) -> bool {
-        if !fit {
+    /// Whether to hand over now to `fit`: a region that serves, votes and has all of the log. One that is merely
+    /// preferred has to be so for [`STEADY`] first, one that an operator ordered need not. Should it fail, it is tried
+    /// again after as long.
+    pub fn due(&mut self, fit: Option<&RegionId>, ordered: bool, now: Mono) -> bool {
+        let Some(fit) = fit else {
             self.steady_since = None;
             return false;
-        }
+        };
         let since = *self.steady_since.get_or_insert(now);
-        let due = now - since >= STEADY;
+        let fresh = self.tried.as_ref().is_none_or(|(at, whom)| whom != fit || now - *at >= STEADY);
+        let due = fresh && (ordered || now - since >= STEADY);
         if due {
-            // Should the hand-over fail, it is tried again after as long.
-            self.steady_since = Some(now);
+            self.tried = Some((now, fit.clone()));
         }
         due
     }
@@ -233,10 +237,14 @@ mod tests {
 
     #[test]
     fn the_preferred_primary_gets_its_place_back_once_it_is_steady() {
-        let mut back = Return::default();
-        assert!(!back.due(true, Mono(0)) && !back.due(true, Mono(4_999)));
-        assert!(!back.due(false, Mono(5_000)) && !back.due(true, Mono(6_000)));
-        assert!(back.due(true, Mono(11_000)) && !back.due(true, Mono(12_000)) && back.due(true, Mono(16_000)));
+        let (mut back, b, c) = (Return::default(), region("b"), region("c"));
+        let mut due = |fit: Option<&RegionId>, ordered, at| back.due(fit, ordered, Mono(at));
+        assert!(!due(Some(&b), false, 0) && !due(Some(&b), false, 4_999));
+        assert!(!due(None, false, 5_000) && !due(Some(&b), false, 6_000));
+        assert!(due(Some(&b), false, 11_000) && !due(Some(&b), false, 12_000) && due(Some(&b), false, 16_000));
+        // An operator's word waits for nothing, and is not said more often than the other either.
+        assert!(due(Some(&c), true, 16_500) && !due(Some(&c), true, 21_000) && due(Some(&c), true, 21_500));
+        assert!(!due(None, true, 30_000) && due(Some(&c), true, 30_001));
     }
 
     #[test]

@@ -68,6 +68,8 @@ enum Command {
     Restore(crate::orders::RestoreArgs),
     /// Send clients to a region first, for a time.
     Pin(crate::orders::PinArgs),
+    /// Give the place of the primary to a region.
+    Failover(crate::orders::FailoverArgs),
     /// Show what is ordered about regions, and the last orders: who, when, why.
     Orders(crate::orders::OrdersArgs),
     /// A small HTTP service to stand behind a gateway.
@@ -211,6 +213,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Evacuate(args) => crate::orders::evacuate(args).await,
         Command::Restore(args) => crate::orders::restore(args).await,
         Command::Pin(args) => crate::orders::pin(args).await,
+        Command::Failover(args) => crate::orders::failover(args).await,
         Command::Orders(args) => crate::orders::list(args).await,
         Command::SampleService(args) => crate::sample_service::run(args).await,
         Command::Assets(command) => crate::assets::run(command),

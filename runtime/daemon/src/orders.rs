@@ -1,4 +1,4 @@
-//! `repomind-run drain|evacuate|restore|pin`: an operator's word about the traffic of a region.
+//! `repomind-run drain|evacuate|restore|pin|failover`: an operator's word about a region.
 //!
 //! What would follow is shown first, and asked about on a terminal. The order is given to the primary, which has the
 //! regions agree on it; `orders` shows those that hold and the last ones, with who gave them and why.
@@ -28,6 +28,13 @@ const LOOK: Duration = Duration::from_millis(200);
 pub struct OrderFlags {
     /// The region.
     pub region: RegionId,
+    #[command(flatten)]
+    pub word: WordFlags,
+}
+
+/// Flags of all orders but the region.
+#[derive(Clone, Debug, Args)]
+pub struct WordFlags {
     /// Why; it stands beside the order.
     #[arg(long, default_value = "not stated")]
     pub reason: String,
@@ -79,6 +86,19 @@ pub struct PinArgs {
     lasts: Millis,
 }
 
+/// Flags of `failover`.
+#[derive(Clone, Debug, Args)]
+pub struct FailoverArgs {
+    /// The region that is to be the primary.
+    #[arg(long, value_name = "REGION")]
+    to: RegionId,
+    #[command(flatten)]
+    word: WordFlags,
+    /// For how long, such as 90s, 30m, 2h or 1d; until `restore` unless stated.
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
+    lasts: Option<Millis>,
+}
+
 /// Flags of `orders`.
 #[derive(Clone, Debug, Args)]
 pub struct OrdersArgs {
@@ -110,6 +130,12 @@ pub async fn pin(args: PinArgs) -> anyhow::Result<ExitCode> {
     give(Wish::Pin(args.clients.into_iter().collect()), args.flags, Some(args.lasts), Asking::OnTerminal).await
 }
 
+/// `failover`.
+pub async fn failover(args: FailoverArgs) -> anyhow::Result<ExitCode> {
+    let FailoverArgs { to, word, lasts } = args;
+    give(Wish::Lead, OrderFlags { region: to, word }, lasts, Asking::OnTerminal).await
+}
+
 /// A time such as `90s`, `30m`, `2h`, `1d`.
 pub fn time(text: &str) -> Result<Millis, String> {
     let wrong = || format!("{text:?} is no time; state one such as 90s, 30m, 2h or 1d");
@@ -136,7 +162,7 @@ pub enum Asking {
 /// # Errors
 /// Where no region can be asked.
 pub async fn give(wish: Wish, flags: OrderFlags, lasts: Option<Millis>, asking: Asking) -> anyhow::Result<ExitCode> {
-    let OrderFlags { region, reason, dry_run, force, yes, place, json } = flags;
+    let OrderFlags { region, word: WordFlags { reason, dry_run, force, yes, place, json } } = flags;
     let request = OrderRequest {
         wish: wish.clone(),
         region: region.clone(),
@@ -167,6 +193,7 @@ pub async fn give(wish: Wish, flags: OrderFlags, lasts: Option<Millis>, asking: 
         println!("nothing was changed");
         return Ok(ExitCode::from(FINDING));
     }
+    let begun = Instant::now();
     let (primary, answer) = match put(&place, &OrderRequest { dry_run: false, ..request }).await? {
         Ok(answered) => answered,
         Err(findings) => return Ok(refused(&findings)),
@@ -181,10 +208,31 @@ pub async fn give(wish: Wish, flags: OrderFlags, lasts: Option<Millis>, asking: 
     } else {
         println!("done: order {revision}; every region that answers follows it at once, the others when they are back");
     }
-    if wish == Wish::Evacuate {
-        emptied(&primary, &region, &place).await;
+    match wish {
+        Wish::Evacuate => emptied(&primary, &region, &place).await,
+        Wish::Lead if !leads(&region, &place, begun).await? => return Ok(ExitCode::from(FINDING)),
+        _ => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until a region is the primary, and says so.
+async fn leads(region: &RegionId, place: &Place, begun: Instant) -> anyhow::Result<bool> {
+    let deployment = crate::status::at(place)?;
+    let client = crate::client::Client::new(&place.state)?;
+    loop {
+        let status = crate::status::gather(&client, &deployment.admins(), &deployment.primary).await;
+        if status.primary.as_ref() == Some(region) {
+            eprintln!("{region} is the primary, {} ms after the order was given", begun.elapsed().as_millis());
+            return Ok(true);
+        }
+        if begun.elapsed() >= PATIENCE {
+            let primary = status.primary.map_or("no region".to_owned(), |primary| primary.to_string());
+            eprintln!("{primary} is the primary still; the order stands, and is carried out once {region} is ready");
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Puts a request to the primary; to the next one, where its place was handed on meanwhile.
@@ -305,7 +353,8 @@ pub fn lines(holding: &Orders) -> Vec<String> {
         };
         format!("{whom} are pinned to {} {}", pin.region, word(&pin.word))
     });
-    out.chain(pins).collect()
+    let lead = holding.lead.iter().map(|lead| format!("{} is to be the primary {}", lead.region, word(&lead.word)));
+    out.chain(pins).chain(lead).collect()
 }
 
 #[cfg(test)]

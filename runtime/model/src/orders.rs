@@ -1,4 +1,4 @@
-//! What operators order about the traffic of regions: who takes nobody new, and whose clients go where.
+//! What operators order about regions: who takes nobody new, whose clients go where, and who is the primary.
 //!
 //! ```text
 //!   serving ──drain──▶ draining: nobody is sent there; what arrives all the same is served; data goes on
@@ -40,6 +40,8 @@ pub enum Wish {
     Restore,
     /// These clients are served there first; all clients where none is named.
     Pin(BTreeSet<Country>),
+    /// The region is the primary, whatever the configuration prefers.
+    Lead,
 }
 
 impl fmt::Display for Wish {
@@ -53,6 +55,7 @@ impl fmt::Display for Wish {
                 let clients: Vec<&str> = clients.iter().map(Country::as_str).collect();
                 write!(f, "pin clients in {} to", clients.join(" "))
             }
+            Self::Lead => f.write_str("give the place of the primary to"),
         }
     }
 }
@@ -128,6 +131,15 @@ impl Pin {
     }
 }
 
+/// The region that is to be the primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lead {
+    /// Which.
+    pub region: RegionId,
+    /// Whose word it is.
+    pub word: Word,
+}
+
 /// All orders that were agreed on and not lifted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orders {
@@ -139,6 +151,8 @@ pub struct Orders {
     pub pins: Vec<Pin>,
     /// The last orders, the oldest first.
     pub past: Vec<Order>,
+    /// Who is to be the primary, where it is not the one that the configuration prefers.
+    pub lead: Option<Lead>,
 }
 
 impl Orders {
@@ -155,6 +169,7 @@ impl Orders {
             Wish::Restore => {
                 self.out.remove(&region);
                 self.pins.retain(|pin| pin.region != region);
+                self.lead.take_if(|lead| lead.region == region);
             }
             Wish::Pin(clients) => {
                 // What has ended by the time of this order makes room.
@@ -164,6 +179,7 @@ impl Orders {
                 }
                 self.pins.push(Pin { region, clients, word });
             }
+            Wish::Lead => self.lead = Some(Lead { region, word }),
         }
         self.revision += 1;
         self.past.push(order);
@@ -178,6 +194,7 @@ impl Orders {
         let mut holding = self.clone();
         holding.out.retain(|_, out| out.word.holds(now));
         holding.pins.retain(|pin| pin.word.holds(now));
+        holding.lead.take_if(|lead| !lead.word.holds(now));
         holding
     }
 
@@ -296,6 +313,19 @@ mod tests {
         states.insert(id("us-east"), RegionState::Down);
         orders.lay_over(&mut states);
         assert_eq!(states[&id("us-east")], RegionState::Down);
+    }
+
+    #[test]
+    fn one_region_is_to_be_the_primary_until_the_time_ends_or_it_is_restored() {
+        let mut orders = Orders::default();
+        orders.take(0, order(Wish::Lead, "us-east", None));
+        orders.take(1, order(Wish::Lead, "eu-west", Some(200)));
+        let leads = |orders: &Orders, now| orders.holding(UnixMillis(now)).lead.map(|lead| lead.region);
+        assert_eq!((leads(&orders, 199), leads(&orders, 200)), (Some(id("eu-west")), None));
+        orders.take(2, order(Wish::Restore, "us-east", None));
+        assert_eq!(leads(&orders, 199), Some(id("eu-west")), "another region was restored");
+        orders.take(3, order(Wish::Restore, "eu-west", None));
+        assert_eq!(leads(&orders, 199), None);
     }
 
     #[test]

@@ -7,13 +7,14 @@ use model::orders::Wish;
 use model::{Country, Millis, RegionId};
 
 use crate::cli::Place;
-use crate::orders::{self, OrderFlags};
+use crate::orders::{self, OrderFlags, WordFlags};
 
 /// Their forms, and what they do.
 pub const OPERATIONS: &[(&str, &str)] = &[
     ("(drain! 'REGION \"why\")", "send nobody new to a region; it serves what arrives, and replicates"),
     ("(evacuate! 'REGION \"why\")", "have the other regions serve everybody, so that it can be switched off"),
     ("(restore! 'REGION \"why\")", "end what was ordered about a region"),
+    ("(failover! 'REGION \"why\")", "give the place of the primary to a region"),
     ("(pin! 'REGION '(DE FR) \"2h\" \"why\")", "send clients of these countries there first, for a time; '() is all"),
 ];
 
@@ -54,6 +55,7 @@ pub fn read(form: &str) -> Result<Operation, String> {
         "drain!" => (Wish::Drain, None, words.get(2..)),
         "evacuate!" => (Wish::Evacuate, None, words.get(2..)),
         "restore!" => (Wish::Restore, None, words.get(2..)),
+        "failover!" => (Wish::Lead, None, words.get(2..)),
         _ => {
             let list = words.get(2).and_then(|list| list.strip_prefix("'(")?.strip_suffix(')')).ok_or_else(usage)?;
             let countries = list.split_whitespace().map(str::parse::<Country>).collect::<Result<_, _>>();
@@ -96,8 +98,7 @@ fn words(source: &str) -> Vec<String> {
 /// Where no region can be asked.
 pub fn carry_out(operation: Operation, place: &Place) -> anyhow::Result<ExitCode> {
     let Operation { wish, region, lasts, why } = operation;
-    let flags = OrderFlags {
-        region,
+    let word = WordFlags {
         reason: why.unwrap_or_else(|| "typed in the REPL".to_owned()),
         dry_run: false,
         force: false,
@@ -105,6 +106,7 @@ pub fn carry_out(operation: Operation, place: &Place) -> anyhow::Result<ExitCode
         place: place.clone(),
         json: false,
     };
+    let flags = OrderFlags { region, word };
     tokio::runtime::Handle::current().block_on(orders::give(wish, flags, lasts, orders::Asking::Always))
 }
 

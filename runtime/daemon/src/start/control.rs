@@ -217,6 +217,19 @@ impl Control {
         }
     }
 
+    /// Why a region could not be the primary at this moment.
+    pub fn cannot_lead(&self, id: &RegionId, states: &BTreeMap<RegionId, RegionState>) -> Option<String> {
+        let (view, reports) = (self.log.view(), self.reports());
+        let state = states.get(id).map_or("not heard of", |state| state.name());
+        match reports.get(id) {
+            None => Some(format!("{id} does not answer")),
+            Some(_) if states.get(id) != Some(&RegionState::Ready) => Some(format!("{id} is {state}, not ready")),
+            Some(report) if !view.members.voters.contains_key(&report.node) => Some(format!("{id} has no vote yet")),
+            Some(report) if !report.may_lead => Some(format!("{id} has no key to sign generations with")),
+            Some(_) => None,
+        }
+    }
+
     /// What is said of the log in the region's status.
     pub fn status(&self, region: &RunningRegion, view: &View, primary: Option<&RegionId>) -> ControlStatus {
         let names = |side: &BTreeMap<_, RegionId>| side.values().cloned().collect::<BTreeSet<RegionId>>();
@@ -319,7 +332,15 @@ fn place_in_line(region: &RunningRegion, view: &View) -> Option<usize> {
     };
     let could_lead: BTreeSet<RegionId> = view.members.voters.values().filter(could).cloned().collect();
     let advised = region.judging.plan().and_then(|plan| plan.promote);
-    rules::line(&region.me, &could_lead, &region.regions.primary, advised.as_ref())
+    rules::line(&region.me, &could_lead, &to_lead(region).0, advised.as_ref())
+}
+
+/// The region that is to be the primary, and whether an operator ordered it.
+fn to_lead(region: &RunningRegion) -> (RegionId, bool) {
+    match &region.orders.holding().lead {
+        Some(lead) => (lead.region.clone(), true),
+        None => (region.regions.primary.clone(), false),
+    }
 }
 
 /// Does what falls to the leader, until `stop`: hands in what was not agreed on yet, takes regions in and out, gives
@@ -372,9 +393,9 @@ async fn lead(region: &RunningRegion, view: &View, back: &mut Return) {
         let has_all = view.caught_up.contains(&report.node) && view.members.voters.contains_key(&report.node);
         (has_all && states.get(id) == Some(&RegionState::Ready)).then_some(report.node)
     };
-    let preferred = Some(&region.regions.primary).filter(|preferred| **preferred != region.me);
-    let mut to = preferred.and_then(able);
-    if !back.due(to.is_some(), boot_time()) {
+    let (preferred, ordered) = to_lead(region);
+    let mut to = Some(&preferred).filter(|preferred| **preferred != region.me).and_then(able);
+    if !back.due(to.map(|_| &preferred), ordered, boot_time()) {
         to = None;
     }
     if to.is_none() && (!log.report().may_lead || region.orders.evacuated(&region.me)) {

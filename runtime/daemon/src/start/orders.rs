@@ -1,4 +1,4 @@
-//! What operators order about the traffic of regions: says what would follow, has the regions agree on it, obeys.
+//! What operators order about regions: says what would follow, has the regions agree on it, obeys.
 //!
 //! The primary takes orders, because it hands them to the common log. Every region carries out what the log says as soon
 //! as it learns of it, and keeps it in a file of its own, so that a restart without a quorum changes nothing. That an
@@ -219,7 +219,12 @@ fn plan(region: &RunningRegion, request: &OrderRequest, holding: &Orders) -> Ord
         Wish::Restore => {
             let (was_out, pins) =
                 (holding.out.contains_key(about), holding.pins.iter().any(|pin| pin.region == *about));
-            if !was_out && !pins {
+            let led = holding.lead.as_ref().is_some_and(|lead| lead.region == *about);
+            if led && region.regions.primary != *about {
+                let preferred = &region.regions.primary;
+                plan.notes.push(format!("{preferred} is the primary again once it is ready and steady"));
+            }
+            if !was_out && !pins && !led {
                 plan.never.push(format!("nothing is ordered about {about}"));
             }
             let left: Vec<Pin> = holding.pins.iter().filter(|pin| pin.region != *about).cloned().collect();
@@ -232,6 +237,10 @@ fn plan(region: &RunningRegion, request: &OrderRequest, holding: &Orders) -> Ord
             }
             let old = if was_out { routing::without(&before, about) } else { before };
             (old, routing::pinned(&bare, &left), states)
+        }
+        Wish::Lead => {
+            leads(region, about, &moment, &mut plan);
+            (before.clone(), before, moment.states.clone())
         }
         Wish::Pin(clients) => {
             pins(request, clients, (&bare, holding, &moment), &mut plan);
@@ -248,6 +257,19 @@ fn plan(region: &RunningRegion, request: &OrderRequest, holding: &Orders) -> Ord
     plan.moves = routing::moves(&before, &after, &region.regions, &states, &moment.traffic);
     carries(region, (&before, &after), (&moment, &states), &mut plan);
     plan
+}
+
+/// What keeps a region from being the primary, and what it means.
+fn leads(region: &RunningRegion, about: &RegionId, moment: &Moment, plan: &mut OrderPlan) {
+    let view = region.control.log.view();
+    match region.control.primary(&view, &moment.states) {
+        Some(primary) if primary == *about => plan.notes.push(format!("{about} is the primary already: it stays so")),
+        Some(primary) => {
+            plan.never.extend(region.control.cannot_lead(about, &moment.states));
+            plan.notes.push(format!("{primary} hands its place over; data and routing go on meanwhile"));
+        }
+        None => plan.never.extend(region.control.cannot_lead(about, &moment.states)),
+    }
 }
 
 /// What keeps a region from leaving.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::REGIONS;
-use crate::cluster::{Cluster, text, until};
+use crate::cluster::{Cluster, generation, text, until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -39,6 +39,15 @@ fn seen(cluster: &Cluster, by: &[&str], of: &str, state: &str) {
 fn served(cluster: &Cluster, region: &str) -> Option<String> {
     let answer = cluster.ask(region, "GET", "/hello", &[("x-forwarded-for", "217.0.0.1")], "").ok()?;
     serde_json::from_str::<Value>(&answer.body).ok()?["region"].as_str().map(str::to_owned)
+}
+
+fn primary(cluster: &Cluster) -> Option<String> {
+    let status: Value = serde_json::from_slice(&cluster.run(&["status", "--json"]).stdout).ok()?;
+    status["primary"].as_str().map(str::to_owned)
+}
+
+fn leads(cluster: &Cluster, region: &str) {
+    until(&format!("{region} is the primary"), SOON, || (primary(cluster)? == region).then_some(()));
 }
 
 fn ready(cluster: &Cluster) {
@@ -124,16 +133,10 @@ fn the_last_region_is_never_taken_out_and_an_order_for_a_time_ends_by_itself() {
     let done = run(&cluster, &["evacuate", "us-east", "--force", "--yes", "--reason", "move the racks"], 0);
     assert!(done.contains("it can be switched off"), "{done}");
     seen(&cluster, &REGIONS, "us-east", "evacuated");
-    until("another primary", SOON, || {
-        let status: Value = serde_json::from_slice(&cluster.run(&["status", "--json"]).stdout).ok()?;
-        (status["primary"].is_string() && status["primary"] != "us-east").then_some(())
-    });
+    until("another primary", SOON, || primary(&cluster).filter(|primary| primary != "us-east"));
     assert_ne!(served(&cluster, "us-east").as_deref(), Some("us-east"), "an evacuated region serves what arrives");
     run(&cluster, &["restore", "us-east", "--yes"], 0);
-    until("the preferred primary again", SOON, || {
-        let status: Value = serde_json::from_slice(&cluster.run(&["status", "--json"]).stdout).ok()?;
-        (status["primary"] == "us-east").then_some(())
-    });
+    leads(&cluster, "us-east");
 
     // Germans go to Singapore, for a while.
     let endless = cluster.run(&["pin", "ap-southeast", "--clients", "DE"]);
@@ -158,4 +161,36 @@ fn the_last_region_is_never_taken_out_and_an_order_for_a_time_ends_by_itself() {
         log.contains("an order about a region has ended region=ap-southeast").then_some(())
     });
     seen(&cluster, &REGIONS, "ap-southeast", "ready");
+}
+
+#[test]
+fn the_place_of_the_primary_goes_where_an_operator_says_and_back_once_that_ends() {
+    let cluster = Cluster::deployed();
+    ready(&cluster);
+    leads(&cluster, "us-east");
+    let plan = run(&cluster, &["failover", "--to", "eu-west", "--dry-run"], 0);
+    assert!(plan.contains("us-east hands its place over"), "{plan}");
+    let done = run(&cluster, &["failover", "--to", "eu-west", "--yes", "--reason", "work on the line"], 0);
+    assert!(done.contains("eu-west is the primary, "), "{done}");
+    let status = text(&cluster.run(&["status"]));
+    assert!(status.contains("eu-west is to be the primary since") && status.contains("work on the line"), "{status}");
+    let already = run(&cluster, &["failover", "--to", "eu-west", "--dry-run"], 0);
+    assert!(already.contains("eu-west is the primary already"), "{already}");
+
+    // It is still meant once the region was away; another one stands in for it meanwhile.
+    cluster.kill("eu-west");
+    until("another primary", SOON, || primary(&cluster).filter(|primary| primary != "eu-west"));
+    let down = run(&cluster, &["failover", "--to", "eu-west", "--yes"], 1);
+    assert!(down.contains("refused: eu-west does not answer") || down.contains("refused: eu-west is down"), "{down}");
+    run(&cluster, &["deploy", "--wan", "lan"], 0);
+    leads(&cluster, "eu-west");
+    let saved = cluster.file("traffic-routing/geo-dns.scm");
+    let words = std::fs::read_to_string(&saved).unwrap() + "\n;; saved while another region is the primary\n";
+    std::fs::write(&saved, words).unwrap();
+    for region in REGIONS {
+        until(&format!("the saved file in {region}"), SOON, || (generation(&cluster, region)? == 2).then_some(()));
+    }
+    let restored = run(&cluster, &["restore", "eu-west", "--yes"], 0);
+    assert!(restored.contains("us-east is the primary again once it is ready"), "{restored}");
+    leads(&cluster, "us-east");
 }
