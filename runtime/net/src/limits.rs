@@ -2,8 +2,15 @@
 
 use std::time::Duration;
 
-/// The largest request body that the gateway reads: values, batches and proxied requests alike.
+/// The largest request body that the gateway reads whole: values, batches, and of proxied requests what may be sent to
+/// another region again.
 pub const BODY_BYTES: usize = 1024 * 1024;
+
+/// The largest body of a proxied request; what is over [`BODY_BYTES`] is handed on as it comes.
+pub const STREAM_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How long a proxied request's body is waited for before it is handed on as it comes.
+pub const REPEATABLE_TIME: Duration = Duration::from_millis(500);
 
 /// The largest request head, in bytes: request line and headers.
 pub const HEAD_BYTES: usize = 32 * 1024;
@@ -134,7 +141,7 @@ pub const PROXY_ATTEMPTS: usize = 3;
 /// How long connecting to a service may take.
 pub const PROXY_CONNECT_TIME: Duration = Duration::from_secs(2);
 
-/// How long a service may take to answer with a response head.
+/// How long a service may take to answer with a response head, once the request's body has come.
 pub const PROXY_HEAD_TIME: Duration = Duration::from_secs(15);
 
 /// How long an upgraded connection (WebSocket) may stay open.

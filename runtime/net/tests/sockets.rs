@@ -6,6 +6,8 @@ mod dns;
 mod dnssec;
 #[path = "sockets/front.rs"]
 mod front;
+#[path = "sockets/upstream.rs"]
+mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -401,7 +403,7 @@ async fn records_are_not_read_without_a_token_and_large_bodies_are_refused() {
     let missing = ask(address, &format!("GET /v1/data/answers/k HTTP/1.1\r\n{bearer}"), "").await;
     assert!(missing.starts_with("http/1.1 404") && missing.contains("repomind-generation: 7"), "{missing}");
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"POST /ask HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n").await.unwrap();
+    stream.write_all(b"POST /ask HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000000\r\n\r\n").await.unwrap();
     let mut status = [0; 12];
     stream.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 413");

@@ -18,6 +18,11 @@ pub struct Taken {
 }
 
 impl Bucket {
+    /// Whether as many may pass at `now` as ever: such a bucket need not be kept.
+    pub fn is_full(&self, limit: &RateLimit, now: u64) -> bool {
+        self.0 <= u128::from(now) * u128::from(limit.rate)
+    }
+
     /// Takes one request out of the bucket at `now`, in unix milliseconds.
     pub fn take(&mut self, limit: &RateLimit, now: u64) -> Taken {
         // One request costs `cost`; a full bucket lies `burst` requests in the past.

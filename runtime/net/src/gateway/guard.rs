@@ -150,7 +150,7 @@ fn refusal(auth: &EdgeAuth, denied: Denied) -> Problem {
 }
 
 /// The request as edges see it.
-fn asked<B>(request: &Request<B>, client: IpAddr) -> Asked {
+pub(super) fn asked<B>(request: &Request<B>, client: IpAddr) -> Asked {
     let text =
         |name: &http::HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let headers = request

@@ -6,9 +6,12 @@
 mod api;
 mod assets;
 mod batch;
+mod breaker;
 mod claims;
 mod front;
 mod guard;
+mod limit;
+mod outgoing;
 mod proxy;
 mod siblings;
 mod upgrade;
@@ -44,6 +47,8 @@ struct Gateway {
     verifier: TokenVerifier,
     upstream: proxy::Upstream,
     guards: guard::Guards,
+    limits: limit::Limits,
+    breakers: breaker::Breakers,
     upgraded: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
@@ -62,6 +67,8 @@ pub async fn serve_gateway(
         verifier,
         upstream: proxy::upstream(),
         guards: guard::Guards::default(),
+        limits: limit::Limits::default(),
+        breakers: breaker::Breakers::default(),
         upgraded: Arc::new(Semaphore::new(limits::UPGRADED_CONNECTIONS)),
         shutdown: shutdown.clone(),
     });
@@ -104,6 +111,7 @@ impl Gateway {
             _ if path.starts_with(assets::PREFIX) => "assets",
             _ => "proxy",
         };
+        let counted = self.limits.count(&*self.region, &request, client);
         let work = async {
             // RFC 9112, 3.2: what HTTP/1.1 requires, lest two servers in a row take a request to mean two hosts.
             if request.version() == http::Version::HTTP_11
@@ -111,6 +119,7 @@ impl Gateway {
             {
                 return Err(Problem::new(StatusCode::BAD_REQUEST, "host", "send one Host header"));
             }
+            counted.refusal().map_or(Ok(()), Err)?;
             self.guards.check(&*self.region, &request, (client, matches!(route, "proxy" | "assets"))).await?;
             match route {
                 "batch" => self.batch(request).await,
@@ -127,9 +136,12 @@ impl Gateway {
                 _ => self.proxy(request, client).await,
             }
         };
-        let outcome = timeout(limits::REQUEST_TIME, work).await.unwrap_or_else(|_| {
-            Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "slow", "the request took too long here"))
-        });
+        let slow = || Problem::new(StatusCode::GATEWAY_TIMEOUT, "slow", "the request took too long here");
+        let outcome = match route {
+            // A body may take long to go through; each step there has a limit of its own.
+            "proxy" => work.await,
+            _ => timeout(limits::REQUEST_TIME, work).await.unwrap_or_else(|_| Err(slow())),
+        };
         let mut response = outcome.unwrap_or_else(|problem| problem.response());
         let generation = HeaderValue::from(self.region.plans().generation);
         let status = response.status().as_u16();
@@ -142,11 +154,38 @@ impl Gateway {
             tracing::info!(target: "access", id, method, route, status, ms, country, served);
         }
         headers.insert(REQUEST_ID, id);
+        counted.tell(headers);
         set(headers, "repomind-region", self.region.id().as_str(), false);
         headers.insert("repomind-generation", generation);
         metrics::counter!("repomind_requests_total", "route" => route, "status" => status.to_string()).increment(1);
         metrics::histogram!("repomind_request_seconds", "route" => route).record(begun.elapsed().as_secs_f64());
         response
+    }
+}
+
+/// A request as the rules of the edge plan are matched against it.
+struct Seen<'a> {
+    method: &'a http::Method,
+    uri: &'a http::Uri,
+    headers: &'a HeaderMap,
+}
+
+impl<'a> Seen<'a> {
+    fn of<B>(request: &'a Request<B>) -> Self {
+        Self { method: request.method(), uri: request.uri(), headers: request.headers() }
+    }
+}
+
+impl model::edge::Request for Seen<'_> {
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+    fn path(&self) -> &str {
+        self.uri.path()
+    }
+    fn header(&self, name: &str) -> Option<String> {
+        let lines: Vec<&str> = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        (!lines.is_empty()).then(|| lines.join(", "))
     }
 }
 

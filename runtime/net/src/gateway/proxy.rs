@@ -1,14 +1,15 @@
-//! The way to the service: by the routing plan, with bounded retries.
+//! The way to the service: by the routing plan, with bounded retries. A body that is short and comes at once may be
+//! sent again to another region; any other is handed on as it comes, to one region.
 //!
 //! Only `http://` services are reached: they stand beside the gateway. A region
 //! whose service is behind TLS is answered with 502 and the reason.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Instant;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -18,13 +19,14 @@ use model::names::Feature;
 use model::routing::ClientClass;
 use tokio::time::timeout;
 
-use super::{Gateway, GatewayConfig, set};
+use super::outgoing::{Moved, Outgoing};
+use super::{Gateway, GatewayConfig, Seen, set};
 use crate::limits;
 use crate::problem::Problem;
-use crate::serve::{Body, collect};
+use crate::serve::Body;
 
 /// Connections to services, kept alive.
-pub(super) type Upstream = Client<HttpConnector, Full<Bytes>>;
+pub(super) type Upstream = Client<HttpConnector, Body>;
 
 /// How many gateways a request may pass: a service address that leads back here must not loop.
 const HOPS: u32 = 3;
@@ -78,12 +80,14 @@ impl Gateway {
         let upgrade = is_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let (mut head, body) = request.into_parts();
         let authorised = head.headers.contains_key(header::AUTHORIZATION);
-        let body = collect(body, limits::BODY_BYTES).await?;
+        let mut body = Outgoing::read(body).await?;
+        let moved = body.moved();
         prepare(&mut head.headers, client, hops, upgrade.is_some());
-        let repeatable = is_idempotent(&head.method) && upgrade.is_none();
+        let repeatable = is_idempotent(&head.method) && upgrade.is_none() && moved.is_none();
         let mut last = None;
         for region in candidates.iter().take(limits::PROXY_ATTEMPTS) {
-            match self.attempt(region, &head, &body, repeatable).await {
+            let Some(body) = body.take() else { break };
+            match self.attempt(region, &head, (body, moved.as_ref()), repeatable).await {
                 Ok(response) => {
                     let mut response = match upgrade {
                         Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -115,6 +119,7 @@ impl Gateway {
         self.region.traffic().count(class.country);
         let mut order = routing::choose(&plans.routing, class, &states, needs, &self.region.regions(), None);
         routing::lean(&plans.routing, (class, client), host, &states, &mut order);
+        self.breakers.order(&mut order, Instant::now());
         order
     }
 
@@ -122,7 +127,7 @@ impl Gateway {
         &self,
         region: &RegionId,
         head: &http::request::Parts,
-        body: &Bytes,
+        (body, moved): (Body, Option<&Moved>),
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failed> {
         let gateway =
@@ -132,28 +137,46 @@ impl Gateway {
             .ok_or_else(|| format!("no service address is known for {region}"))
             .and_then(|base| join(&base, &head.uri))
             .map_err(|detail| Failed { problem: gateway("service-address", detail), elsewhere: true })?;
-        let mut request = Request::new(Full::new(body.clone()));
+        let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = head.headers.clone();
-        match timeout(limits::PROXY_HEAD_TIME, self.upstream.request(request)).await {
-            Ok(Ok(response)) => {
+        let asked = self.upstream.request(request);
+        let answered = match moved {
+            None => timeout(limits::PROXY_HEAD_TIME, asked).await.ok(),
+            Some(moved) => tokio::select! {
+                answered = asked => Some(answered),
+                () = moved.stands_still(limits::PROXY_HEAD_TIME) => None,
+            },
+        };
+        match answered {
+            Some(Ok(response)) => {
                 let unwell = matches!(response.status().as_u16(), 502..=504);
+                match unwell {
+                    true => self.breakers.failed(region, Instant::now()),
+                    false => self.breakers.succeeded(region),
+                }
                 if unwell && repeatable {
                     let detail = format!("the service of {region} answered {}", response.status());
                     return Err(Failed { problem: gateway("service", detail), elsewhere: true });
                 }
                 Ok(response)
             }
-            Ok(Err(error)) => {
-                tracing::debug!(%region, %error, "the service did not answer");
+            Some(Err(error)) => {
+                let why: &dyn std::error::Error = std::error::Error::source(&error).unwrap_or(&error);
+                tracing::debug!(%region, %error, why, "the service did not answer");
+                // A client that breaks off says nothing of the service.
+                if moved.is_none() || error.is_connect() {
+                    self.breakers.failed(region, Instant::now());
+                }
                 // A request that was never sent may always be sent elsewhere.
                 let elsewhere = repeatable || error.is_connect();
                 let problem = gateway("service", format!("the service of {region} did not answer"));
                 Err(Failed { problem, elsewhere })
             }
-            Err(_) => {
+            None => {
+                self.breakers.failed(region, Instant::now());
                 let detail = format!("the service of {region} took too long");
                 let problem =
                     Problem::new(StatusCode::GATEWAY_TIMEOUT, "service", detail).with("region", region.as_str());
@@ -168,7 +191,11 @@ impl Gateway {
         let silent = !headers.contains_key(header::CACHE_CONTROL) && !headers.contains_key(header::SET_COOKIE);
         let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let plans = self.region.plans();
-        let rule = plans.edge.rule_for(&Asked(asked), response.status().as_u16(), content_type);
+        let rule = plans.edge.rule_for(
+            &Seen { method: &asked.method, uri: &asked.uri, headers: &asked.headers },
+            response.status().as_u16(),
+            content_type,
+        );
         let Some(rule) = rule.filter(|_| silent) else { return };
         let age = |seconds: u32, never: &str| match seconds {
             0 => never.to_owned(),
@@ -183,22 +210,6 @@ impl Gateway {
         set(response.headers_mut(), "cache-control", &browser, true);
         set(response.headers_mut(), "cdn-cache-control", &edge, true);
         set(response.headers_mut(), "repomind-cache-rule", rule.name.as_str(), true);
-    }
-}
-
-/// A request as cache rules are matched against it.
-struct Asked<'a>(&'a http::request::Parts);
-
-impl model::edge::Request for Asked<'_> {
-    fn method(&self) -> &str {
-        self.0.method.as_str()
-    }
-    fn path(&self) -> &str {
-        self.0.uri.path()
-    }
-    fn header(&self, name: &str) -> Option<String> {
-        let lines: Vec<&str> = self.0.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        (!lines.is_empty()).then(|| lines.join(", "))
     }
 }
 
@@ -302,7 +313,7 @@ fn prepare(headers: &mut HeaderMap, client: IpAddr, hops: u32, upgrade: bool) {
     if let Some(host) = headers.remove(header::HOST) {
         headers.insert("x-forwarded-host", host);
     }
-    // The body was read whole; its length is known again.
+    // Where the length of the body is known, it is stated anew.
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::EXPECT);
     headers.remove(NEEDS);
