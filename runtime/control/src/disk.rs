@@ -15,7 +15,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use serde::{Deserialize, Serialize};
 use store::{ControlBatch, ControlSpace, StoreError};
 
-use crate::machine::Types;
+use crate::types::Types;
 
 const VOTE: &[u8] = b"vote";
 const COMMITTED: &[u8] = b"committed";

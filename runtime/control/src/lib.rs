@@ -15,6 +15,7 @@ mod machine;
 mod raft;
 pub mod rules;
 pub mod state;
+mod types;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};

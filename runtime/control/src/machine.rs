@@ -14,16 +14,8 @@ use store::{ControlBatch, ControlSpace};
 use tokio::sync::watch;
 
 use crate::disk::{on_disk, open};
-use crate::state::{Command, ControlState, Outcome, Seat};
-
-openraft::declare_raft_types!(
-    /// What the log is made of.
-    pub Types:
-        D = Command,
-        R = Outcome,
-        NodeId = u64,
-        Node = Seat,
-);
+use crate::state::ControlState;
+use crate::types::Types;
 
 const SNAPSHOT: &[u8] = b"snapshot";
 

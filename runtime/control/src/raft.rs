@@ -20,9 +20,10 @@ use tokio::sync::watch;
 
 use crate::disk::Disk;
 use crate::lease::Lease;
-use crate::machine::{Machine, Types};
+use crate::machine::Machine;
 use crate::rules::{Change, Members};
 use crate::state::{Command, ControlState, Outcome, Seat};
+use crate::types::Types;
 use crate::wire::{Call, Network, Request, reply};
 use crate::{ControlLog, NotPrimary, Transport, Unagreed, View};
 

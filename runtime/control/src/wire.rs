@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Transport;
 use crate::lease::Lease;
-use crate::machine::Types;
 use crate::state::Seat;
+use crate::types::Types;
 
 /// How long an empty append may take: the heartbeat's own limit.
 const HEARTBEAT: Duration = Duration::from_millis(crate::HEARTBEAT);

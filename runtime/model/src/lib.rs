@@ -33,6 +33,7 @@ pub mod sealing;
 pub mod signing;
 pub mod snapshot;
 pub mod status;
+pub mod tree;
 pub mod units;
 pub mod version;
 pub mod wound;

@@ -114,7 +114,7 @@ pub struct NextGeneration {
     /// Its number.
     pub generation: u64,
     /// The hash of the tree that it grows from; none for the first.
-    pub parent: Option<crate::bundle::TreeHash>,
+    pub parent: Option<crate::tree::TreeHash>,
     /// The region that is asked, which proposes it.
     pub proposer: RegionId,
     /// Who may sign it, by name; nobody in development, where the region signs.
