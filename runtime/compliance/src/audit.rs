@@ -15,6 +15,7 @@ mod chain;
 mod checks;
 mod detect;
 mod evidence;
+mod facts;
 mod images;
 mod keys;
 mod leaf;
@@ -24,6 +25,7 @@ pub mod render;
 mod report;
 mod rows;
 mod settings;
+mod told;
 pub mod tree;
 
 pub use checks::{Check, NOT_PERFORMED, Severity};
@@ -41,13 +43,14 @@ pub fn audit(inputs: &Inputs) -> Report {
     let mut tally = Tally::new(inputs);
     let mut barred = keys::Barred::default();
     let mut orders = petitions::Orders::read(&mut tally, inputs);
+    let mut names = told::Names::default();
     for region in &inputs.regions {
         match &region.evidence {
             Err(reason) => tally.unreached(&region.region, reason),
             Ok(evidence) => {
                 settings::identity(&mut tally, &region.region, evidence);
                 settings::decisions(&mut tally, &region.region, evidence);
-                rows::judge(&mut tally, inputs, &region.region, evidence, (&mut barred, &mut orders));
+                rows::judge(&mut tally, inputs, &region.region, evidence, (&mut barred, &mut orders, &mut names));
                 chain::judge(&mut tally, inputs, &region.region, evidence);
                 images::judge(&mut tally, inputs, &region.region, evidence);
             }
@@ -55,6 +58,8 @@ pub fn audit(inputs: &Inputs) -> Report {
     }
     keys::at_home(&mut tally, inputs, &barred);
     keys::rotation(&mut tally, inputs);
+    facts::reviewed(&mut tally, inputs);
+    told::judge(&mut tally, inputs, &names);
     orders.judge(&mut tally, inputs);
     settings::generations(&mut tally, inputs);
     tally.finish()

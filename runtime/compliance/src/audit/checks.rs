@@ -33,6 +33,8 @@ pub enum Check {
     Res01,
     /// A region is not the one that its certificate attests.
     Res03,
+    /// A record is where it is by an adequacy decision that does not hold.
+    Res05,
     /// A region's conflict log holds what the region may not hold.
     Res07,
     /// A label is missing or unknown.
@@ -65,19 +67,26 @@ pub enum Check {
     Pol02,
     /// A decision of the policies comes out otherwise when it is asked again.
     Pol04,
+    /// A write that cannot be decided on was taken.
+    Pol05,
     /// A ledger was changed, truncated or forked.
     Aud01,
     /// A checkpoint has too few witnesses.
     Aud02,
     /// Stored data has no leaf in the ledger.
     Aud03,
+    /// A log or a metric holds personal data.
+    Log01,
+    /// A legal fact is past its review.
+    Fct01,
 }
 
 impl Check {
     /// Every check, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::Res01,
         Self::Res03,
+        Self::Res05,
         Self::Res07,
         Self::Lbl01,
         Self::Lbl02,
@@ -94,9 +103,12 @@ impl Check {
         Self::Pol01,
         Self::Pol02,
         Self::Pol04,
+        Self::Pol05,
         Self::Aud01,
         Self::Aud02,
         Self::Aud03,
+        Self::Log01,
+        Self::Fct01,
     ];
 
     /// Its name, such as `RES-01`.
@@ -104,6 +116,7 @@ impl Check {
         match self {
             Self::Res01 => "RES-01",
             Self::Res03 => "RES-03",
+            Self::Res05 => "RES-05",
             Self::Res07 => "RES-07",
             Self::Lbl01 => "LBL-01",
             Self::Lbl02 => "LBL-02",
@@ -120,9 +133,12 @@ impl Check {
             Self::Pol01 => "POL-01",
             Self::Pol02 => "POL-02",
             Self::Pol04 => "POL-04",
+            Self::Pol05 => "POL-05",
             Self::Aud01 => "AUD-01",
             Self::Aud02 => "AUD-02",
             Self::Aud03 => "AUD-03",
+            Self::Log01 => "LOG-01",
+            Self::Fct01 => "FCT-01",
         }
     }
 
@@ -131,6 +147,7 @@ impl Check {
         match self {
             Self::Res01 => "every record lies in a region that may hold it",
             Self::Res03 => "every region is the one that its certificate attests",
+            Self::Res05 => "no personal data is abroad by an adequacy decision that is expired or suspended",
             Self::Res07 => {
                 "no conflict log holds what its region may not hold, or in plain text what must be encrypted"
             }
@@ -151,8 +168,11 @@ impl Check {
             Self::Pol01 => "all regions follow the same policies",
             Self::Pol02 => "every region's policies are signed",
             Self::Pol04 => "every decision that was written down comes out the same when it is asked again",
+            Self::Pol05 => "what has no token, or labels that nobody knows, is refused",
             Self::Aud01 => "no ledger was changed, truncated or forked",
             Self::Aud02 => "every checkpoint is cosigned by other regions",
+            Self::Log01 => "no log and no metric names a person, or a record about one, or holds an address or account",
+            Self::Fct01 => "no fact about the law of a region's country is past its review",
             Self::Aud03 => "every stored row is in the ledger, as last committed",
         }
     }
@@ -160,7 +180,7 @@ impl Check {
     /// How grave its findings are.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::Key03 => Severity::Medium,
+            Self::Key03 | Self::Fct01 => Severity::Medium,
             Self::Lbl02 | Self::Ret01 | Self::Era02 | Self::Era03 | Self::Dsr02 | Self::Pol01 | Self::Aud02 => {
                 Severity::High
             }
@@ -183,8 +203,11 @@ impl Check {
             Self::Ret01 => "values whose time is stated",
             Self::Ret02 => "held records",
             Self::Res07 => "entries of conflict logs",
-            Self::Res03 | Self::Pol01 | Self::Pol02 => "regions",
             Self::Pol04 => "decisions",
+            Self::Res05 => "values abroad",
+            Self::Res03 | Self::Pol01 | Self::Pol02 | Self::Fct01 => "regions",
+            Self::Pol05 => "writes tried",
+            Self::Log01 => "lines",
             Self::Aud01 => "leaves",
             Self::Aud02 => "checkpoints",
         }
@@ -207,7 +230,6 @@ impl Serialize for Check {
 pub const NOT_PERFORMED: &[(&str, &str)] = &[
     ("RES-02", "a localised record has its primary copy at home"),
     ("RES-04", "every replica has a valid transfer basis"),
-    ("RES-05", "no expired or suspended adequacy decision is relied on"),
     ("RES-06", "threshold counters are kept"),
     ("RES-08", "routing and failover decisions were lawful"),
     ("ERA-04", "a restore does not bring erased data back"),
@@ -215,10 +237,7 @@ pub const NOT_PERFORMED: &[(&str, &str)] = &[
     ("DSR-01", "requests of data subjects are answered in time"),
     ("BRC-01", "the clock of breach notices is kept"),
     ("CAC-01", "no edge cache holds personal data unlawfully"),
-    ("LOG-01", "logs, traces and metrics hold no personal data"),
     ("BAK-01", "backups are in the right place under the right key"),
     ("POL-03", "the policies pass their own tests"),
-    ("POL-05", "what cannot be decided is denied"),
     ("ROP-01", "the record of processing activities matches the flows observed"),
-    ("FCT-01", "no legal fact is past its review date"),
 ];

@@ -13,6 +13,7 @@ use model::{Millis, RegionId, UnixMillis};
 use serde::Serialize;
 
 use super::tree::Hash;
+use crate::facts::Adequacy;
 
 /// A checkpoint needs cosignatures of so many other regions. With three regions, that is both others.
 pub const WITNESS_QUORUM: usize = 2;
@@ -30,6 +31,8 @@ pub struct Inputs<'p> {
     pub plan: &'p ResidencyPlan,
     /// How long namespaces keep records, by the same policies; none where only the records' own labels are judged.
     pub keeps: Option<ReplicationPlan>,
+    /// The adequacy decisions that are taken to hold: [`crate::facts::ADEQUACY`].
+    pub adequacy: &'p [Adequacy],
     /// Where they come from.
     pub revision: Revision,
     /// The time, by the auditor's clock.
@@ -90,6 +93,10 @@ pub struct Evidence {
     pub decisions: Option<DecisionEvidence>,
     /// What it keeps of orders about people, as stored.
     pub petitions: Vec<Vec<u8>>,
+    /// What it tells: the end of its log and its metrics, by name, as far as they were seen.
+    pub told: Vec<(String, Vec<u8>)>,
+    /// Writes that no region may take, in words, and the status with which each was answered.
+    pub probes: Vec<(String, u16)>,
     /// The notes of other regions' checkpoints that this region, as their witness, cosigned last.
     pub witnessed: BTreeMap<RegionId, String>,
 }

@@ -148,6 +148,8 @@ pub(super) struct Tally {
     report: Report,
     runs: BTreeMap<Check, CheckRun>,
     record_key: Hash,
+    /// Values in a country about which no adequacy decision is encoded, by region.
+    abroad: BTreeMap<RegionId, u64>,
 }
 
 impl Tally {
@@ -187,6 +189,7 @@ impl Tally {
             report,
             runs: Check::ALL.into_iter().map(|check| (check, run(check))).collect(),
             record_key: blake3::derive_key("repomind record ids v1", &inputs.record_secret),
+            abroad: BTreeMap::new(),
         }
     }
 
@@ -272,7 +275,16 @@ impl Tally {
         });
     }
 
+    /// Counts a value that lies abroad by something other than an adequacy decision.
+    pub(super) fn abroad(&mut self, region: &RegionId) {
+        *self.abroad.entry(region.clone()).or_default() += 1;
+    }
+
     pub(super) fn finish(mut self) -> Report {
+        for (region, count) in std::mem::take(&mut self.abroad) {
+            let text = format!("{region}: of {count} values it is not encoded by which means they may be abroad");
+            self.limit(Check::Res05, text);
+        }
         let report = &mut self.report;
         report.checks = self.runs.into_values().collect();
         report.findings.sort_by(|a, b| {

@@ -15,6 +15,7 @@ use super::keys::{Barred, Opened, Opener};
 use super::petitions::Orders;
 use super::raw::{self, Labels, Sibling, Value};
 use super::report::Tally;
+use super::told::Names;
 use super::tree::Hash;
 
 /// The classes that are about nobody; all others are about somebody.
@@ -38,6 +39,7 @@ struct Court<'c, 'p> {
     barred: &'c mut Barred,
     keys: Option<&'c KeyEvidence>,
     orders: &'c mut Orders,
+    names: &'c mut Names,
 }
 
 pub(super) fn judge(
@@ -45,11 +47,11 @@ pub(super) fn judge(
     inputs: &Inputs,
     region: &RegionId,
     evidence: &Evidence,
-    (barred, orders): (&mut Barred, &mut Orders),
+    (barred, orders, names): (&mut Barred, &mut Orders, &mut Names),
 ) {
     let opener = Opener::of(region, evidence.keys.as_ref());
     let keys = evidence.keys.as_ref();
-    let mut court = Court { inputs, region, keys, opener, unseen: Unseen::default(), barred, orders };
+    let mut court = Court { inputs, region, keys, opener, unseen: Unseen::default(), barred, orders, names };
     for row in &evidence.rows {
         judge_row(tally, &mut court, row);
     }
@@ -113,6 +115,12 @@ fn judge_row(tally: &mut Tally, court: &mut Court<'_, '_>, row: &RawRow) {
             }
         }
         retention(tally, court, (row, &record), sibling, labels);
+        if labels.classes.iter().any(|class| !ABOUT_NOBODY.contains(class)) {
+            let key = row.key.iter().position(|byte| *byte == 0).map_or(&[][..], |zero| &row.key[zero + 1..]);
+            court.names.note(key);
+            court.names.note(labels.subject.as_deref().unwrap_or_default().as_bytes());
+        }
+        super::facts::relied_on(tally, inputs, region, (row, &record), (sibling, labels));
         court.orders.value(tally, (region, court.keys), (row, &record), (sibling, labels));
         let opened = open(tally, court, (row, &record), sibling);
         search(tally, labels, (sibling, opened.as_deref()), row, &mut court.unseen, &mut detected);

@@ -1,10 +1,12 @@
 //! An honest deployment of three regions, which tests then break.
 
+mod facts;
 mod keys;
 mod ledger;
 mod petitions;
 mod rows;
 mod settings;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -230,6 +232,8 @@ impl Deployment {
             decisions: Some(crate::audit::DecisionEvidence { same: 5, ..Default::default() }),
             petitions: petitions::honest(),
             losses: vec![lost(b"notes\0a", DataClass::Public, Payload::Plain(b"lost".to_vec().into()), true)],
+            told: vec![("log".to_owned(), b"INFO the region is up\n".to_vec())],
+            probes: vec![("without a token".to_owned(), 401)],
             witnessed: region.witnessed.clone(),
         };
         let of =
@@ -258,6 +262,7 @@ pub(super) fn audit_with(regions: Vec<RegionEvidence>, remembered: BTreeMap<Regi
     audit(&Inputs {
         plan: &plan(),
         keeps: None,
+        adequacy: crate::facts::ADEQUACY,
         revision: Revision { generation: 7, tree: PolicyTree::default().hash().to_string() },
         now: NOW,
         record_secret: SECRET.to_vec(),

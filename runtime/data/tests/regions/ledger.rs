@@ -49,6 +49,7 @@ fn audited(sites: [&Site; 3]) -> Report {
     audit::audit(&Inputs {
         plan: &plan,
         keeps: None,
+        adequacy: compliance::facts::ADEQUACY,
         revision: Revision { generation: 1, tree: String::new() },
         now: wall_clock(),
         record_secret: vec![7; 32],

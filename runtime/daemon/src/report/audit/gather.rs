@@ -2,16 +2,19 @@
 //! each region cosigned for others, then each region's evidence out of one snapshot.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
+use bytes::Bytes;
 use compliance::audit::{
     DecisionEvidence, Evidence, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence,
     RegionKeys, Revision,
 };
 use data::vault::KeyPlace;
+use http::Method;
 use model::bundle::{Bundle, PolicyTree};
 use model::region::{Addresses, Regions};
 use model::replication::ReplicationPlan;
@@ -78,11 +81,15 @@ pub async fn gather(client: &Client, deployment: &Deployment, state: &Path, rows
                 newest = [newest, bundle].into_iter().flatten().max_by_key(|bundle| bundle.generation);
                 let witnessed = cosigned.remove(region).unwrap_or_default();
                 let keys = keys_of(&dump, state, region, folders.get(region));
-                let decisions = match rows {
-                    true => decided(client, addresses.admin, signed).await,
-                    false => None,
+                let (decisions, told, probes) = match rows {
+                    true => (
+                        decided(client, addresses.admin, signed).await,
+                        told(client, addresses, state, region).await,
+                        probes(client, addresses).await,
+                    ),
+                    false => Default::default(),
                 };
-                Ok(Evidence { keys, decisions, ..evidence(dump, attested, policy, witnessed) })
+                Ok(Evidence { keys, decisions, told, probes, ..evidence(dump, attested, policy, witnessed) })
             }
         };
         regions.push(RegionEvidence { region: region.clone(), evidence });
@@ -122,6 +129,56 @@ fn policy(
     (Some(PolicyEvidence { generation, tree, since, signature }), signed.ok())
 }
 
+/// So many bytes of a log are read, from its end.
+const LOG_BYTES: u64 = 16 << 20;
+/// How long a region may take to answer one request.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The key of the writes that must not be taken.
+const PROBE: &str = "/v1/data/audit-probe/probe";
+
+/// What a region tells: its metrics, and its log where that is on this machine.
+async fn told(client: &Client, addresses: &Addresses, state: &Path, region: &RegionId) -> Vec<(String, Vec<u8>)> {
+    let mut told = Vec::new();
+    if let Ok(reply) = client.send(Method::GET, addresses.admin, "/metrics", &[], Bytes::new(), DEADLINE).await
+        && reply.status.is_success()
+    {
+        told.push(("metrics".to_owned(), reply.body.to_vec()));
+    }
+    told.extend(end_of(&state.join(region.as_str()).join("daemon.log")).map(|log| ("log".to_owned(), log)));
+    told
+}
+
+fn end_of(path: &Path) -> Option<Vec<u8>> {
+    let mut file = std::fs::File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES))).ok()?;
+    let mut bytes = Vec::new();
+    file.take(LOG_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Tries writes that every region has to refuse, whatever its policies say, and takes back what one takes.
+async fn probes(client: &Client, addresses: &Addresses) -> Vec<(String, u16)> {
+    let unsigned = Client::default();
+    let tried: [(&str, &Client, &[(&str, &str)]); 5] = [
+        ("without a token", &unsigned, &[("repomind-class", "public")]),
+        ("of a class that nobody knows", client, &[("repomind-class", "whatever")]),
+        ("under the law of a country that there is not", client, &[("repomind-jurisdiction", "XX")]),
+        ("with a label that nobody knows", client, &[("repomind-secret", "yes")]),
+        ("that is over before it is made", client, &[("repomind-class", "public"), ("repomind-retain-until", "1")]),
+    ];
+    let mut answers = Vec::new();
+    for (what, by, headers) in tried {
+        let body = Bytes::from_static(b"an audit's probe");
+        let Ok(reply) = by.send(Method::PUT, addresses.gateway, PROBE, headers, body, DEADLINE).await else { continue };
+        answers.push((what.to_owned(), reply.status.as_u16()));
+        if reply.status.is_success() {
+            let _ = client.send(Method::DELETE, addresses.gateway, PROBE, &[], Bytes::new(), DEADLINE).await;
+        }
+    }
+    answers
+}
+
 fn evidence(
     dump: Dump,
     attested: Option<String>,
@@ -132,7 +189,7 @@ fn evidence(
     let losses = dump.losses.into_iter().map(|(key, envelope)| RawRow { key, envelope }).collect();
     let ledger = LedgerEvidence { leaves: dump.leaves, images: dump.images, checkpoint: dump.checkpoint };
     let (ledger, petitions) = (Some(ledger), dump.petitions);
-    Evidence { attested, rows, losses, policy, ledger, petitions, witnessed, keys: None, decisions: None }
+    Evidence { attested, rows, losses, policy, ledger, petitions, witnessed, ..Evidence::default() }
 }
 
 /// Asks the last decisions of a region again, by the files that it says gave them; where those are of the generation
@@ -194,6 +251,7 @@ impl Gathered {
         Inputs {
             plan,
             keeps,
+            adequacy: compliance::facts::ADEQUACY,
             revision,
             now: now(),
             record_secret: self.keys.digest_key.to_vec(),
