@@ -1,6 +1,7 @@
 //! Whole daemons, real sockets: what an operator would be alarmed to see fail.
 
 mod assets;
+mod attacks;
 mod audit;
 mod cloudflare;
 mod cluster;
