@@ -20,12 +20,14 @@ mod images;
 mod keys;
 mod leaf;
 mod petitions;
+mod processing;
 pub mod raw;
 pub mod render;
 mod report;
 mod rows;
 mod settings;
 mod told;
+mod travel;
 pub mod tree;
 
 pub use checks::{Check, NOT_PERFORMED, Severity};
@@ -34,6 +36,7 @@ pub use evidence::{
     DecisionEvidence, Evidence, GENERATION_GRACE, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence,
     RETENTION_GRACE, RawRow, RegionEvidence, RegionKeys, Revision, UNWITNESSED_GRACE, WITNESS_QUORUM,
 };
+pub use processing::{Activity, ActivityName};
 pub use report::{CheckRun, Finding, LEAST_REGIONS, NotRun, Outcome, RegionSummary, Report};
 
 use report::Tally;
@@ -44,13 +47,21 @@ pub fn audit(inputs: &Inputs) -> Report {
     let mut barred = keys::Barred::default();
     let mut orders = petitions::Orders::read(&mut tally, inputs);
     let mut names = told::Names::default();
+    let (mut journeys, mut activities) = (travel::Journeys::default(), processing::Activities::default());
     for region in &inputs.regions {
         match &region.evidence {
             Err(reason) => tally.unreached(&region.region, reason),
             Ok(evidence) => {
                 settings::identity(&mut tally, &region.region, evidence);
                 settings::decisions(&mut tally, &region.region, evidence);
-                rows::judge(&mut tally, inputs, &region.region, evidence, (&mut barred, &mut orders, &mut names));
+                let seen = rows::Seen {
+                    barred: &mut barred,
+                    orders: &mut orders,
+                    names: &mut names,
+                    journeys: &mut journeys,
+                    activities: &mut activities,
+                };
+                rows::judge(&mut tally, inputs, &region.region, evidence, seen);
                 chain::judge(&mut tally, inputs, &region.region, evidence);
                 images::judge(&mut tally, inputs, &region.region, evidence);
             }
@@ -59,10 +70,12 @@ pub fn audit(inputs: &Inputs) -> Report {
     keys::at_home(&mut tally, inputs, &barred);
     keys::rotation(&mut tally, inputs);
     facts::reviewed(&mut tally, inputs);
+    journeys.judge(&mut tally, inputs);
+    let processing = activities.judge(&mut tally, inputs);
     told::judge(&mut tally, inputs, &names);
     orders.judge(&mut tally, inputs);
     settings::generations(&mut tally, inputs);
-    tally.finish()
+    Report { processing, ..tally.finish() }
 }
 
 #[cfg(test)]

@@ -38,6 +38,48 @@ pub struct Adequacy {
     pub review_by: Day,
 }
 
+/// A law that wants what is about its people to have a copy at home, wherever else it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Localisation {
+    /// The country.
+    pub country: &'static str,
+    /// The law, and whom it covers.
+    pub covers: &'static str,
+    /// The first day on which it holds.
+    pub since: Day,
+    /// Where that is from.
+    pub source: &'static str,
+    /// How sure that is.
+    pub status: Status,
+    /// When somebody last looked.
+    pub verified_on: Day,
+    /// By when somebody has to look again.
+    pub review_by: Day,
+}
+
+/// The laws that localise personal data. Those that localise by sector or by order only (IN, SA, VN, ID) are not here:
+/// no label says whom their orders name.
+pub const LOCALISED: &[Localisation] = &[
+    Localisation {
+        country: "RU",
+        covers: "242-FZ, everyone; since 2025-07-01 also no collection into a database abroad",
+        since: Day(2015, 9, 1),
+        source: "DLA Piper, Data Protection Laws of the World",
+        status: Status::Secondary,
+        verified_on: Day(2026, 6, 30),
+        review_by: Day(2027, 12, 31),
+    },
+    Localisation {
+        country: "CN",
+        covers: "PIPL, critical operators and those above thresholds; taken for everyone, as no record shows either",
+        since: Day(2021, 11, 1),
+        source: "DLA Piper, Data Protection Laws of the World",
+        status: Status::Secondary,
+        verified_on: Day(2026, 6, 30),
+        review_by: Day(2027, 12, 31),
+    },
+];
+
 /// A day: year, month, day of the month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Day(pub u16, pub u8, pub u8);
@@ -118,6 +160,11 @@ mod tests {
                 model::Country::new(fact.country).is_ok_and(|country| country.as_str() == fact.country),
                 "{fact:?}"
             );
+        }
+        for fact in LOCALISED {
+            assert!(fact.verified_on < fact.review_by && !fact.source.is_empty(), "{fact:?}");
+            let law = model::residency::Law::of(model::Country::new(fact.country).unwrap());
+            assert_eq!(law.name(), fact.country, "policies cannot tell this law from others");
         }
         let mut countries: Vec<_> = ADEQUACY.iter().map(|fact| fact.country).collect();
         countries.sort_unstable();

@@ -31,8 +31,12 @@ impl fmt::Display for Severity {
 pub enum Check {
     /// A record lies in a region that may not hold it.
     Res01,
+    /// A record that a law wants at home has no copy there.
+    Res02,
     /// A region is not the one that its certificate attests.
     Res03,
+    /// A record came to a region from one that no rule lets it come from.
+    Res04,
     /// A record is where it is by an adequacy decision that does not hold.
     Res05,
     /// A region's conflict log holds what the region may not hold.
@@ -77,15 +81,19 @@ pub enum Check {
     Aud03,
     /// A log or a metric holds personal data.
     Log01,
+    /// The record of processing activities lacks one that was observed.
+    Rop01,
     /// A legal fact is past its review.
     Fct01,
 }
 
 impl Check {
     /// Every check, in order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::Res01,
+        Self::Res02,
         Self::Res03,
+        Self::Res04,
         Self::Res05,
         Self::Res07,
         Self::Lbl01,
@@ -108,6 +116,7 @@ impl Check {
         Self::Aud02,
         Self::Aud03,
         Self::Log01,
+        Self::Rop01,
         Self::Fct01,
     ];
 
@@ -115,7 +124,9 @@ impl Check {
     pub const fn id(self) -> &'static str {
         match self {
             Self::Res01 => "RES-01",
+            Self::Res02 => "RES-02",
             Self::Res03 => "RES-03",
+            Self::Res04 => "RES-04",
             Self::Res05 => "RES-05",
             Self::Res07 => "RES-07",
             Self::Lbl01 => "LBL-01",
@@ -138,6 +149,7 @@ impl Check {
             Self::Aud02 => "AUD-02",
             Self::Aud03 => "AUD-03",
             Self::Log01 => "LOG-01",
+            Self::Rop01 => "ROP-01",
             Self::Fct01 => "FCT-01",
         }
     }
@@ -146,7 +158,9 @@ impl Check {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Res01 => "every record lies in a region that may hold it",
+            Self::Res02 => "what a law wants at home has a copy there",
             Self::Res03 => "every region is the one that its certificate attests",
+            Self::Res04 => "every value came from a region from which a rule lets it come",
             Self::Res05 => "no personal data is abroad by an adequacy decision that is expired or suspended",
             Self::Res07 => {
                 "no conflict log holds what its region may not hold, or in plain text what must be encrypted"
@@ -172,6 +186,7 @@ impl Check {
             Self::Aud01 => "no ledger was changed, truncated or forked",
             Self::Aud02 => "every checkpoint is cosigned by other regions",
             Self::Log01 => "no log and no metric names a person, or a record about one, or holds an address or account",
+            Self::Rop01 => "the record of processing activities has every one that was observed",
             Self::Fct01 => "no fact about the law of a region's country is past its review",
             Self::Aud03 => "every stored row is in the ledger, as last committed",
         }
@@ -180,7 +195,7 @@ impl Check {
     /// How grave its findings are.
     pub const fn severity(self) -> Severity {
         match self {
-            Self::Key03 | Self::Fct01 => Severity::Medium,
+            Self::Key03 | Self::Rop01 | Self::Fct01 => Severity::Medium,
             Self::Lbl02 | Self::Ret01 | Self::Era02 | Self::Era03 | Self::Dsr02 | Self::Pol01 | Self::Aud02 => {
                 Severity::High
             }
@@ -204,7 +219,10 @@ impl Check {
             Self::Ret02 => "held records",
             Self::Res07 => "entries of conflict logs",
             Self::Pol04 => "decisions",
+            Self::Res02 => "values that a law wants at home",
+            Self::Res04 => "values from another region",
             Self::Res05 => "values abroad",
+            Self::Rop01 => "activities",
             Self::Res03 | Self::Pol01 | Self::Pol02 | Self::Fct01 => "regions",
             Self::Pol05 => "writes tried",
             Self::Log01 => "lines",
@@ -228,8 +246,6 @@ impl Serialize for Check {
 
 /// What nobody should think was checked: checks of the catalogue that this audit does not perform.
 pub const NOT_PERFORMED: &[(&str, &str)] = &[
-    ("RES-02", "a localised record has its primary copy at home"),
-    ("RES-04", "every replica has a valid transfer basis"),
     ("RES-06", "threshold counters are kept"),
     ("RES-08", "routing and failover decisions were lawful"),
     ("ERA-04", "a restore does not bring erased data back"),
@@ -239,5 +255,4 @@ pub const NOT_PERFORMED: &[(&str, &str)] = &[
     ("CAC-01", "no edge cache holds personal data unlawfully"),
     ("BAK-01", "backups are in the right place under the right key"),
     ("POL-03", "the policies pass their own tests"),
-    ("ROP-01", "the record of processing activities matches the flows observed"),
 ];

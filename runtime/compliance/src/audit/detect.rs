@@ -290,7 +290,7 @@ const STATES: &[State] = &[
                 && b"0123456789ABCDEFHJKLMNPRSTUVWXY"[(value(&plain(&id[..10])) % 31) as usize] == id[10]
         },
     },
-    // India: Aadhaar, by Verhoeff's tables.
+    // India: Aadhaar, by Verhoeff's check.
     State { form: "dddd dddd dddd", checks: |id| id[0] >= b'2' && verhoeff(&plain(id)) },
 ];
 

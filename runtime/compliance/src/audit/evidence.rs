@@ -12,8 +12,9 @@ use model::residency::ResidencyPlan;
 use model::{Millis, RegionId, UnixMillis};
 use serde::Serialize;
 
+use super::processing::ActivityName;
 use super::tree::Hash;
-use crate::facts::Adequacy;
+use crate::facts::{Adequacy, Localisation};
 
 /// A checkpoint needs cosignatures of so many other regions. With three regions, that is both others.
 pub const WITNESS_QUORUM: usize = 2;
@@ -33,7 +34,11 @@ pub struct Inputs<'p> {
     pub keeps: Option<ReplicationPlan>,
     /// The adequacy decisions that are taken to hold: [`crate::facts::ADEQUACY`].
     pub adequacy: &'p [Adequacy],
-    /// Where they come from.
+    /// The laws that want a copy at home: [`crate::facts::LOCALISED`].
+    pub localised: &'p [Localisation],
+    /// The record of processing activities that somebody answers for; none where none was given.
+    pub declared: Option<&'p [ActivityName]>,
+    /// Where the rulings come from.
     pub revision: Revision,
     /// The time, by the auditor's clock.
     pub now: UnixMillis,

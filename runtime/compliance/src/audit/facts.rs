@@ -6,14 +6,13 @@ use super::checks::Check;
 use super::evidence::{Inputs, RawRow};
 use super::raw::{Labels, Sibling, Value};
 use super::report::Tally;
+use super::rows::ABOUT_NOBODY;
 use super::tree::Hash;
 use crate::facts::Adequacy;
 
 /// The countries of the EEA and the territories where the GDPR applies (EUR-Lex, EEA Agreement).
 const GDPR: &str = "AT BE BG HR CY CZ DK EE FI FR DE GR HU IE IT LV LT LU MT NL PL PT RO SK SI ES SE IS LI NO RE GP MQ \
                     GF YT MF AX";
-/// The classes that are about nobody.
-const ABOUT_NOBODY: [&str; 4] = ["public", "operational", "source-code", "credentials"];
 
 fn under_gdpr(country: &str) -> bool {
     GDPR.split(' ').any(|code| code == country)

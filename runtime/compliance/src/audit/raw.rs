@@ -87,6 +87,8 @@ pub struct Sealed<'b> {
 /// What the audit needs of a sibling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sibling<'b> {
+    /// The region that it was written in.
+    pub origin: &'b str,
     /// Its labels; none where the record moved away.
     pub labels: Option<Labels>,
     /// The generation that it was written under; deletes do not say.
@@ -215,13 +217,15 @@ impl<'b> Reader<'b> {
         words.get(number).copied().ok_or_else(|| format!("{what} {number} is not known"))
     }
 
-    fn dot(&mut self) -> Read<()> {
-        self.text()?;
-        (0..3).try_for_each(|_| self.integer().map(drop))
+    /// A dot; gives its region.
+    fn dot(&mut self) -> Read<&'b str> {
+        let region = self.text()?;
+        (0..3).try_for_each(|_| self.integer().map(drop))?;
+        Ok(region)
     }
 
     fn sibling(&mut self) -> Read<Sibling<'b>> {
-        self.dot()?;
+        let origin = self.dot()?;
         self.integer()?;
         self.list(Self::dot)?;
         self.bytes(16)?;
@@ -235,10 +239,10 @@ impl<'b> Reader<'b> {
                 if let Value::Sealed(sealed) = &mut value {
                     sealed.rest = &after[..after.len() - self.0.len()];
                 }
-                Ok(Sibling { labels: Some(labels), generation: Some(generation), value })
+                Ok(Sibling { origin, labels: Some(labels), generation: Some(generation), value })
             }
-            1 => Ok(Sibling { labels: Some(self.labels()?), generation: None, value: Value::Gone }),
-            2 => self.bytes(16).map(|_| Sibling { labels: None, generation: None, value: Value::Gone }),
+            1 => Ok(Sibling { origin, labels: Some(self.labels()?), generation: None, value: Value::Gone }),
+            2 => self.bytes(16).map(|_| Sibling { origin, labels: None, generation: None, value: Value::Gone }),
             other => Err(format!("content {other} is not known")),
         }
     }

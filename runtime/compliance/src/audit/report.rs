@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::checks::{Check, NOT_PERFORMED, Severity};
 use super::evidence::{Inputs, Revision};
+use super::processing::Activity;
 use super::tree::{Hash, hex, sha256};
 
 /// Fewer regions than this were not an audit of a multi-region deployment.
@@ -141,6 +142,8 @@ pub struct Report {
     pub findings_left_out: u64,
     /// Checks of the catalogue that this audit does not perform.
     pub not_performed: Vec<NotPerformed>,
+    /// The record of processing activities as it was observed (GDPR Art. 30).
+    pub processing: Vec<Activity>,
 }
 
 /// Collects while checks run.
@@ -184,6 +187,7 @@ impl Tally {
             findings: Vec::new(),
             findings_left_out: 0,
             not_performed: NOT_PERFORMED.iter().map(|&(check, title)| NotPerformed { check, title }).collect(),
+            processing: Vec::new(),
         };
         Self {
             report,

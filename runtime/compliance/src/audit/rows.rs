@@ -13,13 +13,15 @@ use super::detect::{Detector, detect};
 use super::evidence::{Evidence, Inputs, KeyEvidence, RETENTION_GRACE, RawRow};
 use super::keys::{Barred, Opened, Opener};
 use super::petitions::Orders;
+use super::processing::Activities;
 use super::raw::{self, Labels, Sibling, Value};
 use super::report::Tally;
 use super::told::Names;
+use super::travel::Journeys;
 use super::tree::Hash;
 
 /// The classes that are about nobody; all others are about somebody.
-const ABOUT_NOBODY: [&str; 4] = ["public", "operational", "source-code", "credentials"];
+pub(super) const ABOUT_NOBODY: [&str; 4] = ["public", "operational", "source-code", "credentials"];
 /// So many bytes of a value are searched for personal data.
 pub(super) const SEARCH_LIMIT: usize = 1 << 20;
 
@@ -30,28 +32,35 @@ struct Unseen {
     long: u64,
 }
 
+/// What is collected over the rows of all regions.
+pub(super) struct Seen<'c> {
+    pub(super) barred: &'c mut Barred,
+    pub(super) orders: &'c mut Orders,
+    pub(super) names: &'c mut Names,
+    pub(super) journeys: &'c mut Journeys,
+    pub(super) activities: &'c mut Activities,
+}
+
 /// What the rows of a region are judged by, and what is collected meanwhile.
 struct Court<'c, 'p> {
     inputs: &'c Inputs<'p>,
     region: &'c RegionId,
     opener: Opener,
     unseen: Unseen,
-    barred: &'c mut Barred,
     keys: Option<&'c KeyEvidence>,
+    barred: &'c mut Barred,
     orders: &'c mut Orders,
     names: &'c mut Names,
+    journeys: &'c mut Journeys,
+    activities: &'c mut Activities,
 }
 
-pub(super) fn judge(
-    tally: &mut Tally,
-    inputs: &Inputs,
-    region: &RegionId,
-    evidence: &Evidence,
-    (barred, orders, names): (&mut Barred, &mut Orders, &mut Names),
-) {
+pub(super) fn judge(tally: &mut Tally, inputs: &Inputs, region: &RegionId, evidence: &Evidence, seen: Seen<'_>) {
     let opener = Opener::of(region, evidence.keys.as_ref());
     let keys = evidence.keys.as_ref();
-    let mut court = Court { inputs, region, keys, opener, unseen: Unseen::default(), barred, orders, names };
+    let Seen { barred, orders, names, journeys, activities } = seen;
+    let unseen = Unseen::default();
+    let mut court = Court { inputs, region, opener, unseen, keys, barred, orders, names, journeys, activities };
     for row in &evidence.rows {
         judge_row(tally, &mut court, row);
     }
@@ -100,17 +109,25 @@ fn judge_row(tally: &mut Tally, court: &mut Court<'_, '_>, row: &RawRow) {
             continue;
         };
         tally.examined(Check::Lbl01, 1);
-        let mut find = |check, rule: String, remedy| {
+        let find = |tally: &mut Tally, check, rule: String, remedy| {
             tally.find_record(check, region, Some(&record), &row.envelope, sibling.generation, rule, remedy);
         };
         match cases_of(labels) {
-            Err(reason) => find(Check::Lbl01, reason, "label the record anew, or erase it"),
+            Err(reason) => find(tally, Check::Lbl01, reason, "label the record anew, or erase it"),
             Ok(cases) => {
-                if let Err(rule) = plan_allows(inputs.plan, inputs.now, region, labels, &cases) {
-                    let remedy = "evict the record from this region, and find out which path let it in";
-                    find(Check::Res01, rule, remedy);
+                match plan_allows(inputs.plan, inputs.now, region, labels, &cases) {
+                    Ok(()) => {
+                        let value = (sibling, labels);
+                        court.journeys.arrived(tally, inputs, region, (row, &record), value, &cases);
+                    }
+                    Err(rule) => {
+                        let remedy = "evict the record from this region, and find out which path let it in";
+                        find(tally, Check::Res01, rule, remedy);
+                    }
                 }
                 tally.examined(Check::Res01, 1);
+                court.journeys.note(tally, inputs, region, &record, (sibling, labels));
+                court.activities.note(inputs, region, &row.key, (sibling, labels));
                 encryption(tally, court, (row, &record), sibling, labels, &cases);
             }
         }
@@ -326,7 +343,7 @@ fn report_detected(
 }
 
 /// Whether `region` may hold a record of these cases; if not, by which rule.
-fn plan_allows(
+pub(super) fn plan_allows(
     plan: &ResidencyPlan,
     now: UnixMillis,
     region: &RegionId,

@@ -60,6 +60,10 @@ pub struct AuditArgs {
     /// without being asked where there is neither a deployment nor data of one.
     #[arg(long)]
     pub synthetic: bool,
+    /// The record of processing activities that is to hold: a JSON list of objects with `namespace`, `class`,
+    /// `jurisdiction`, `purpose`, `basis` and `region`, such as the `processing` of an earlier report.
+    #[arg(long, value_name = "FILE")]
+    pub processing: Option<PathBuf>,
     /// How the report is written.
     #[arg(long, value_enum, default_value = "text")]
     pub format: ReportForm,

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use compliance::audit::{Check, Inputs, Report, audit, render};
+use compliance::audit::{ActivityName, Check, Inputs, Report, audit, render};
 use model::RegionId;
 use serde::Serialize;
 
@@ -28,18 +28,20 @@ use crate::deploy::processes::{Deployment, Role};
 /// # Errors
 /// Where the audit could not be run at all.
 pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
+    let declared = args.processing.as_deref().map(declared).transpose()?;
+    let declared = declared.as_deref();
     let report = match running(&args.place).await? {
-        _ if args.synthetic => of_our_own(&args.place).await?,
+        _ if args.synthetic => of_our_own(&args.place, declared).await?,
         Some(deployment) => {
             let client = Client::new(&args.place.state)?;
-            judged(&client, &deployment, &args.place.state, true).await?
+            judged(&client, &deployment, &args.place.state, declared).await?
         }
         None if holds_data(&args.place.state) => bail!(
             "{} holds the data of a deployment that does not run; start it with `repomind-run deploy` and audit again, or \
              audit a deployment of its own with made-up data: `repomind-run audit --synthetic`",
             args.place.state.display()
         ),
-        None => of_our_own(&args.place).await?,
+        None => of_our_own(&args.place, declared).await?,
     };
     let form = if args.json { ReportForm::Json } else { args.format };
     let mut text = match form {
@@ -64,6 +66,13 @@ pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
         None => print!("{text}"),
     }
     Ok(ExitCode::from(report.outcome.exit_code()))
+}
+
+/// The record of processing activities in `path`.
+fn declared(path: &Path) -> anyhow::Result<Vec<ActivityName>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is no record of processing activities (see `audit --help`)", path.display()))
 }
 
 /// The deployment that runs, wholly or in part: what `deploy` recorded, else what answers at the tree's addresses and
@@ -91,7 +100,8 @@ fn holds_data(state: &Path) -> bool {
     Deployment::recorded(state) || regions.into_iter().any(|region| region.path().join("data").is_dir())
 }
 
-async fn of_our_own(place: &Place) -> anyhow::Result<Report> {
+async fn of_our_own(place: &Place, declared: Option<&[ActivityName]>) -> anyhow::Result<Report> {
+    let declared = declared.map(<[_]>::to_vec);
     eprintln!("no running deployment: starting one of its own, with a made-up data set");
     let stage = Stage::own(&place.tree, WanProfile::Realistic).await?;
     stage
@@ -99,17 +109,22 @@ async fn of_our_own(place: &Place) -> anyhow::Result<Report> {
             let sample::Stored { stored, refused } = sample::write(stage).await?;
             eprintln!("{stored} made-up records stored, {refused} refused everywhere by the policies");
             sample::settled(stage).await?;
-            let report = judged(&stage.client, &stage.deployment, &stage.place.state, true).await?;
+            let report = judged(&stage.client, &stage.deployment, &stage.place.state, declared.as_deref()).await?;
             Ok(Report { synthetic: true, ..report })
         })
         .await
 }
 
 /// Gathers, judges, and remembers what was verified.
-async fn judged(client: &Client, deployment: &Deployment, state: &Path, rows: bool) -> anyhow::Result<Report> {
-    let gathered = gather::gather(client, deployment, state, rows).await?;
+async fn judged(
+    client: &Client,
+    deployment: &Deployment,
+    state: &Path,
+    declared: Option<&[ActivityName]>,
+) -> anyhow::Result<Report> {
+    let gathered = gather::gather(client, deployment, state, true).await?;
     let (plan, keeps, revision) = gathered.plan(&deployment.tree).await?;
-    let inputs: Inputs<'_> = gathered.inputs(&plan, Some(keeps), revision);
+    let inputs: Inputs<'_> = gathered.inputs(&plan, Some(keeps), revision, declared);
     let report = audit(&inputs);
     remembered::keep(state, &remembered::shown(&inputs), &report)?;
     Ok(report)
@@ -181,7 +196,7 @@ pub async fn verify_ledger(args: VerifyLedgerArgs) -> anyhow::Result<ExitCode> {
     // No rows are judged, so it does not matter by which rulings.
     let gathered = gather::gather(&client, &deployment, &args.place.state, false).await?;
     let plan = model::residency::ResidencyPlan::default();
-    let inputs = gathered.inputs(&plan, None, compliance::audit::Revision { generation: 0, tree: "-".into() });
+    let inputs = gathered.inputs(&plan, None, compliance::audit::Revision { generation: 0, tree: "-".into() }, None);
     let report = audit(&inputs);
     remembered::keep(&args.place.state, &remembered::shown(&inputs), &report)?;
     let wanted: Vec<&RegionId> = match &args.region {

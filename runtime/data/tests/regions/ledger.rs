@@ -50,6 +50,8 @@ fn audited(sites: [&Site; 3]) -> Report {
         plan: &plan,
         keeps: None,
         adequacy: compliance::facts::ADEQUACY,
+        localised: compliance::facts::LOCALISED,
+        declared: None,
         revision: Revision { generation: 1, tree: String::new() },
         now: wall_clock(),
         record_secret: vec![7; 32],

@@ -37,6 +37,7 @@ pub fn html(report: &Report) -> String {
     checks(&mut out, report);
     by_rule(&mut out, report);
     findings(&mut out, report);
+    processing(&mut out, report);
     unchecked(&mut out, report);
     out.push_str("</body></html>\n");
     out
@@ -126,6 +127,50 @@ fn findings(out: &mut String, report: &Report) {
     if report.findings_left_out > 0 {
         let _ = writeln!(out, "<p>{} more are counted and not described.</p>", report.findings_left_out);
     }
+}
+
+fn processing(out: &mut String, report: &Report) {
+    out.push_str("<h2>Processing activities observed (for the record under Article 30)</h2>\n");
+    if report.processing.is_empty() {
+        out.push_str("<p>No value about a person was seen.</p>\n");
+        return;
+    }
+    out.push_str(
+        "<p>What stored bytes show. Who the controller is, whom the data is shown to and how it is protected beyond \
+         encryption at rest has to be added.</p>\n",
+    );
+    let rows = report.processing.iter().map(|activity| {
+        let name = &activity.name;
+        let from: Vec<&str> = activity.from.iter().map(String::as_str).collect();
+        vec![
+            name.namespace.clone(),
+            name.class.clone(),
+            name.jurisdiction.clone(),
+            name.purpose.clone(),
+            name.basis.clone(),
+            match &activity.country {
+                Some(country) => format!("{} ({country})", name.region),
+                None => name.region.to_string(),
+            },
+            if from.is_empty() { "nowhere else".to_owned() } else { from.join(", ") },
+            activity.values.to_string(),
+            format!("{} of {}", activity.encrypted, activity.values),
+            format!("{} of {}", activity.until_stated, activity.values),
+        ]
+    });
+    let heads = [
+        "Namespace",
+        "Class",
+        "Law",
+        "Purpose",
+        "Basis",
+        "Held in",
+        "Came from",
+        "Values",
+        "Encrypted",
+        "State an end",
+    ];
+    table(out, &heads, rows);
 }
 
 fn unchecked(out: &mut String, report: &Report) {

@@ -21,17 +21,7 @@ fn judged(country: &str, adequacy: &[Adequacy], now: UnixMillis) -> (Report, Vec
     let row = row_of(DataClass::Personal, Payload::Plain(b"x".to_vec().into()));
     deployment.at("us-east").commit(&[(b"people\0ada", Some(codec::encode(&row)))]);
     deployment.cosign();
-    let report = audit(&Inputs {
-        plan: &open_plan(country),
-        keeps: None,
-        adequacy,
-        revision: Revision { generation: 7, tree: PolicyTree::default().hash().to_string() },
-        now,
-        record_secret: SECRET.to_vec(),
-        keys: keys(),
-        remembered: BTreeMap::new(),
-        regions: deployment.evidence(),
-    });
+    let report = audit(&Inputs { adequacy, now, ..inputs(&open_plan(country), deployment.evidence()) });
     let facts = |check| matches!(check, Check::Res05 | Check::Fct01);
     let found = report.findings.iter().filter(|found| facts(found.check));
     let found = found.map(|found| (found.check, format!("{}: {}", found.region, found.rule))).collect();

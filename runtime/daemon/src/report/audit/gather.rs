@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use compliance::audit::{
-    DecisionEvidence, Evidence, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow, RegionEvidence,
-    RegionKeys, Revision,
+    ActivityName, DecisionEvidence, Evidence, HeldKey, Inputs, KeyEvidence, LedgerEvidence, PolicyEvidence, RawRow,
+    RegionEvidence, RegionKeys, Revision,
 };
 use data::vault::KeyPlace;
 use http::Method;
@@ -246,7 +246,13 @@ fn keys_of(dump: &Dump, state: &Path, region: &RegionId, folder: Option<&PathBuf
 
 impl Gathered {
     /// What the audit judges, by `plan`.
-    pub fn inputs<'p>(self, plan: &'p ResidencyPlan, keeps: Option<ReplicationPlan>, revision: Revision) -> Inputs<'p> {
+    pub fn inputs<'p>(
+        self,
+        plan: &'p ResidencyPlan,
+        keeps: Option<ReplicationPlan>,
+        revision: Revision,
+        declared: Option<&'p [ActivityName]>,
+    ) -> Inputs<'p> {
         let both = |(region, ledger): (&RegionId, &net::pki::VerifyingKey)| {
             let witness = *self.keys.witness.get(region)?.bytes();
             Some((region.clone(), RegionKeys { ledger: *ledger.bytes(), witness }))
@@ -255,6 +261,8 @@ impl Gathered {
             plan,
             keeps,
             adequacy: compliance::facts::ADEQUACY,
+            localised: compliance::facts::LOCALISED,
+            declared,
             revision,
             now: now(),
             record_secret: self.keys.digest_key.to_vec(),
