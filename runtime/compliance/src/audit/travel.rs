@@ -38,6 +38,46 @@ fn homes<'i>(inputs: &'i Inputs<'_>, labels: &'i Labels) -> impl Iterator<Item =
     holds.map(|fact| fact.country).filter(|country| labels.jurisdictions.iter().any(|law| law == country))
 }
 
+/// Whether a value of these cases may go from one region straight to another; if not, by which rule.
+fn step(
+    inputs: &Inputs<'_>,
+    labels: &Labels,
+    cases: &[ResidencyCase],
+    from: &RegionId,
+    to: &RegionId,
+) -> Result<(), String> {
+    let pair = (from.clone(), to.clone());
+    let refused = cases.iter().find_map(|case| {
+        let ruling = inputs.plan.cases().get(case).and_then(|ruling| ruling.transfer.get(&pair));
+        match ruling {
+            Some(verdict) if verdict.allows(inputs.now) => None,
+            Some(verdict @ Verdict::Deny { .. }) => Some(verdict.rule().to_string()),
+            Some(verdict) => Some(format!("{}, which does not hold now", verdict.rule())),
+            None => Some("nothing was ruled on it".to_owned()),
+        }
+    });
+    let holds = |region| plan_allows(inputs.plan, inputs.now, region, labels, cases).is_ok();
+    match refused {
+        // What may not stay where it is may go home, although nothing else may leave there.
+        Some(rule) if holds(from) || !holds(to) => Err(rule),
+        _ => Ok(()),
+    }
+}
+
+/// Whether steps lead from `origin` to `region`: a region that took a value over may pass it on.
+fn leads(inputs: &Inputs<'_>, labels: &Labels, cases: &[ResidencyCase], origin: &RegionId, region: &RegionId) -> bool {
+    let (mut reached, mut next) = (BTreeSet::from([origin]), vec![origin]);
+    while let Some(from) = next.pop() {
+        for to in inputs.plan.region_policies().keys() {
+            if !reached.contains(to) && step(inputs, labels, cases, from, to).is_ok() {
+                reached.insert(to);
+                next.push(to);
+            }
+        }
+    }
+    reached.contains(region)
+}
+
 impl Journeys {
     /// Notes where a value lies, or was deleted.
     pub(super) fn note(
@@ -79,22 +119,11 @@ impl Journeys {
             return;
         };
         tally.examined(Check::Res04, 1);
-        let pair = (origin, region.clone());
-        let refused = cases.iter().find_map(|case| {
-            let ruling = inputs.plan.cases().get(case).and_then(|ruling| ruling.transfer.get(&pair));
-            match ruling {
-                Some(verdict) if verdict.allows(inputs.now) => None,
-                Some(verdict @ Verdict::Deny { .. }) => Some(verdict.rule().to_string()),
-                Some(verdict) => Some(format!("{}, which does not hold now", verdict.rule())),
-                None => Some("nothing was ruled on it".to_owned()),
-            }
-        });
-        let Some(rule) = refused else { return };
-        // What may not stay where it was written may go home, although nothing else may leave there.
-        if plan_allows(inputs.plan, inputs.now, &pair.0, labels, cases).is_err() {
+        let Err(rule) = step(inputs, labels, cases, &origin, region) else { return };
+        if leads(inputs, labels, cases, &origin, region) {
             return;
         }
-        let rule = format!("it came from {}, which is barred: {rule}", pair.0);
+        let rule = format!("it came from {origin}, from where no way leads here: {rule}");
         let remedy = "find out which path brought it here; write it again where it may be written, or erase it";
         tally.find_record(Check::Res04, region, Some(record), &row.envelope, sibling.generation, rule, remedy);
     }

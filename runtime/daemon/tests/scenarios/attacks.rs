@@ -86,3 +86,82 @@ fn a_policy_that_answers_yes_to_everything_bars_everything_and_destroys_nothing(
     }
     assert_eq!(cluster.ask("eu-west", "GET", "/v1/data/profiles/p1", &[], "").unwrap().body, "canary");
 }
+
+#[test]
+fn a_batch_that_is_spread_over_regions_brings_nothing_past_the_rules() {
+    const ITEMS: usize = 250;
+    let cluster = Cluster::deployed();
+    let item = |region: &str, number: usize| {
+        // Every fifth may be anywhere.
+        let (namespace, headers) = match number % 5 {
+            0 => ("notes", serde_json::json!({})),
+            _ => ("profiles", serde_json::json!(GERMAN.into_iter().collect::<std::collections::BTreeMap<_, _>>())),
+        };
+        let (key, value) = (format!("{region}-{number}"), "canary-batch");
+        serde_json::json!({"namespace": namespace, "key": key, "op": "put", "value": value, "headers": headers})
+    };
+    for region in ["us-east", "ap-southeast"] {
+        let items: Vec<_> = (0..ITEMS).map(|number| item(region, number)).collect();
+        let body = serde_json::json!({ "items": items }).to_string();
+        let answer = cluster.ask(region, "POST", "/v1/batch", &[], &body).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let answer: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        let results = answer["results"].as_array().unwrap();
+        assert_eq!(results.len(), ITEMS);
+        for (number, result) in results.iter().enumerate() {
+            let expected = if number % 5 == 0 { 204 } else { 451 };
+            assert_eq!(result["status"], expected, "item {number} in {region}: {result}");
+        }
+    }
+    // A batch larger than the limit is not taken at all, in any region.
+    let many: Vec<_> = (0..1000).map(|number| item("eu-west", number)).collect();
+    let body = serde_json::json!({ "items": many }).to_string();
+    for region in REGIONS {
+        assert_eq!(cluster.ask(region, "POST", "/v1/batch", &[], &body).unwrap().status, 422, "{region}");
+    }
+    for region in REGIONS {
+        let listed = cluster.ask(region, "GET", "/v1/data/profiles?limit=1000", &[], "").unwrap();
+        assert!(!listed.body.contains("us-east-") && !listed.body.contains("eu-west-"), "{region}: {}", listed.body);
+        let read = cluster.ask(region, "GET", "/v1/data/profiles/us-east-1", &[], "").unwrap();
+        assert_eq!(read.status, 404, "{region}: {}", read.body);
+    }
+}
+
+#[test]
+fn what_a_request_says_about_a_person_reaches_no_log_and_no_metric() {
+    let cluster = Cluster::deployed();
+    let canaries = ["canary71-path", "canary72-subject", "canary73-body", "canary74-query", "canary75-header"];
+    let [path, subject, body, query, header] = canaries;
+    let personal: Vec<_> = GERMAN.into_iter().chain([("repomind-subject", subject)]).collect();
+    let target = format!("/v1/data/profiles/{path}");
+    for region in REGIONS {
+        // Taken in one region and refused in the others.
+        let _ = cluster.ask(region, "PUT", &target, &personal, body).unwrap();
+        let _ = cluster.ask(region, "GET", &format!("{target}?{query}=1"), &[], "").unwrap();
+        // Refused for what they say.
+        for (name, value) in [("repomind-class", header), ("repomind-basis", header), ("repomind-retain-until", header)]
+        {
+            let refused = cluster.ask(region, "PUT", &target, &[(name, value)], body).unwrap();
+            assert_eq!(refused.status, 422, "{region}: {name}: {}", refused.body);
+        }
+        let _ =
+            cluster.ask(region, "GET", &format!("/v1/data/profiles?prefix={path}&cursor={query}"), &[], "").unwrap();
+        let _ = cluster.ask(region, "POST", "/v1/batch", &[], &format!("{{\"items\": {body:?}")).unwrap();
+        let _ = cluster.ask(region, "GET", &format!("/profile/{path}?{query}"), &[("cookie", header)], "").unwrap();
+    }
+    let held = cluster.ask("eu-west", "GET", &target, &[], "").unwrap();
+    assert_eq!(held.status, 200, "{}", held.body);
+    let told = cluster.run(&["subject", "report", subject]);
+    assert!(told.status.success(), "{}", text(&told));
+    for region in REGIONS {
+        let metrics = cluster.admin(region, "GET", "/metrics", "").unwrap();
+        assert_eq!(metrics.status, 200, "{}", metrics.body);
+        let log = std::fs::read_to_string(cluster.state(region).join("daemon.log")).unwrap();
+        assert!(metrics.body.contains("repomind_") && !log.is_empty(), "{region} told nothing");
+        for canary in canaries {
+            assert!(!metrics.body.contains(canary), "a metric of {region} holds {canary}");
+            let line = log.lines().find(|line| line.contains(canary));
+            assert!(line.is_none(), "the log of {region} holds {canary}: {line:?}");
+        }
+    }
+}

@@ -80,9 +80,12 @@ fn a_record_that_a_law_wants_at_home_and_is_only_abroad_is_found() {
 #[test]
 fn a_value_that_came_by_a_way_that_no_rule_opens_is_found() {
     let rows = [("us-east", true), ("eu-west", true)];
-    let barred = plan_with("RU", |from, to| (from, to) != ("eu-west", "us-east"));
-    let rule = "us-east: it came from eu-west, which is barred: no-way-there".to_owned();
+    let barred = plan_with("RU", |_, to| to != "us-east");
+    let rule = "us-east: it came from eu-west, from where no way leads here: no-way-there".to_owned();
     assert_eq!(judged(&barred, &rows, None), [(Check::Res04, rule)]);
+    // By way of the third region.
+    let relayed = plan_with("RU", |from, to| (from, to) != ("eu-west", "us-east"));
+    assert_eq!(judged(&relayed, &rows, None), []);
     let other_way = plan_with("RU", |from, to| (from, to) != ("us-east", "eu-west"));
     assert_eq!(judged(&other_way, &rows, None), []);
     // Where its origin may not hold it, it came home.
