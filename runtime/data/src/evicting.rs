@@ -294,6 +294,8 @@ impl DataPlane {
             used.extend(records.filter_map(|record| record.payload.data_key()).filter(|id| among.contains_key(id)));
             Ok(())
         })?;
+        // After the rows: what a later write takes out of its row meanwhile goes into the conflict log.
+        used.extend(self.keys_of_losses()?.into_iter().filter(|id| among.contains_key(id)));
         Ok(used)
     }
 

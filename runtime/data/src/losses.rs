@@ -10,7 +10,7 @@
 //! record leaves this region, and entries about a person go with an erasure ([`DataPlane::carry_out`]). What is shown
 //! is judged by the policies in force. A damaged entry is passed over and counted, and stops nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
 
 use model::codec;
@@ -18,7 +18,7 @@ use model::conflict::{Loss, LossCause, Winner};
 use model::question::Resolution;
 use model::record::{Address, Payload, Record, Row, Sibling};
 use model::replication::ConflictResolution;
-use model::sealing::Owner;
+use model::sealing::{DataKeyId, Owner};
 use model::{Millis, UnixMillis};
 use replication::Fold;
 use store::{LossChange, LossCount, StoredLoss, loss_key};
@@ -371,6 +371,24 @@ impl DataPlane {
             before = Some(last.number);
             let losses = stored.iter().filter_map(read);
             found.extend(losses.filter(|loss| loss.kept && self.concerns(&loss.lost, owner)));
+        }
+    }
+
+    /// The keys of lost values that are kept here and may be here by the policies in force.
+    pub(crate) fn keys_of_losses(&self) -> Result<HashSet<DataKeyId>, DataError> {
+        let (plans, now) = (self.shared.plans.load_full(), self.shared.clock.wall());
+        let (mut before, mut keys) = (None, HashSet::new());
+        loop {
+            let stored = self.shared.store.losses_before(before, LOSSES_SHOWN)?;
+            let Some(last) = stored.last() else { return Ok(keys) };
+            before = Some(last.number);
+            for loss in stored.iter().filter_map(read).filter(|loss| loss.kept) {
+                let Some(record) = loss.lost.content.record() else { continue };
+                let Some(id) = record.payload.data_key() else { continue };
+                if plans.residency.permit_in(&record.labels, &self.shared.me, now).is_ok() {
+                    keys.insert(id);
+                }
+            }
         }
     }
 

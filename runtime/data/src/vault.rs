@@ -2,9 +2,9 @@
 //!
 //! Every owner, a person or else a single record, has a data key for each set of regions that may hold its values.
 //! A value is encrypted once, where it is written; what is shipped, given and compared is the ciphertext. The key goes
-//! to every region that may hold the value, encrypted for that region alone ([`KeyParcel`]), and each keeps it
-//! under its own region key ([`ring`]) in a file that is overwritten in place ([`slots`]). The store holds only whose
-//! each key is, which is no secret.
+//! to every region that may hold the value, encrypted for that region alone ([`model::sealing::KeyParcel`]), and each
+//! keeps it under its own region key ([`ring`]) in a file that is overwritten in place ([`slots`]). The store holds only
+//! whose each key is, which is no secret.
 //!
 //! Facts in the store, committed at the latest with the first value that needs them:
 //!
@@ -16,6 +16,9 @@
 //!
 //! A region that has no vault stores what it is given; that is for simulators.
 
+mod error;
+mod going;
+mod parcels;
 pub mod ring;
 mod slots;
 
@@ -24,16 +27,15 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use bytes::Bytes;
 use model::record::{Address, Payload, Record};
 use model::residency::{PermittedRegions, ScopeId};
-use model::sealing::{DataKeyId, GivenKey, KeyFacts, KeyParcel, OrderId, Owner, RegionPublicKey, bound};
+use model::sealing::{DataKeyId, KeyFacts, OrderId, Owner, RegionPublicKey, bound};
 use model::{RegionId, UnixMillis, codec};
 use store::{Store, StoreError};
 
-use ring::{DataKey, RegionKeyId, RegionKeys, decrypt, encrypt, hex, random};
+pub use error::VaultError;
+use ring::{DataKey, RegionKeyId, RegionKeys, decrypt, encrypt, random};
 use slots::SlotFile;
 
 /// Before the names of the facts about keys.
@@ -50,56 +52,6 @@ const SPARES: usize = 256;
 const REMEMBERED: usize = 64 * 1024;
 /// Keys that are wrapped anew in one go.
 const REWRAPPED: usize = 1024;
-
-/// Why something could not be encrypted or opened.
-#[derive(Debug, thiserror::Error)]
-pub enum VaultError {
-    /// A file of keys could not be used.
-    #[error("cannot use {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file of keys does not hold any.
-    #[error(
-        "{path} holds no keys as this version writes them: {reason}; put it back from where it was moved, or move all of its directory and the data away together: the region is given both again"
-    )]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The value's owner was erased.
-    #[error("what this was about has been erased")]
-    Erased,
-    /// The key is not here.
-    #[error("the data key {0} is not in this region")]
-    NoKey(DataKeyId),
-    /// The region key is not here.
-    #[error("the region key {} is not in this region any more", hex(.0))]
-    NoRegionKey(RegionKeyId),
-    /// The ciphertext, its labels or its place were changed.
-    #[error("a value does not open: its bytes, its labels or its place are not those that were encrypted")]
-    NotBound,
-    /// A key that this region may not have.
-    #[error("a data key was given that is not for {0}")]
-    NotForUs(RegionId),
-    /// There is no vault.
-    #[error("this region has no keys, and the value is encrypted")]
-    NoVault,
-    /// No slot is free.
-    #[error("the file of data keys has reached its largest size")]
-    Full,
-    /// Something in the library failed.
-    #[error("{0} failed")]
-    Crypto(&'static str),
-    /// The facts about keys could not be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// Where the keys of a region are.
 #[derive(Clone)]
@@ -440,154 +392,6 @@ impl Vault {
         self.ring.made()
     }
 
-    /// These keys for `peer`, encrypted for its region key. Those that are gone are named as such, and so are those that
-    /// this region has made and lost: then the peer knows that it need not wait. Others that it may not have, or of
-    /// which nothing is known here, are left out.
-    pub(crate) fn parcel(
-        &self,
-        peer: &RegionId,
-        to: RegionPublicKey,
-        wanted: &[Wanted],
-    ) -> Result<KeyParcel, VaultError> {
-        let failed = || VaultError::Crypto("a key agreement");
-        let private: [u8; 32] = random()?;
-        let private = PrivateKey::from_private_key(&X25519, &private).map_err(|_| failed())?;
-        let public = private.compute_public_key().map_err(|_| failed())?;
-        let ephemeral: [u8; 32] = public.as_ref().try_into().map_err(|_| failed())?;
-        let secret = agreement::agree(&private, UnparsedPublicKey::new(&X25519, &to.key), failed(), |secret| {
-            secret.try_into().map_err(|_| failed())
-        })?;
-        let key = parcel_key(&secret, &ephemeral, &to)?;
-        let mut keys = Vec::with_capacity(wanted.len());
-        for Wanted { id, owner, ours } in wanted {
-            let fact = self.store.meta(&key_fact(*owner, *id))?;
-            let fact = fact.map(|bytes| read_facts("about a key", &bytes)).transpose()?;
-            let wrapped = match (self.data_key(*id), &fact) {
-                (Ok(data_key), Some(facts)) if facts.regions.contains(peer) => {
-                    Some(encrypt(&key, parcel_nonce(keys.len()), &parcel_bound(*id, facts), &data_key)?)
-                }
-                (Err(VaultError::Erased), _) => None,
-                // One that was dropped is elsewhere.
-                (Err(VaultError::NoKey(_)), _) if *ours && !self.table().dropped.contains(id) => None,
-                (Ok(_) | Err(VaultError::NoKey(_)), _) => continue,
-                (Err(error), _) => return Err(error),
-            };
-            let unknown = || KeyFacts { owner: *owner, regions: BTreeSet::new(), after: BTreeSet::new() };
-            keys.push(GivenKey { id: *id, facts: fact.unwrap_or_else(unknown), wrapped });
-        }
-        Ok(KeyParcel { region_key: to.id, ephemeral, keys })
-    }
-
-    /// Takes in keys that a peer gives; they are on disk when this returns, and what is known of them is with the next
-    /// commit. A key that was made before its owner was erased, by somebody who did not know of that, is not taken.
-    pub(crate) fn take(&self, parcel: &KeyParcel) -> Result<(), VaultError> {
-        let to = self.ring.public_of(parcel.region_key).ok_or(VaultError::NoRegionKey(parcel.region_key))?;
-        let secret = self.ring.agree(parcel.region_key, &parcel.ephemeral)?;
-        let key = parcel_key(&secret, &parcel.ephemeral, &to)?;
-        let mut slots = self.slots();
-        let (mut new, mut gone) = (Vec::new(), Vec::new());
-        for (at, given) in parcel.keys.iter().enumerate() {
-            match self.fate(given.id) {
-                // It is needed again.
-                Fate::Unknown if self.table_mut().barred.remove(&given.id) => continue,
-                Fate::Unknown => {}
-                Fate::Gone => continue,
-                Fate::Here => {
-                    // The data was put back from a copy of before the key came.
-                    if given.wrapped.is_some() && self.store.meta(&key_fact(given.facts.owner, given.id))?.is_none() {
-                        let fresh = Fresh { facts: given.facts.clone(), taken: false };
-                        self.table_mut().fresh.entry(given.id).or_insert(fresh);
-                    }
-                    continue;
-                }
-            }
-            let erased = self.table().erased.get(&given.facts.owner).cloned().unwrap_or_default();
-            let Some(wrapped) = given.wrapped.as_ref().filter(|_| erased.is_subset(&given.facts.after)) else {
-                gone.push(given);
-                continue;
-            };
-            if !given.facts.regions.contains(&self.me) {
-                return Err(VaultError::NotForUs(self.me.clone()));
-            }
-            let opened = decrypt(&key, parcel_nonce(at), &parcel_bound(given.id, &given.facts), wrapped);
-            let data_key: DataKey = opened.and_then(|key| key.try_into().ok()).ok_or(VaultError::NotBound)?;
-            new.push((given, self.ring.wrap(&data_key, &context(&self.me, given.id))?));
-        }
-        let keys: Vec<_> = new.iter().map(|(given, wrapped)| (given.id, *wrapped)).collect();
-        let places = if keys.is_empty() { Vec::new() } else { slots.put(&keys)? };
-        let mut table = self.table_mut();
-        for ((given, _), place) in new.into_iter().zip(places) {
-            table.held.insert(given.id, place);
-            table.fresh.insert(given.id, Fresh { facts: given.facts.clone(), taken: false });
-        }
-        for given in gone {
-            table.gone.insert(given.id);
-            table.unkept.push((format!("{GONE}{}", given.id), Vec::new()));
-        }
-        Ok(())
-    }
-
-    /// Lets nothing in that needs these keys, until they are dropped, needed again, or let go on.
-    pub(crate) fn bar(&self, ids: impl Iterator<Item = DataKeyId>) {
-        let mut table = self.table_mut();
-        for id in ids {
-            table.barred.insert(id);
-            table.writing.retain(|_, writing| *writing != id);
-        }
-    }
-
-    /// These keys are as they were.
-    pub(crate) fn unbar<'i>(&self, ids: impl Iterator<Item = &'i DataKeyId>) {
-        let mut table = self.table_mut();
-        ids.for_each(|id| _ = table.barred.remove(id));
-    }
-
-    /// Destroys keys of values that are not here any more; unlike those of an erased owner they may come back.
-    /// Gives those that went.
-    pub(crate) fn drop_keys(&self, ids: &[DataKeyId]) -> Result<Vec<DataKeyId>, VaultError> {
-        let mut slots = self.slots();
-        let mut table = self.table_mut();
-        // Those that came back meanwhile stay.
-        let going: Vec<DataKeyId> = ids.iter().copied().filter(|id| table.barred.contains(id)).collect();
-        let places: Vec<u32> = going.iter().filter_map(|id| table.held.get(id).copied()).collect();
-        slots.wipe(&places)?;
-        for id in &going {
-            table.held.remove(id);
-            table.fresh.remove(id);
-            table.barred.remove(id);
-            table.dropped.insert(*id);
-        }
-        Ok(going)
-    }
-
-    /// Destroys the keys of an owner that were made before `order`, and takes no such key from then on. The facts of that
-    /// are with the next commit. Gives the keys that are gone.
-    pub(crate) fn erase(&self, owner: Owner, order: OrderId) -> Result<Vec<DataKeyId>, VaultError> {
-        let mut slots = self.slots();
-        let mut ids = Vec::new();
-        for (name, bytes) in self.store.facts(&format!("{KEYS_OF}{owner}/"))? {
-            if !read_facts(&name, &bytes)?.after.contains(&order) {
-                ids.push(last_word(&name)?);
-            }
-        }
-        let mut table = self.table_mut();
-        let fresh = table.fresh.iter().filter(|(_, fresh)| fresh.facts.owner == owner);
-        ids.extend(fresh.filter(|(_, fresh)| !fresh.facts.after.contains(&order)).map(|(id, _)| *id));
-        ids.sort_unstable();
-        ids.dedup();
-        let places: Vec<u32> = ids.iter().filter_map(|id| table.held.get(id).copied()).collect();
-        slots.wipe(&places)?;
-        table.erased.entry(owner).or_default().insert(order);
-        table.unkept.push((format!("{ERASED}{owner}/{order}"), Vec::new()));
-        table.writing.retain(|(of, _), _| *of != owner);
-        for id in &ids {
-            table.held.remove(id);
-            table.gone.insert(*id);
-            table.unkept.push((format!("{GONE}{id}"), Vec::new()));
-        }
-        Ok(ids)
-    }
-
     /// Makes a new region key, wraps every data key with it, and destroys the old one. Gives how many data keys that was.
     ///
     /// # Errors
@@ -664,34 +468,4 @@ impl Vault {
 
 fn read_facts(name: &str, bytes: &[u8]) -> Result<KeyFacts, StoreError> {
     codec::decode(bytes).map_err(|reason| StoreError::Corrupt { place: format!("fact {name}"), reason })
-}
-
-/// The keys of a parcel have nonces of their own: its key encrypts nothing else.
-fn parcel_nonce(at: usize) -> [u8; 12] {
-    let mut nonce = [0; 12];
-    nonce[4..].copy_from_slice(&(at as u64).to_be_bytes());
-    nonce
-}
-
-fn parcel_bound(id: DataKeyId, facts: &KeyFacts) -> Vec<u8> {
-    [&id.0[..], &codec::encode(facts)].concat()
-}
-
-/// The length of an AES-256 key, for HKDF.
-struct KeyLength;
-
-impl KeyType for KeyLength {
-    fn len(&self) -> usize {
-        32
-    }
-}
-
-/// HKDF-SHA256 (RFC 5869) of the shared secret, bound to both public keys.
-fn parcel_key(secret: &[u8; 32], ephemeral: &[u8; 32], to: &RegionPublicKey) -> Result<[u8; 32], VaultError> {
-    let failed = |_| VaultError::Crypto("deriving a key");
-    let salt = Salt::new(HKDF_SHA256, b"repomind parcel of data keys 1");
-    let mut key = [0; 32];
-    let info: [&[u8]; 3] = [ephemeral, &to.key, &to.id];
-    salt.extract(secret).expand(&info, KeyLength).map_err(failed)?.fill(&mut key).map_err(failed)?;
-    Ok(key)
 }

@@ -180,6 +180,36 @@ async fn a_value_leaves_a_region_that_may_hold_it_no_more_with_its_key_and_comes
 }
 
 #[tokio::test]
+async fn the_key_of_a_lost_value_that_may_stay_is_not_dropped_with_another_value_of_the_person() {
+    let world = Changing::new();
+    let [eu, us, _] = &world.sites;
+    let about = |key: &str, value: &str, class| {
+        let write = write(key, value, class);
+        let labels = data::LabelClaims { subject: Some("s-1".parse().unwrap()), ..write.labels };
+        data::Write { labels, ..write }
+    };
+    // What loses and what has to leave have one key, which `eu-west` made; what wins has another.
+    eu.data.write(about("settings", "lost", DataClass::Operational)).await.unwrap();
+    us.data.write(about("settings", "won", DataClass::Operational)).await.unwrap();
+    eu.data.write(about("code", "leaves", DataClass::Public)).await.unwrap();
+    world.settle().await;
+    let lost = || {
+        let shown = us.data.losses(Some(&address("settings")), None, 10, true).unwrap().losses;
+        shown.into_iter().map(|shown| shown.value.map(|record| record.payload.bytes().to_vec())).collect::<Vec<_>>()
+    };
+    assert_eq!(lost(), [Ok(b"lost".to_vec())]);
+
+    world.follow(&plan(2, &[(US, DataClass::Public)]));
+    assert_eq!(world.sweep(US, &[EU, AP]).await, 0);
+    assert!(is_marker(&us.data, "code"));
+    assert_eq!(lost(), [Ok(b"lost".to_vec())], "a lost value that may stay does not open any more");
+    // Once that may not stay either, nothing needs the key.
+    world.follow(&plan(3, &[(US, DataClass::Public), (US, DataClass::Operational)]));
+    assert_eq!(world.sweep(US, &[EU, AP]).await, 0);
+    assert_eq!(keys(us), 0, "a key of what left is still there");
+}
+
+#[tokio::test]
 async fn nothing_leaves_before_a_region_that_may_hold_it_has_said_by_the_same_plan_that_it_does() {
     let world = Changing::new();
     let [eu, us, ap] = &world.sites;
