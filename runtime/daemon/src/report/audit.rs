@@ -12,6 +12,7 @@ mod sample;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use compliance::audit::{ActivityName, Check, Inputs, Report, audit, render};
@@ -19,6 +20,7 @@ use model::RegionId;
 use serde::Serialize;
 
 use super::Stage;
+use super::bench::{Figure, figure};
 use crate::cli::{AuditArgs, FINDING, NOT_RUN, Place, ReportForm, VerifyLedgerArgs, WanProfile};
 use crate::client::Client;
 use crate::deploy::processes::{Deployment, Role};
@@ -128,6 +130,27 @@ async fn judged(
     let report = audit(&inputs);
     remembered::keep(state, &remembered::shown(&inputs), &report)?;
     Ok(report)
+}
+
+/// How long an audit of what a deployment stores takes.
+///
+/// # Errors
+/// Where it could not be gathered.
+pub async fn timed(stage: &Stage) -> anyhow::Result<Figure> {
+    let began = Instant::now();
+    let gathered = gather::gather(&stage.client, &stage.deployment, &stage.place.state, true).await?;
+    let (plan, keeps, revision) = gathered.plan(&stage.deployment.tree).await?;
+    let inputs = gathered.inputs(&plan, Some(keeps), revision, None);
+    let (gathering, began) = (began.elapsed(), Instant::now());
+    let report = audit(&inputs);
+    let judging = began.elapsed().as_secs_f64();
+    let records: u64 = report.regions.iter().map(|region| region.records).sum();
+    let value = format!(
+        "{records} records: gathered in {:.1} s, judged in {judging:.1} s ({:.0} records/s)",
+        gathering.as_secs_f64(),
+        records as f64 / judging
+    );
+    Ok(figure("audit of what was stored meanwhile", value, ""))
 }
 
 /// What `ledger verify` says of one region.

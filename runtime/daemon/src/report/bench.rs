@@ -83,6 +83,7 @@ pub fn figure(what: impl Into<String>, value: String, floor: impl Into<String>) 
 pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     let span = Duration::from_secs(args.seconds);
     let mut figures = vec![disk_floor(&std::env::temp_dir(), span)?];
+    let mut puts = f64::NAN;
     // A tree of its own: one of the figures comes from saving policy files.
     let folder = tempfile::tempdir()?;
     let tree = folder.path().join("tree");
@@ -91,24 +92,28 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         eprintln!("measuring with links: {}", wan.as_str());
         let stage = Stage::own(&tree, wan).await?;
         let tree = tree.clone();
-        let more = stage
+        let (more, rate) = stage
             .run(&mut Vec::new(), async move |stage| {
-                let mut figures = Vec::new();
+                let (mut figures, mut rate) = (Vec::new(), None);
                 if measured {
                     figures.extend(gateway(stage, span).await?);
-                    figures.push(durable(stage, span).await?);
+                    let (figure, puts) = durable(stage, span).await?;
+                    figures.push(figure);
+                    rate = Some(puts);
                     figures.push(converged(stage, span).await?);
                     figures.push(lag(stage, span).await?);
                     figures.extend(super::bench_redis::figures(stage, span).await?);
+                    figures.push(super::audit::timed(stage).await?);
                 }
                 figures.push(saves(stage, &tree, wan).await?);
                 figures.push(rollbacks(stage, wan).await?);
-                Ok(figures)
+                Ok((figures, rate))
             })
             .await?;
         figures.extend(more);
+        puts = rate.unwrap_or(puts);
     }
-    figures.extend(crate::report::bench_policy::figures(&args.place.tree).await?);
+    figures.extend(crate::report::bench_policy::figures(&args.place.tree, puts).await?);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&figures)?);
     } else {
@@ -243,11 +248,12 @@ pub(super) fn put_acked(
     }
 }
 
-async fn durable(stage: &Stage, span: Duration) -> anyhow::Result<Figure> {
+/// Also gives the puts a second.
+async fn durable(stage: &Stage, span: Duration) -> anyhow::Result<(Figure, f64)> {
     let gateway = stage.deployment.regions[&stage.deployment.primary].gateway;
     let rush = rush(span, put(&stage.client, gateway, "one".into())).await?;
     drained(stage).await?;
-    Ok(figure("durable puts of 1 KiB, one region, while it ships them to two", rush.show(), ""))
+    Ok((figure("durable puts of 1 KiB, one region, while it ships them to two", rush.show(), ""), rush.rate))
 }
 
 /// Milliseconds until no region has anything that another lacks.

@@ -8,7 +8,7 @@ use model::question::{Answer, Question};
 use model::record::{Address, Content, DataClass, Labels, Payload, Record, Sibling};
 use model::residency::{ResidencyPlan, ScopeId};
 use model::version::{Actor, CausalContext, Dot, Incarnation, Version};
-use model::{Finding, Hlc, Key, Namespace, NodeId, UnixMillis};
+use model::{Country, Finding, Hlc, Key, Namespace, NodeId, UnixMillis};
 use policy::{Generation, HostLimits, PolicyHost};
 
 use super::bench::{Figure, figure};
@@ -17,8 +17,8 @@ use super::percentile;
 /// How often each question is put.
 const TIMES: usize = 200;
 
-/// Loads the tree's policies and times the questions that the daemon asks.
-pub async fn figures(tree: &Path) -> anyhow::Result<Vec<Figure>> {
+/// Loads the tree's policies and times the questions that the daemon asks. `puts` a second were durable in one region.
+pub async fn figures(tree: &Path, puts: f64) -> anyhow::Result<Vec<Figure>> {
     let regions = config::load(tree).map_err(crate::deploy::BadConfiguration)?;
     let files = crate::start::watch::read_tree(tree).map_err(crate::deploy::BadConfiguration)?;
     let tracker = routing::HealthTracker::new(regions.by_id.keys().cloned().collect());
@@ -46,11 +46,12 @@ pub async fn figures(tree: &Path) -> anyhow::Result<Vec<Figure>> {
         "",
     ));
     let question = Question::Residency { cases: cases.clone() };
-    figures.push(figure(
-        format!("policy host: ruling on {} residency cases", cases.len()),
-        show(times(&child, &question, 20).await?),
-        "",
-    ));
+    let all = times(&child, &question, 20).await?;
+    let each = all.iter().sum::<Duration>().as_secs_f64() * 1e6 / (all.len() * cases.len()) as f64;
+    figures.push(figure(format!("policy host: ruling on {} residency cases", cases.len()), show(all), ""));
+    figures.push(figure("policy host: one residency case among these, for all regions", format!("{each:.1} µs"), ""));
+    let question = Question::Residency { cases: cases[..1].to_vec() };
+    figures.push(figure("policy host: one residency case alone", show(times(&child, &question, TIMES).await?), ""));
     let Answer::Residency(rulings) = ask(&child, Question::Residency { cases: cases.clone() }).await? else {
         bail!("another answer than asked for");
     };
@@ -62,7 +63,15 @@ pub async fn figures(tree: &Path) -> anyhow::Result<Vec<Figure>> {
         let found = show(times(&child, &question, TIMES).await?);
         figures.push(figure(format!("policy host: settling one conflict by `{resolver}`"), found, ""));
     }
-    figures.push(figure("residency decision from the plan, no Scheme", decision(&plan, &regions), ""));
+    let nobody = Labels::of_class(DataClass::Operational, UnixMillis(0));
+    figures.push(figure("residency decision from the plan, no Scheme", decision(&plan, &regions, &nobody).0, ""));
+    let mut person = Labels { classes: [DataClass::Personal, DataClass::Health].into(), ..nobody };
+    person.jurisdictions = ["DE", "US"].iter().filter_map(|code| Country::new(code).ok()).collect();
+    let (found, each) = decision(&plan, &regions, &person);
+    // Two decisions a put: when it is let in and when it is stored.
+    let share = 2.0 * each.as_secs_f64() * puts * 100.0;
+    let beside = format!("twice a put, at {puts:.0} puts/s: {share:.2} % of one processor");
+    figures.push(figure("the same, of two classes under two laws", found, beside));
     host.shutdown();
     Ok(figures)
 }
@@ -113,11 +122,11 @@ fn conflict(resolver: &str, scope: ScopeId) -> anyhow::Result<Question> {
     })
 }
 
-fn decision(plan: &ResidencyPlan, regions: &model::region::Regions) -> String {
-    let labels = Labels::of_class(DataClass::Operational, UnixMillis(0));
+fn decision(plan: &ResidencyPlan, regions: &model::region::Regions, labels: &Labels) -> (String, Duration) {
     let (rounds, began) = (100_000_u32, Instant::now());
     let allowed =
-        (0..rounds).filter(|_| plan.permit(std::hint::black_box(&labels), &regions.primary, UnixMillis(1)).is_ok());
+        (0..rounds).filter(|_| plan.permit(std::hint::black_box(labels), &regions.primary, UnixMillis(1)).is_ok());
     let allowed = allowed.count();
-    format!("{} ns ({allowed} of {rounds} allowed)", (began.elapsed() / rounds).as_nanos())
+    let each = began.elapsed() / rounds;
+    (format!("{} ns ({allowed} of {rounds} allowed)", each.as_nanos()), each)
 }
