@@ -377,32 +377,16 @@ fn cpf(id: &[u8]) -> bool {
     value(&digits[9..]) == check(9) * 10 + check(10) && digits.iter().any(|digit| *digit != digits[0])
 }
 
+/// Verhoeff's check (1969): digits are turns and reflections of a pentagon, each permuted by its place.
 fn verhoeff(digits: &[u8]) -> bool {
-    const D: [[u8; 10]; 10] = [
-        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
-        [1, 2, 3, 4, 0, 6, 7, 8, 9, 5],
-        [2, 3, 4, 0, 1, 7, 8, 9, 5, 6],
-        [3, 4, 0, 1, 2, 8, 9, 5, 6, 7],
-        [4, 0, 1, 2, 3, 9, 5, 6, 7, 8],
-        [5, 9, 8, 7, 6, 0, 4, 3, 2, 1],
-        [6, 5, 9, 8, 7, 1, 0, 4, 3, 2],
-        [7, 6, 5, 9, 8, 2, 1, 0, 4, 3],
-        [8, 7, 6, 5, 9, 3, 2, 1, 0, 4],
-        [9, 8, 7, 6, 5, 4, 3, 2, 1, 0],
-    ];
-    const P: [[u8; 10]; 8] = [
-        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
-        [1, 5, 7, 6, 2, 8, 3, 0, 9, 4],
-        [5, 8, 0, 3, 7, 9, 6, 1, 4, 2],
-        [8, 9, 1, 6, 0, 4, 3, 5, 2, 7],
-        [9, 4, 5, 3, 1, 2, 6, 8, 7, 0],
-        [4, 2, 8, 6, 5, 7, 3, 9, 0, 1],
-        [2, 7, 9, 3, 8, 0, 6, 4, 1, 5],
-        [7, 0, 4, 6, 9, 1, 3, 2, 5, 8],
-    ];
-    let step =
-        |check: u8, (at, digit): (usize, &u8)| D[usize::from(check)][usize::from(P[at % 8][usize::from(digit - b'0')])];
-    digits.iter().rev().enumerate().fold(0, step) == 0
+    const PERMUTED: [u8; 10] = [1, 5, 7, 6, 2, 8, 3, 0, 9, 4];
+    // Five to nine are reflections; after one of them, turns go the other way round.
+    let after = |first: u8, second: u8| {
+        let turned = if first < 5 { first + second } else { first + 5 - second % 5 } % 5;
+        if (first < 5) == (second < 5) { turned } else { turned + 5 }
+    };
+    let placed = |at: usize, digit: u8| (0..at % 8).fold(digit - b'0', |digit, _| PERMUTED[usize::from(digit)]);
+    digits.iter().rev().enumerate().fold(0, |check, (at, digit)| after(check, placed(at, *digit))) == 0
 }
 
 #[cfg(test)]
