@@ -102,6 +102,9 @@ pub struct Evidence {
     pub told: Vec<(String, Vec<u8>)>,
     /// Writes that no region may take, in words, and the status with which each was answered.
     pub probes: Vec<(String, u16)>,
+    /// The headers of answers to questions for values about persons, as (name in small letters, value); none where its
+    /// gateway was not asked.
+    pub answers: Option<Vec<Vec<(String, String)>>>,
     /// The notes of other regions' checkpoints that this region, as their witness, cosigned last.
     pub witnessed: BTreeMap<RegionId, String>,
 }

@@ -243,6 +243,7 @@ impl Deployment {
             losses: vec![lost(b"notes\0a", DataClass::Public, Payload::Plain(b"lost".to_vec().into()), true)],
             told: vec![("log".to_owned(), b"INFO the region is up\n".to_vec())],
             probes: vec![("without a token".to_owned(), 401)],
+            answers: Some(vec![vec![("cache-control".to_owned(), "Private, no-cache".to_owned())]]),
             witnessed: region.witnessed.clone(),
         };
         let of =

@@ -1,4 +1,5 @@
-//! What regions tell in logs and metrics, and whether they refuse what cannot be decided: LOG-01, POL-05.
+//! What regions tell in logs and metrics and to caches, and whether they refuse what cannot be decided: LOG-01, CAC-01,
+//! POL-05.
 
 use std::collections::HashSet;
 
@@ -40,12 +41,13 @@ fn belongs(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"._-@~".contains(&byte)
 }
 
-/// LOG-01 and POL-05, of all regions that were reached.
+/// LOG-01, CAC-01 and POL-05, of all regions that were reached.
 pub(super) fn judge(tally: &mut Tally, inputs: &Inputs<'_>, names: &Names) {
     for region in &inputs.regions {
         let Ok(evidence) = &region.evidence else { continue };
         logs(tally, &region.region, evidence, names);
         probes(tally, &region.region, evidence);
+        answers(tally, &region.region, evidence);
     }
 }
 
@@ -66,6 +68,35 @@ fn logs(tally: &mut Tally, region: &RegionId, evidence: &Evidence, names: &Names
         for found in found.filter(|found| matches!(found, Detector::Email | Detector::Iban | Detector::PaymentCard)) {
             let rule = format!("its {what} holds what looks like {}", found.name());
             tally.find(Check::Log01, region, text, rule, remedy);
+        }
+    }
+}
+
+/// Whether a value of `Cache-Control` (RFC 9111), or of one of the headers for shared caches alone (RFC 9213), keeps
+/// shared caches from storing the answer.
+fn closes(value: &str) -> bool {
+    let mut words = value.split(',').map(str::trim);
+    words.any(|word| word.eq_ignore_ascii_case("private") || word.eq_ignore_ascii_case("no-store"))
+}
+
+fn answers(tally: &mut Tally, region: &RegionId, evidence: &Evidence) {
+    let Some(answers) = &evidence.answers else {
+        return tally.not_run(Check::Cac01, region, "its gateway was not asked");
+    };
+    for headers in answers {
+        tally.examined(Check::Cac01, 1);
+        let of = |name: &str| headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str());
+        let remedy = "find out what stands before the gateway and changes its headers; purge the caches behind it";
+        let mut find = |rule: String| tally.find(Check::Cac01, region, rule.clone().as_bytes(), rule, remedy);
+        match of("cache-control") {
+            Some(value) if closes(value) => {}
+            Some(value) => find(format!("an answer about a person came with cache-control: {value}")),
+            None => find("an answer about a person came without cache-control".to_owned()),
+        }
+        for name in ["cdn-cache-control", "surrogate-control"] {
+            if let Some(value) = of(name).filter(|value| !closes(value)) {
+                find(format!("an answer about a person came with {name}: {value}"));
+            }
         }
     }
 }

@@ -41,3 +41,27 @@ fn a_write_that_has_to_be_refused_and_is_taken_is_found() {
     let report = audit_of(evidence);
     assert_eq!(report.outcome, Outcome::Incomplete, "what was not asked passed");
 }
+
+#[test]
+fn an_answer_about_a_person_that_shared_caches_may_keep_is_found() {
+    for (name, value, rule) in [
+        ("cache-control", "public, max-age=60", "came with cache-control: public, max-age=60"),
+        ("cdn-cache-control", "max-age=60", "came with cdn-cache-control: max-age=60"),
+        ("etag", "\"x\"", "came without cache-control"),
+    ] {
+        let mut evidence = Deployment::honest().evidence();
+        let answers = of(&mut evidence, "us-east").answers.as_mut().unwrap();
+        if name != "cdn-cache-control" {
+            answers[0].clear();
+        }
+        answers[0].push((name.to_owned(), value.to_owned()));
+        let report = audit_of(evidence);
+        assert_red(&report, "us-east", &[Check::Cac01]);
+        assert!(report.findings[0].rule.ends_with(rule), "{}", report.findings[0].rule);
+    }
+    let mut evidence = Deployment::honest().evidence();
+    of(&mut evidence, "us-east").answers = None;
+    let report = audit_of(evidence);
+    let run = report.checks.iter().find(|run| run.check == Check::Cac01).unwrap();
+    assert_eq!((run.not_run.len(), report.outcome), (1, Outcome::Incomplete));
+}

@@ -81,15 +81,16 @@ pub async fn gather(client: &Client, deployment: &Deployment, state: &Path, rows
                 newest = [newest, bundle].into_iter().flatten().max_by_key(|bundle| bundle.generation);
                 let witnessed = cosigned.remove(region).unwrap_or_default();
                 let keys = keys_of(&dump, state, region, folders.get(region));
-                let (decisions, told, probes) = match rows {
+                let (decisions, told, probes, answers) = match rows {
                     true => (
                         decided(client, addresses.admin, signed).await,
                         told(client, addresses, state, region).await,
                         probes(client, addresses).await,
+                        answers(client, addresses, &dump.rows).await,
                     ),
                     false => Default::default(),
                 };
-                Ok(Evidence { keys, decisions, told, probes, ..evidence(dump, attested, policy, witnessed) })
+                Ok(Evidence { keys, decisions, told, probes, answers, ..evidence(dump, attested, policy, witnessed) })
             }
         };
         regions.push(RegionEvidence { region: region.clone(), evidence });
@@ -157,6 +158,46 @@ fn end_of(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(LOG_BYTES).read_to_end(&mut bytes).ok()?;
     Some(bytes)
+}
+
+/// So many values about persons are asked for in each region.
+const ASKED: usize = 8;
+
+/// The headers with which a region's gateway answers questions for values about persons; none where it does not answer.
+async fn answers(
+    client: &Client,
+    addresses: &Addresses,
+    rows: &[(Vec<u8>, Vec<u8>)],
+) -> Option<Vec<Vec<(String, String)>>> {
+    let mut answers = Vec::new();
+    for target in rows.iter().filter_map(about_a_person).take(ASKED) {
+        let reply = client.send(Method::GET, addresses.gateway, &target, &[], Bytes::new(), DEADLINE).await.ok()?;
+        if !reply.status.is_success() {
+            continue;
+        }
+        let headers = reply.headers.iter();
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        answers.push(headers.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect());
+    }
+    Some(answers)
+}
+
+/// The target of a question for a stored row, where it has a value about a person.
+fn about_a_person((key, envelope): &(Vec<u8>, Vec<u8>)) -> Option<String> {
+    let nobody = ["public", "operational", "source-code", "credentials"];
+    let siblings = compliance::audit::raw::row(envelope).ok()?;
+    let mut labels =
+        siblings.iter().filter(|sibling| sibling.generation.is_some()).filter_map(|one| one.labels.as_ref());
+    labels.find(|labels| labels.classes.iter().any(|class| !nobody.contains(class)))?;
+    let (namespace, key) = std::str::from_utf8(key).ok()?.split_once('\0')?;
+    let mut target = format!("/v1/data/{namespace}/");
+    for byte in key.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => target.push(byte.into()),
+            _ => target += &format!("%{byte:02X}"),
+        }
+    }
+    Some(target)
 }
 
 /// Tries writes that every region has to refuse, whatever its policies say, and takes back what one takes.
