@@ -2,6 +2,7 @@
 
 mod assets;
 mod audit;
+mod cage;
 mod cloudflare;
 mod cluster;
 mod commands;
