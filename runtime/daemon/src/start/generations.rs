@@ -20,6 +20,7 @@
 mod ordering;
 mod proposing;
 mod recording;
+mod rehearsing;
 mod signing;
 
 use std::sync::Arc;
@@ -109,6 +110,8 @@ pub struct Generations {
     proofs: Proofs,
     /// Writes down what policies decide.
     recorder: Arc<Recorder>,
+    /// What is loaded before it is agreed on.
+    rehearsed: tokio::sync::Mutex<Option<rehearsing::Rehearsed>>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -199,6 +202,7 @@ impl Generations {
             findings: ArcSwap::from_pointee(Vec::new()),
             proofs,
             recorder,
+            rehearsed: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         }
     }

@@ -18,7 +18,7 @@ use super::generations::{Proposed, RefusedGeneration};
 use super::running::RunningRegion;
 
 /// Editors save in several steps (write, rename, chmod); the tree is read once they are quiet this long.
-const QUIET: Duration = Duration::from_millis(40);
+const QUIET: Duration = Duration::from_millis(20);
 /// How often the files are read for a change that no event told of: a symbolic link leads out of the tree, a network
 /// file system tells of nothing.
 const LOOK: Duration = Duration::from_secs(1);

@@ -226,6 +226,7 @@ impl Generations {
             let candidate = gate::compile_twice(&self.host, &bundle.tree, which, around).await?;
             took("compiled", began);
             if role == Role::Proposer {
+                self.have_rehearsed(bundle, &candidate, facts);
                 let began = Instant::now();
                 edges::examined(&candidate.plans, &bundle.tree, &self.regions, bundle.proposed_at)?;
                 self.proofs.prove(&candidate.child, &candidate.invariants, facts).await?;
