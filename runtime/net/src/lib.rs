@@ -55,7 +55,7 @@ pub use dns::{DnsAnswers, DnsConfig, DnsSockets, bind_dns, serve_dns};
 pub use gateway::{Certificate, GatewayConfig, Network, serve_gateway};
 pub use identity::Identity;
 pub use keys::{KeyHead, Rotated};
-pub use peer::{CosignAnswer, CosignRefusal, PeerClient, PeerError, PeerReport, run_link, serve_peer};
+pub use peer::{CosignAnswer, CosignRefusal, PeerClient, PeerError, PeerReport, Rehearsal, run_link, serve_peer};
 pub use subjects::{DemandRefused, Wanted};
 pub use token::TokenVerifier;
 pub use wan::Wan;
@@ -101,6 +101,10 @@ pub trait Region: Send + Sync + 'static {
     fn policy_tree(&self, generation: u64) -> Result<PolicyTree, String>;
     /// A generation as it was signed, or why it cannot be had. Reads a file.
     fn policy_bundle(&self, generation: u64) -> Result<SignedBundle, String>;
+    /// Loads a candidate that `from` examines, so that it comes into force sooner if it is agreed on, or says why not.
+    fn rehearse(self: Arc<Self>, _from: RegionId, _rehearsal: Rehearsal) -> BoxFuture<'static, Result<(), String>> {
+        Box::pin(async { Err("this region rehearses nothing".to_owned()) })
+    }
     /// What an operator has to know to sign the next generation.
     fn next_generation(&self) -> NextGeneration;
     /// Makes a tree the next generation everywhere, or lets it wait for a word, or gives all findings.

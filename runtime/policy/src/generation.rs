@@ -166,6 +166,15 @@ impl Generation {
         answer
     }
 
+    /// What the tree declared, and these answers, as bytes to compare with those of another region's children.
+    pub fn transcript(&self, answers: &[Answer]) -> Vec<u8> {
+        let mut bytes = self.inner.declared.clone();
+        for answer in answers {
+            bytes.extend(postcard::to_stdvec(answer).unwrap_or_default());
+        }
+        bytes
+    }
+
     /// Puts the questions to two children that know nothing of each other, and
     /// compares the answers byte by byte: for whoever proposes a generation,
     /// because regions whose children answer differently would never agree. Waits

@@ -394,14 +394,26 @@ fn spread(mut samples: Vec<u64>, what: &str) -> String {
 
 /// How long each step of the primary's gate took on average, as its metrics have it.
 async fn gate_time(stage: &Stage) -> anyhow::Result<String> {
-    let admin = stage.deployment.admins()[&stage.deployment.primary];
+    let admins = stage.deployment.admins();
+    let (primary, other) = (&stage.deployment.primary, admins.keys().find(|id| **id != stage.deployment.primary));
+    let here = steps(stage, admins[primary], &["compiled", "proved", "compared", "agreed"]).await?;
+    let there = match other {
+        Some(other) => steps(stage, admins[other], &["rehearsed", "compiled"]).await?,
+        None => String::new(),
+    };
+    Ok(format!("of which on average: {here}; in another region meanwhile: {there}"))
+}
+
+async fn steps(stage: &Stage, admin: SocketAddr, names: &[&str]) -> anyhow::Result<String> {
     let reply = stage.client.send(Method::GET, admin, "/metrics", &[], Bytes::new(), DEADLINE).await?;
     let text = String::from_utf8_lossy(&reply.body).into_owned();
     let find = |ending: &str, step: &str| {
         let begins = format!("repomind_policy_gate_seconds_{ending}{{step=\"{step}\"");
         text.lines().find(|line| line.starts_with(&begins))?.rsplit(' ').next()?.parse::<f64>().ok()
     };
-    let mean = |step: &str| Some(format!("{step} {:.0} ms", 1000.0 * find("sum", step)? / find("count", step)?));
-    let steps = ["compiled", "proved", "compared", "agreed"].iter().filter_map(|step| mean(step));
-    Ok(format!("of which on average: {}", steps.collect::<Vec<_>>().join(", ")))
+    let mean = |step: &str| {
+        let count = find("count", step)?;
+        Some(format!("{step} {:.0} ms ({count} times)", 1000.0 * find("sum", step)? / count))
+    };
+    Ok(names.iter().filter_map(|step| mean(step)).collect::<Vec<_>>().join(", "))
 }

@@ -3,7 +3,8 @@
 //! ```text
 //!   files ──host──▶ parse, contract, own tests, laws of the resolvers    (in the child, all findings at once)
 //!         ──▶ compiled: the residency space and the routing table, asked for once
-//!         ──▶ determinism: a second child gives the same answers, byte for byte
+//!         ──▶ determinism: a second child gives the same answers, byte for byte; where the proposer's two did and
+//!             sent the hash of what they answered, the second child is theirs (`generations::rehearsing`)
 //!         ──▶ the edge: its form, and what a kind of edge in use cannot do of it (`edges`)
 //!         ──▶ invariants: what must never happen is proved for every case (`proofs`)
 //!         ──▶ dry run: what would be otherwise than in force, on the facts of this moment
@@ -61,6 +62,8 @@ pub struct Candidate {
     pub invariants: Vec<Invariant>,
     /// What was asked of it so far, and what it answered: its declarations, the residency space, the routing table.
     pub asked: [(Question, Answer); 3],
+    /// BLAKE3 of all that two children declared and answered alike, where two were asked.
+    pub answers: Option<[u8; 32]>,
 }
 
 /// Loads a tree that was examined before, and compiles it.
@@ -93,7 +96,9 @@ pub async fn compile_twice(
 ) -> Result<Candidate, RefusedGeneration> {
     let loaded = host.load_twice(tree.clone(), facts.clone(), examine).await;
     let (child, declarations) = loaded.map_err(RefusedGeneration::Findings)?;
-    let mut answers = alike(&child, &questions(&declarations, facts)).await?.into_iter();
+    let answers = alike(&child, &questions(&declarations, facts)).await?;
+    let digest = digest(&child, &answers);
+    let mut answers = answers.into_iter();
     // There is an answer to each question.
     let mut next = || usable(answers.next().unwrap_or_else(|| Answer::Refused(Vec::new())));
     let (rulings, routes) = (next()?, next()?);
@@ -101,7 +106,39 @@ pub async fn compile_twice(
     for answer in answers {
         usable(answer)?;
     }
-    candidate(child, declarations, (generation, tree), (rulings, routes), (regions, facts))
+    let candidate = candidate(child, declarations, (generation, tree), (rulings, routes), (regions, facts))?;
+    Ok(Candidate { answers: Some(digest), ..candidate })
+}
+
+/// As [`compile_twice`], where another region has two children that answered alike: its answers, by their hash, are held
+/// against those of one child here to the same questions. Nothing where they differ: that region may run another version
+/// of this program, and two children here have to say.
+///
+/// # Errors
+/// As for [`compile`].
+pub async fn compile_as(
+    host: &PolicyHost,
+    (tree, generation): (&PolicyTree, u64),
+    (regions, facts): (&Regions, &Facts),
+    (theirs, answers): (&Facts, [u8; 32]),
+) -> Result<Option<Candidate>, RefusedGeneration> {
+    let (child, declarations) =
+        host.load_again(tree.clone(), facts.clone()).await.map_err(RefusedGeneration::Findings)?;
+    let mut given = Vec::new();
+    for question in questions(&declarations, theirs) {
+        given.push(ask(&child, question).await?);
+    }
+    if digest(&child, &given) != answers {
+        return Ok(None);
+    }
+    // Where records may be is no matter of the facts of a moment; who is served where is.
+    let rulings = given.swap_remove(0);
+    let routes = ask(&child, Question::Route { facts: facts.clone() }).await?;
+    candidate(child, declarations, (generation, tree), (rulings, routes), (regions, facts)).map(Some)
+}
+
+fn digest(child: &Generation, answers: &[Answer]) -> [u8; 32] {
+    blake3::hash(&child.transcript(answers)).into()
 }
 
 fn candidate(
@@ -122,7 +159,7 @@ fn candidate(
     let Declarations { replication, lag, edge, resolvers, bounds, invariants, .. } = declarations;
     let policy = Some(tree.hash());
     let plans = Plans { generation, policy, replication, lag, residency, routing, edge };
-    Ok(Candidate { child, plans, resolvers, bounds, invariants, asked })
+    Ok(Candidate { child, plans, resolvers, bounds, invariants, asked, answers: None })
 }
 
 /// All that a generation is asked at its start: its residency space first, its routing table second.

@@ -18,49 +18,38 @@
 //! then; the primary takes that over once they meet again, unless something else was agreed on meanwhile.
 
 mod ordering;
+mod proposing;
 mod recording;
+mod rehearsing;
 mod signing;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use control::Unagreed;
 use data::DataPlane;
 use data::plans::Plans;
-use model::bundle::{Because, Bundle, GenerationInfo, PolicyTree, Proposal, SignedBundle, TreeHash};
-use model::eviction::ImpactQuestion;
+use model::bundle::{Because, Bundle, GenerationInfo, PolicyTree, SignedBundle, TreeHash};
 use model::orders::Pin;
 use model::question::Question;
-use model::radius::{BlastRadius, ChangeBounds, Comparison, Confirmation, RegionImpact, Side, Waiting};
+use model::radius::{ChangeBounds, Waiting};
 use model::region::Regions;
-use model::residency::ResidencyPlan;
 use model::routing::{Facts, RoutingPlan};
-use model::signing::{Endorsement, SignedBy};
-use model::{Finding, Millis, RegionId, UnixMillis};
+use model::signing::SignedBy;
+use model::{Finding, RegionId, UnixMillis};
 use net::pki::{PolicyKeys, SigningKey};
-use net::{DnsAnswers, PeerClient, PolicyInForce};
+use net::{DnsAnswers, PolicyInForce};
 use policy::{Generation, PolicyHost};
 
-use self::recording::{CAME, CHANGED, RESTARTED};
+use self::recording::{CHANGED, RESTARTED};
 use super::control::Control;
-use super::edges;
 use super::gate::{self, Candidate, Moment};
 use super::history::History;
 use super::proofs::Proofs;
 use crate::decisions::Kind;
 use crate::decisions::recorder::{Loaded, Recorder};
-use signing::Signature;
 
-/// How long a change that loosens something waits for the other regions to have it first. One that does not take it
-/// over by then is down, or refuses it.
-const RECEIVERS_FIRST: Duration = Duration::from_secs(2);
-/// How long each region looks through its records for a comparison that somebody asked for.
-const IMPACT: Duration = Duration::from_secs(5);
-/// The same for a save, which comes into force afterwards: what a look of this length does not see is evicted all the same.
-const IMPACT_OF_SAVE: Duration = Duration::from_millis(100);
-/// What an answer may take on its way.
-const IMPACT_ROUND_TRIP: Duration = Duration::from_millis(500);
 /// How many kept generations are tried after a restart before a region waits for the primary.
 const RESUMED: usize = 3;
 
@@ -86,15 +75,6 @@ struct Live {
 enum Role {
     Proposer,
     Receiver,
-}
-
-/// What somebody wants in force.
-struct Wish {
-    tree: PolicyTree,
-    because: Because,
-    /// Also beyond the bounds of a change.
-    confirmed: bool,
-    endorsement: Option<Endorsement>,
 }
 
 /// A candidate that waits for a word, and its files.
@@ -130,6 +110,8 @@ pub struct Generations {
     proofs: Proofs,
     /// Writes down what policies decide.
     recorder: Arc<Recorder>,
+    /// What is loaded before it is agreed on.
+    rehearsed: tokio::sync::Mutex<Option<rehearsing::Rehearsed>>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
 }
@@ -220,6 +202,7 @@ impl Generations {
             findings: ArcSwap::from_pointee(Vec::new()),
             proofs,
             recorder,
+            rehearsed: tokio::sync::Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
         }
     }
@@ -407,202 +390,6 @@ impl Generations {
     /// The candidate that waits for a word.
     pub fn waiting(&self) -> Option<Waiting> {
         self.waiting.load().as_ref().map(|held| held.waiting.clone())
-    }
-
-    /// Makes `tree` the next generation, if it differs from the one in force.
-    ///
-    /// # Errors
-    /// [`RefusedGeneration`]; the generation in force stays, and [`Generations::findings`] says why.
-    pub async fn propose(
-        &self,
-        tree: PolicyTree,
-        because: Because,
-        moment: &Moment,
-    ) -> Result<Proposed, RefusedGeneration> {
-        let _one = self.changing.lock().await;
-        self.propose_next(Wish { tree, because, confirmed: false, endorsement: None }, moment).await
-    }
-
-    /// Makes a tree that somebody handed in the next generation.
-    ///
-    /// # Errors
-    /// [`RefusedGeneration::Stale`] where other files are in force than the proposer saw, and all of
-    /// [`Generations::propose`].
-    pub async fn publish(&self, proposal: Proposal, moment: &Moment) -> Result<Proposed, RefusedGeneration> {
-        let _one = self.changing.lock().await;
-        let ours = self.hash();
-        if proposal.parent != ours {
-            return Err(RefusedGeneration::Stale { parent: proposal.parent, ours });
-        }
-        let Proposal { because, tree, confirmed, endorsement, .. } = proposal;
-        self.need_operator(endorsement.as_ref())?;
-        self.propose_next(Wish { tree, because, confirmed, endorsement }, moment).await
-    }
-
-    /// Puts the candidate that waits in force, on somebody's word. It passes the gate once more: the facts may be
-    /// others by now.
-    ///
-    /// # Errors
-    /// [`RefusedGeneration::NotWaiting`] where another candidate waits or none, and all of [`Generations::propose`].
-    pub async fn confirm(&self, word: Confirmation, moment: &Moment) -> Result<u64, RefusedGeneration> {
-        let _one = self.changing.lock().await;
-        let held = self.waiting.load_full();
-        let Some(held) = held.as_ref().filter(|held| held.waiting.hash == word.hash) else {
-            let waits = held.as_ref().map(|held| held.waiting.hash.clone());
-            return Err(RefusedGeneration::NotWaiting { asked: word.hash, waits });
-        };
-        self.need_operator(word.endorsement.as_ref())?;
-        let because = held.waiting.because.clone().confirmed_by(&word.author);
-        let wish = Wish { tree: held.tree.clone(), because, confirmed: true, endorsement: word.endorsement };
-        match self.propose_next(wish, moment).await? {
-            Proposed::InForce(number) => Ok(number),
-            Proposed::Unchanged | Proposed::Waiting(_) => Ok(self.number()),
-        }
-    }
-
-    /// What would be otherwise under one tree than under another.
-    ///
-    /// # Errors
-    /// Where one of them cannot be had or is not good. What is in force stays as it is in any case.
-    pub async fn compare(&self, trees: Comparison, moment: &Moment) -> Result<BlastRadius, RefusedGeneration> {
-        let tree = |side: Side| match side {
-            Side::Tree(tree) => Ok(tree),
-            Side::Generation(number) => self.tree(number).map_err(RefusedGeneration::Side),
-        };
-        let (from, to) = (tree(trees.from)?, tree(trees.to)?);
-        let around = (&*self.regions, &moment.facts);
-        let before = gate::compile(&self.host, &from, 0, around).await?;
-        let after = gate::compile_twice(&self.host, &to, (0, true), around).await?;
-        let before = (&before.child, &before.plans, before.resolvers.as_slice(), before.bounds);
-        let mut radius = gate::dry_run(before, &after, (&self.regions, moment)).await?;
-        self.look_at_stored(&mut radius, &after.plans.residency, IMPACT).await;
-        Ok(radius)
-    }
-
-    /// Adds to a dry run what each region would have to give up, where verdicts become stricter.
-    async fn look_at_stored(&self, radius: &mut BlastRadius, plan: &ResidencyPlan, within: Duration) {
-        if radius.residency.stricter == 0 {
-            return;
-        }
-        let question = ImpactQuestion {
-            rulings: compliance::rulings_of(plan),
-            regions: plan.region_policies().values().cloned().collect(),
-            within_ms: within.as_millis() as u64,
-        };
-        let (data, own) = (self.data.clone(), plan.clone());
-        let here = tokio::task::spawn_blocking(move || data.impact(&own, Millis(within.as_millis() as u64)));
-        let ask = async |client: &PeerClient| {
-            let asked = tokio::time::timeout(within + IMPACT_ROUND_TRIP, client.impact(&question)).await;
-            let found = match asked {
-                Ok(answer) => answer.map_err(|error| error.to_string()),
-                Err(_) => Err("it did not answer in time".to_owned()),
-            };
-            RegionImpact { region: client.peer().clone(), found }
-        };
-        let others = futures_util::future::join_all(self.control.clients.iter().map(|client| ask(client))).await;
-        let found = match here.await {
-            Ok(found) => found.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        radius.stored = others;
-        radius.stored.push(RegionImpact { region: self.me.clone(), found });
-        radius.stored.sort_by(|one, other| one.region.cmp(&other.region));
-    }
-
-    async fn propose_next(&self, wish: Wish, moment: &Moment) -> Result<Proposed, RefusedGeneration> {
-        let Wish { tree, because, confirmed, endorsement } = wish;
-        let live = self.live.load_full();
-        let (bundle, signature) = self.bundle(tree, because, endorsement, moment)?;
-        // Whatever waited was proposed before this.
-        self.hold(None);
-        // The same files are signed anew where another operator's key is to take the place of the one that signed them.
-        let anew = |live: &Live| matches!(&signature, Signature::Given(_, by) if *by != live.signed_by);
-        if live.as_ref().is_some_and(|live| live.hash == bundle.tree.hash() && !anew(live)) {
-            self.findings.store(Arc::default());
-            return Ok(Proposed::Unchanged);
-        }
-        let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
-        let lacking = matches!(signature, Signature::Lacking);
-        let mut loosens = false;
-        if let Some(live) = &live {
-            let began = Instant::now();
-            let radius = self.dry_run(live, &candidate, moment).await?;
-            took("compared", began);
-            let beyond = radius.beyond(live.bounds);
-            if lacking || (!confirmed && !beyond.is_empty()) {
-                return Ok(Proposed::Waiting(Box::new(self.let_wait(bundle, beyond, radius, lacking))));
-            }
-            for line in radius.lines() {
-                tracing::info!(generation = bundle.generation, "this change: {line}");
-            }
-            loosens = radius.residency.more_permissive > 0;
-        } else if lacking {
-            return Ok(Proposed::Waiting(Box::new(self.let_wait(bundle, Vec::new(), signing::first(), true))));
-        }
-        let signed = self.sign(&bundle, signature)?;
-        self.agree(&bundle, &signed.0).await?;
-        if loosens {
-            // A record that is allowed here must not meet regions that do not know yet that it is.
-            self.control.taken_over(bundle.generation, RECEIVERS_FIRST).await;
-        }
-        let facts = moment.facts.clone();
-        Ok(Proposed::InForce(self.install(bundle, signed, (candidate, facts), moment.now, CAME).await))
-    }
-
-    async fn dry_run(
-        &self,
-        live: &Live,
-        candidate: &Candidate,
-        moment: &Moment,
-    ) -> Result<BlastRadius, RefusedGeneration> {
-        // Pins are no part of a generation.
-        let plans = Plans { routing: self.bare_routing(), ..Plans::clone(&self.plans.load()) };
-        let before = (&live.child, &plans, live.resolvers.as_slice(), live.bounds);
-        let mut radius = gate::dry_run(before, candidate, (&self.regions, moment)).await?;
-        self.look_at_stored(&mut radius, &candidate.plans.residency, IMPACT_OF_SAVE).await;
-        Ok(radius)
-    }
-
-    /// Keeps a candidate until somebody gives a word for it.
-    fn let_wait(&self, bundle: Bundle, beyond: Vec<String>, radius: BlastRadius, unsigned: bool) -> Waiting {
-        let parent = bundle.parent.map_or_else(|| "-".to_owned(), |parent| parent.to_string());
-        let (hash, since, because) = (bundle.tree.hash().to_string(), bundle.proposed_at, bundle.because);
-        let waiting = Waiting { hash, parent, since, because, beyond, radius, unsigned };
-        let who = if unsigned { "an operator's signature" } else { "`policy confirm`" };
-        for line in waiting.beyond.iter().cloned().chain(waiting.radius.lines()) {
-            tracing::warn!(files = %waiting.hash, "a change waits for {who}: {line}");
-        }
-        self.findings.store(Arc::default());
-        metrics::gauge!("repomind_policy_refused").set(0.0);
-        self.hold(Some(Held { waiting: waiting.clone(), tree: bundle.tree }));
-        waiting
-    }
-
-    fn hold(&self, held: Option<Held>) {
-        metrics::gauge!("repomind_policy_waiting").set(f64::from(u8::from(held.is_some())));
-        self.waiting.store(held.map(Arc::new));
-    }
-
-    /// The gate up to the dry run.
-    async fn examine(&self, bundle: &Bundle, facts: &Facts, role: Role) -> Result<Candidate, RefusedGeneration> {
-        let examined = async {
-            let (began, around) = (Instant::now(), (&*self.regions, facts));
-            let which = (bundle.generation, role == Role::Proposer);
-            let candidate = gate::compile_twice(&self.host, &bundle.tree, which, around).await?;
-            took("compiled", began);
-            if role == Role::Proposer {
-                let began = Instant::now();
-                edges::examined(&candidate.plans, &bundle.tree, &self.regions, bundle.proposed_at)?;
-                self.proofs.prove(&candidate.child, &candidate.invariants, facts).await?;
-                took("proved", began);
-            }
-            Ok(candidate)
-        };
-        examined.await.inspect_err(|refused| {
-            if let RefusedGeneration::Findings(findings) = refused {
-                self.report(findings);
-            }
-        })
     }
 
     async fn compile(&self, bundle: &Bundle, facts: &Facts) -> Result<Candidate, RefusedGeneration> {

@@ -29,7 +29,7 @@ use model::sealing::OrderId;
 use model::signing::NextGeneration;
 use model::status::{AgreementStatus, EdgeOrder, RegionStatus};
 use model::{Country, Finding, Mono, RegionId, UnixMillis};
-use net::{CosignRefusal, DemandRefused, DnsAnswers, PolicyInForce, Wan, Wanted};
+use net::{CosignRefusal, DemandRefused, DnsAnswers, PolicyInForce, Rehearsal, Wan, Wanted};
 use routing::{HealthTracker, TrafficCounts};
 
 use super::control::Control;
@@ -288,6 +288,18 @@ impl net::Region for RunningRegion {
 
     fn policy_bundle(&self, generation: u64) -> Result<SignedBundle, String> {
         self.generations.bundle_of(generation)
+    }
+
+    fn rehearse(self: Arc<Self>, from: RegionId, rehearsal: Rehearsal) -> BoxFuture<'static, Result<(), String>> {
+        Box::pin(async move {
+            let primary = self.control.primary(&self.control.log.view(), &self.states.load());
+            if primary.as_ref() != Some(&from) {
+                return Err(format!("{from} does not order generations, as far as {} knows", self.me));
+            }
+            self.generations.rehearse(rehearsal, self.facts()).await.map_err(|error| error.to_string())?;
+            tokio::spawn(async move { self.generations.forget_rehearsal().await });
+            Ok(())
+        })
     }
 
     fn next_generation(&self) -> NextGeneration {

@@ -1,5 +1,8 @@
 //! Notices that an operator saved a policy file, and proposes the tree.
 
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +18,7 @@ use super::generations::{Proposed, RefusedGeneration};
 use super::running::RunningRegion;
 
 /// Editors save in several steps (write, rename, chmod); the tree is read once they are quiet this long.
-const QUIET: Duration = Duration::from_millis(40);
+const QUIET: Duration = Duration::from_millis(20);
 /// How often the files are read for a change that no event told of: a symbolic link leads out of the tree, a network
 /// file system tells of nothing.
 const LOOK: Duration = Duration::from_secs(1);
@@ -67,11 +70,27 @@ fn folders() -> Vec<&'static str> {
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
-    let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > LARGEST_FILE {
-        return Err(format!("a policy file has at most {LARGEST_FILE} bytes; this one has {length}"));
+    let said = |error: std::io::Error| error.to_string();
+    // A named pipe would wait for its writer, and a device need not end.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(said)?;
+    let about = file.metadata().map_err(said)?;
+    if !about.is_file() {
+        return Err("a policy file is a regular file; this is something else".to_owned());
     }
-    std::fs::read_to_string(path).map_err(|error| error.to_string())
+    if about.len() > LARGEST_FILE {
+        return Err(format!("a policy file has at most {LARGEST_FILE} bytes; this one has {}", about.len()));
+    }
+    let mut text = String::new();
+    // One that grows meanwhile is read anew.
+    file.take(LARGEST_FILE).read_to_string(&mut text).map_err(said)?;
+    Ok(text)
+}
+
+/// As [`read_tree`], off the threads that serve: a disk may take its time.
+async fn read(root: &Path) -> Result<PolicyTree, Vec<Finding>> {
+    let root = root.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_tree(&root)).await;
+    read.unwrap_or_else(|error| Err(vec![Finding::error("", "", (0, 0), error.to_string(), "")]))
 }
 
 /// What is known of the files of a region's tree.
@@ -97,7 +116,7 @@ pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: Cancellation
         watcher.watch(&root.join(folder), RecursiveMode::NonRecursive)?;
     }
     let mut wait = FIRST_WAIT;
-    let mut files = Files { read: read_tree(&root), edited: None };
+    let mut files = Files { read: read(&root).await, edited: None };
     loop {
         let again = match propose(&region, &files).await {
             Judged::Yes => {
@@ -118,7 +137,7 @@ pub async fn watch(region: Arc<RunningRegion>, root: PathBuf, stop: Cancellation
             event = saves.recv() => if event.is_none() { return Ok(()) },
         }
         while tokio::time::timeout(QUIET, saves.recv()).await.is_ok_and(|event| event.is_some()) {}
-        let read = read_tree(&root);
+        let read = read(&root).await;
         if read != files.read {
             files = Files { read, edited: Some(region.wall_clock()) };
         }
@@ -132,10 +151,10 @@ enum Judged {
 }
 
 /// Returns once the files are others than those that were `read`.
-async fn another(root: &Path, read: &Result<PolicyTree, Vec<Finding>>) {
+async fn another(root: &Path, known: &Result<PolicyTree, Vec<Finding>>) {
     loop {
         tokio::time::sleep(LOOK).await;
-        if read_tree(root) != *read {
+        if read(root).await != *known {
             return;
         }
     }

@@ -117,6 +117,11 @@ fn saves_leave_no_process_and_no_descriptor_behind() {
     (warm + 2..saves + 2).for_each(&save);
     let after = settled(Some(&before));
     println!("after {warm} saves {before:?}, after {saves} {after:?}");
+    // The others had most of them loaded before they were agreed on.
+    let metrics = cluster.admin("eu-west", "GET", "/metrics", "").unwrap().body;
+    let ahead = metrics.lines().find(|line| line.contains("gate_seconds_count{step=\"rehearsed\""));
+    let ahead = ahead.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    assert!(ahead.is_some_and(|ahead| ahead >= 1.0), "no candidate was loaded ahead: {metrics}");
     if saves >= 1000 {
         assert!(after.resident <= before.resident + before.resident / 20, "{before:?} became {after:?}");
     }

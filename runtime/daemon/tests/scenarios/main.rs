@@ -3,6 +3,7 @@
 mod assets;
 mod attacks;
 mod audit;
+mod cage;
 mod cloudflare;
 mod cluster;
 mod commands;

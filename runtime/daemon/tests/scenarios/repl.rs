@@ -30,7 +30,6 @@ fn session(cluster: &Cluster, command: &mut Command, words: &[&str], keys: &str)
 }
 
 #[test]
-#[ignore = "the terminal session of this test has not been seen to end well yet"]
 fn what_changes_something_is_asked_about_and_what_is_known_is_told() {
     let cluster = Cluster::deployed();
     let pin = "(pin! 'ap-southeast '(JP) \"1h\" \"a fair\")";

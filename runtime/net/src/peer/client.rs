@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ACCOUNT, BACK, BUNDLE, CONTROL, COSIGN, CosignAnswer, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PAGE, PETITIONS, PROBE,
-    PeerReport, ROWS, SHIP, STATE, TRAFFIC, pack, unpack,
+    PeerReport, REHEARSE, ROWS, Rehearsal, SHIP, STATE, TRAFFIC, pack, unpack,
 };
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -263,6 +263,17 @@ impl PeerClient {
             Err(PeerError::Refused { status: 404, .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Has the peer load a candidate before it is agreed on. Returns once it is loaded there.
+    ///
+    /// # Errors
+    /// [`PeerError`]; the peer loads it when it is agreed on, then.
+    pub async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), PeerError> {
+        let plain = postcard::to_stdvec(rehearsal).map_err(|error| self.answer(error.to_string()))?;
+        let body = zstd::bulk::compress(&plain, super::LEVEL).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.control, Method::POST, REHEARSE, body.into(), limits::SHIP_TIME).await?;
+        self.read(&answer.await?)
     }
 
     /// The petitions that this region lacks, which has these orders and so many acknowledgements of each.

@@ -15,6 +15,7 @@
 //! | `POST /peer/v1/back` | writes that the sender may hold again, in postcard | records, with their keys, zstd |
 //! | `POST /peer/v1/impact` | rulings, zstd | what is stored here and would be unlawful by them, in postcard |
 //! | `GET /peer/v1/bundle` | | the bundle envelope in force, zstd |
+//! | `POST /peer/v1/rehearse` | a candidate that the primary examines, a [`Rehearsal`] in postcard, zstd level 1 | nothing |
 //! | `GET /peer/v1/traffic` | | recent traffic by client class, in postcard |
 //! | `POST /peer/v1/control` | a request of the common log, see `control` | its answer |
 //! | `POST /peer/v1/cosign` | the body of C2SP tlog-witness `add-checkpoint` | the signature line; 409 with the size to prove from |
@@ -37,9 +38,10 @@ pub use server::serve_peer;
 use std::collections::BTreeMap;
 
 use model::RegionId;
+use model::bundle::PolicyTree;
 use model::codec::{self, Format};
 use model::control::ControlReport;
-use model::routing::{Observation, RegionState};
+use model::routing::{Facts, Observation, RegionState};
 use model::sealing::RegionPublicKey;
 use model::version::PositionVector;
 use serde::{Deserialize, Serialize};
@@ -57,6 +59,7 @@ const PAGE: &str = "/peer/v1/page";
 const STATE: &str = "/peer/v1/state";
 const ROWS: &str = "/peer/v1/rows";
 const BUNDLE: &str = "/peer/v1/bundle";
+const REHEARSE: &str = "/peer/v1/rehearse";
 const CONTROL: &str = "/peer/v1/control";
 const TRAFFIC: &str = "/peer/v1/traffic";
 const COSIGN: &str = "/peer/v1/cosign";
@@ -88,6 +91,20 @@ pub struct PeerReport {
     pub region_key: Option<RegionPublicKey>,
     /// What it sees of every other region. Whoever is asked about passes over regions that it does not know.
     pub sees: BTreeMap<RegionId, Observation>,
+}
+
+/// A candidate that the primary still examines, for the others to load meanwhile. It comes into force, if at all, as
+/// the log says, with a signature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rehearsal {
+    /// Its number.
+    pub generation: u64,
+    /// Its files.
+    pub tree: PolicyTree,
+    /// What the primary asked it about.
+    pub facts: Facts,
+    /// BLAKE3 of what it declared and answered there, in two processes alike.
+    pub answers: [u8; 32],
 }
 
 /// Envelopes and compresses.

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ACCOUNT, BACK, BUNDLE, CONTROL, COSIGN, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PAGE, PETITIONS, PROBE, PeerReport,
-    ROWS, SHIP, STATE, TRAFFIC, pack, unpack,
+    REHEARSE, ROWS, SHIP, STATE, TRAFFIC, pack, unpack,
 };
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
@@ -136,6 +136,7 @@ impl Session {
                 (Method::POST, STATE) => self.state(request.into_body()).await,
                 (Method::POST, ROWS) => self.take_part(request.into_body()).await,
                 (Method::POST, CONTROL) => self.control(request.into_body()).await,
+                (Method::POST, REHEARSE) => self.rehearse(request.into_body()).await,
                 (Method::GET, BUNDLE) => self.give_bundle(),
                 (Method::GET, TRAFFIC) => postcard_response(&self.region.recent_traffic()),
                 (Method::POST, COSIGN) => self.cosign(request.into_body()).await,
@@ -322,6 +323,17 @@ impl Session {
         match self.region.clone().cosign(self.from.clone(), request).await {
             Ok(line) => Ok(Response::new(full(line))),
             Err(refusal) => Ok(refusal.response()),
+        }
+    }
+
+    async fn rehearse(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::BUNDLE_BYTES).await?;
+        let plain =
+            zstd::bulk::decompress(&bytes, limits::BUNDLE_BYTES).map_err(|error| bad_request(error.to_string()))?;
+        let rehearsal = postcard::from_bytes(&plain).map_err(|error| bad_request(error.to_string()))?;
+        match self.region.clone().rehearse(self.from.clone(), rehearsal).await {
+            Ok(()) => postcard_response(&()),
+            Err(reason) => Err(Problem::new(StatusCode::CONFLICT, "rehearsal", reason)),
         }
     }
 

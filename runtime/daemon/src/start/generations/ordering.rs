@@ -158,7 +158,10 @@ impl Generations {
             let reason = format!("it is generation {} ({} after {parent})", bundle.generation, bundle.tree.hash());
             return Err(RefusedGeneration::Bundle { from: bundle.proposer, reason });
         }
-        let candidate = self.examine(&bundle, &facts, Role::Receiver).await?;
+        let (candidate, facts) = match self.rehearsed(&bundle).await {
+            Some(ready) => ready,
+            None => (self.examine(&bundle, &facts, Role::Receiver).await?, facts),
+        };
         let since = unix(SystemTime::now());
         Ok(self.install(bundle, (next.bundle.clone(), by), (candidate, facts), since, CAME).await)
     }
