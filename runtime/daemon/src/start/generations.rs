@@ -73,7 +73,10 @@ struct Live {
 /// What a region has to do with a generation: whoever proposes it proves it too.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
+    /// Has the others load it meanwhile.
     Proposer,
+    /// Proposes it to nobody, or not before an operator has signed it.
+    Alone,
     Receiver,
 }
 

@@ -37,7 +37,7 @@ impl Generations {
         }
         let Proposal { because, tree, endorsement, .. } = proposal;
         let (bundle, signature) = self.bundle(tree, because, endorsement, moment)?;
-        let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
+        let candidate = self.examine(&bundle, &moment.facts, Role::Alone).await?;
         self.only_tightens(&live, &candidate, moment).await?;
         let signed = self.sign(&bundle, signature)?;
         let facts = moment.facts.clone();

@@ -151,8 +151,9 @@ impl Generations {
             self.findings.store(Arc::default());
             return Ok(Proposed::Unchanged);
         }
-        let candidate = self.examine(&bundle, &moment.facts, Role::Proposer).await?;
         let lacking = matches!(signature, Signature::Lacking);
+        let role = if lacking { Role::Alone } else { Role::Proposer };
+        let candidate = self.examine(&bundle, &moment.facts, role).await?;
         let mut loosens = false;
         if let Some(live) = &live {
             let began = Instant::now();
@@ -222,11 +223,13 @@ impl Generations {
     ) -> Result<Candidate, RefusedGeneration> {
         let examined = async {
             let (began, around) = (Instant::now(), (&*self.regions, facts));
-            let which = (bundle.generation, role == Role::Proposer);
+            let which = (bundle.generation, role != Role::Receiver);
             let candidate = gate::compile_twice(&self.host, &bundle.tree, which, around).await?;
             took("compiled", began);
             if role == Role::Proposer {
                 self.have_rehearsed(bundle, &candidate, facts);
+            }
+            if role != Role::Receiver {
                 let began = Instant::now();
                 edges::examined(&candidate.plans, &bundle.tree, &self.regions, bundle.proposed_at)?;
                 self.proofs.prove(&candidate.child, &candidate.invariants, facts).await?;
