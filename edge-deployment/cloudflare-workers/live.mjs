@@ -3,8 +3,8 @@
 //     node live.mjs HOST:PORT STATE
 //
 // Each line on standard input is a command, each line on standard output says what came of it. `{"policy": …}` puts a
-// policy in force: requests that arrive meanwhile wait, those under way are given a moment, and a worker that does not
-// come up with it leaves the one before. `{"down": […]}` and `{"purge": […]}` are handed on to the worker. The end of
+// policy in force: requests that arrive meanwhile wait, those under way that may be repeated are asked again afterwards,
+// the others are given a moment, and a worker that does not come up with it leaves the one before. `{"down": […]}` and `{"purge": […]}` are handed on to the worker. The end of
 // standard input is the end of everything here: nothing outlives whoever started this.
 
 import { randomBytes } from "node:crypto";
@@ -18,8 +18,10 @@ import workerd from "workerd";
 import { options } from "./build.mjs";
 import { configuration } from "./local.mjs";
 
-/** How long requests under way may take when another policy comes. */
-const DRAIN_MS = 300;
+/** How long requests under way that may not be repeated may take when another policy comes. */
+const DRAIN_MS = 1_000;
+/** How often a request is asked at most, where the worker that had it is replaced. */
+const ATTEMPTS = 3;
 /** How long requests wait for a policy to come up. */
 const WAIT_MS = 15_000;
 
@@ -47,7 +49,8 @@ let worker;
 let target, policy;
 /** Resolved while requests may pass. */
 let open = deferred();
-let underWay = 0;
+/** How many requests are under way that may not be repeated, or whose answer has begun. */
+let fragile = 0;
 let agent = new Agent({ keepAlive: true, maxSockets: 256 });
 
 function deferred() {
@@ -70,7 +73,7 @@ async function apply(next) {
   const before = policy;
   open = deferred();
   const began = Date.now();
-  while (underWay > 0 && Date.now() - began < DRAIN_MS) await new Promise((done) => setTimeout(done, 5));
+  while (fragile > 0 && Date.now() - began < DRAIN_MS) await new Promise((done) => setTimeout(done, 5));
   try {
     await bringUp(next);
   } catch (error) {
@@ -109,12 +112,16 @@ const unavailable = (response, why) => {
   return response.end(JSON.stringify({ type: "about:blank", title: why, status: 503 }));
 };
 
+/** Whether a request may be asked again: it changes nothing, and nothing of it was used up. */
+const repeatable = ({ method, headers }) => (method === "GET" || method === "HEAD") &&
+  headers["transfer-encoding"] === undefined && Number(headers["content-length"] ?? 0) === 0;
+
 /** Hands a request on as the platform would: what only the platform may say is said here. */
-const server = createServer(async (request, response) => {
-  const late = setTimeout(() => unavailable(response, "No policy is in force yet"), WAIT_MS);
-  await open.promise;
-  clearTimeout(late);
-  if (response.headersSent || response.destroyed) return;
+const server = createServer((request, response) => {
+  serve(request, response).catch((error) => unavailable(response, `The worker cannot be asked: ${error.code ?? error.message}`));
+});
+
+async function serve(request, response) {
   const headers = { ...request.headers };
   for (const name of Object.keys(headers)) if (/^(cf-|mf-)/.test(name)) delete headers[name];
   // Whoever is on this machine is believed about the country that it asks from.
@@ -125,17 +132,37 @@ const server = createServer(async (request, response) => {
   const cf = { clientAcceptEncoding: headers["accept-encoding"] };
   headers["mf-cf-blob"] = JSON.stringify(/^[A-Z]{2}$/.test(stated) ? { ...cf, country: stated } : cf);
   headers["cf-connecting-ip"] = request.socket.remoteAddress?.replace(/^::ffff:/, "") ?? "";
-  underWay += 1;
-  response.once("close", () => { underWay -= 1; });
+  let failed;
+  for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
+    const late = setTimeout(() => unavailable(response, "No policy is in force yet"), WAIT_MS);
+    await open.promise;
+    clearTimeout(late);
+    if (response.headersSent || response.destroyed) return;
+    failed = await handOn(request, response, headers);
+    if (failed === undefined || !repeatable(request) || response.headersSent || response.destroyed) break;
+  }
+  if (failed !== undefined) unavailable(response, `The worker did not answer: ${failed.code ?? failed.message}`);
+}
+
+/** Asks the worker in force. Resolved with an error where it did not answer, and when the answer is over or cut off. */
+function handOn(request, response, headers) {
+  const { promise, resolve } = deferred();
+  let counted = false;
+  const countIn = () => { if (!counted) [counted, fragile] = [true, fragile + 1]; };
+  if (!repeatable(request)) countIn();
   const { hostname, port } = target;
   const onward = ask({ agent, hostname, port, method: request.method, path: request.url, headers }, (answer) => {
+    countIn();
     response.writeHead(answer.statusCode, answer.headers);
     answer.on("error", () => response.destroy()).pipe(response);
   });
-  onward.on("error", (error) => unavailable(response, `The worker did not answer: ${error.code ?? error.message}`));
-  response.once("close", () => onward.destroy());
-  request.pipe(onward);
-});
+  const cut = () => { onward.destroy(); resolve(); };
+  response.once("close", cut);
+  onward.on("error", (error) => { response.off("close", cut); if (response.headersSent) response.destroy(); resolve(error); });
+  if (repeatable(request)) onward.end();
+  else request.pipe(onward);
+  return promise.finally(() => { if (counted) fragile -= 1; });
+}
 
 const say = (said) => process.stdout.write(`${JSON.stringify(said)}\n`);
 

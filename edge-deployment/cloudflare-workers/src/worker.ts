@@ -199,6 +199,11 @@ async function fetchFrom(context: Context, body: BodyInit | null, headers: Heade
   const { asked, plan, now, down } = context;
   const order = regions(form, plan.route, asked.country, (region) => down.includes(region) || passedOver(region, now));
   const target = asked.path + (asked.query === "" ? "" : `?${asked.query}`);
+  // `Content-Length: 0` makes a body of nothing, and a request for something may be made with none at all.
+  if (method === "GET" || method === "HEAD") {
+    body = null;
+    headers.delete("content-length");
+  }
   // A body that is a stream can be read once: what is to be sent again is read first.
   const repeatable = body !== null && plan.route.attempts > 1 ? await new Response(body).arrayBuffer() : body;
   return ask(form, plan.route, order, target, { method, headers, body: repeatable }, now);

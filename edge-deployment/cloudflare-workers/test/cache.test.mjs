@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { request } from "node:http";
 import { after, before, test } from "node:test";
 import { NOW, form, startEdge } from "./harness.mjs";
 
@@ -159,6 +160,15 @@ test("what changes something reaches its region whole", async () => {
   await edge.ask("/pages/put", { method: "PUT", body: "twice", script: { unwell: ["us-east"] } });
   const tried = edge.regions.seen.slice(-2);
   assert.deepEqual(tried.map(({ body }) => body), ["twice", "twice"]);
+});
+
+test("a request for a page that says that it is empty is handed on all the same", async () => {
+  const url = new URL("/pages/empty", await edge.worker.ready);
+  const headers = { "content-length": "0", cookie: "session=1" };
+  const answer = await new Promise((done, failed) => request(url, { headers }, done).on("error", failed).end());
+  answer.resume();
+  assert.equal(answer.statusCode, 200);
+  assert.match(answer.headers["cache-status"], /fwd=bypass/);
 });
 
 test("paths that mean another one, and endless ones, are refused", async () => {

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::policies::ReplFlags;
-use crate::deploy::{BadConfiguration, BadPolicies};
+use crate::deploy::{BadConfiguration, BadPolicies, Wishes};
 
 pub use self::deployment::*;
 pub use self::policies::*;
@@ -256,7 +256,7 @@ async fn deploy(args: DeployArgs) -> anyhow::Result<ExitCode> {
 
 async fn plan(args: PlanArgs) -> anyhow::Result<ExitCode> {
     match args.target {
-        Target::Local => crate::deploy::dry_run(&args.place, WanProfile::Realistic, None),
+        Target::Local => crate::deploy::dry_run(&args.place, &Wishes::regions(WanProfile::Realistic, None)),
         Target::Cloudflare => crate::cloudflare::plan(&args.place, &args.cloudflare, args.json).await,
     }
 }

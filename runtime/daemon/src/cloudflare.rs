@@ -81,7 +81,7 @@ async fn ready(place: &Place, args: &CloudflareArgs) -> anyhow::Result<Ready> {
     let known = config::load(&place.tree).map_err(BadConfiguration)?;
     let origins: Vec<ApiOf> = origins.into_iter().filter(|one| known.by_id.contains_key(&one.region)).collect();
     let compiled = crate::edge::compile(&place.tree, &origins).await?;
-    let complaints = edge::Backend::Cloudflare.complaints(&compiled.form);
+    let complaints = edge::complaints(edge::Backend::Cloudflare, &compiled.form);
     if !complaints.is_empty() {
         let placed = complaints.iter().map(|complaint| complaint.place(&compiled.files));
         return Err(BadConfiguration(placed.collect()).into());
@@ -187,20 +187,32 @@ pub async fn deploy(place: &Place, args: &CloudflareArgs, json: bool) -> anyhow:
             "this worker brings a durable object class: it is released at once, and there is no way back past it";
         refuse(vec![limits::Refusal { message: message.to_owned(), help: "say so with --migrate".to_owned() }])?;
     }
-    let report = say::Report::new(&ready.desired, &observed, &left, &plan);
+    carry_out(&ready, &mut journal, (&left, &observed, &plan), url, json).await
+}
+
+/// Says what a plan is, brings the journal up to what is there, and takes the steps; `url` is asked whether a new version
+/// is well.
+async fn carry_out(
+    ready: &Ready,
+    journal: &mut Journal,
+    (left, observed, plan): (&State, &Observed, &Plan),
+    url: String,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let report = say::Report::new(&ready.desired, observed, left, plan);
     if !json {
         report.print(false, None);
     }
-    settle(&mut journal, &ready.desired, &observed, plan.steps.is_empty())?;
+    settle(journal, &ready.desired, observed, plan.steps.is_empty())?;
     if plan.steps.is_empty() {
         if json {
             report.print(true, None);
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let run =
-        Run::new(&ready.api, ready.calls.clone(), &ready.desired, &ready.secrets, &mut journal, &observed, url, json);
-    let outcome = run.take(&plan).await;
+    let calls = ready.calls.clone();
+    let outcome =
+        Run::new(&ready.api, calls, &ready.desired, &ready.secrets, journal, observed, url, json).take(plan).await;
     Ok(finish(&report, &outcome, json, &ready.secrets))
 }
 
@@ -246,21 +258,7 @@ pub async fn destroy(place: &Place, args: &CloudflareArgs, data: bool, json: boo
             return Ok(ExitCode::from(USAGE));
         }
     };
-    let report = say::Report::new(&ready.desired, &observed, &left, &plan);
-    if !json {
-        report.print(false, None);
-    }
-    settle(&mut journal, &ready.desired, &observed, plan.steps.is_empty())?;
-    if plan.steps.is_empty() {
-        if json {
-            report.print(true, None);
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    let calls = ready.calls.clone();
-    let run = Run::new(&ready.api, calls, &ready.desired, &ready.secrets, &mut journal, &observed, String::new(), json);
-    let outcome = run.take(&plan).await;
-    Ok(finish(&report, &outcome, json, &ready.secrets))
+    carry_out(&ready, &mut journal, (&left, &observed, &plan), String::new(), json).await
 }
 
 /// What of the deployments that a state directory has journals of is still there, as far as the journals say.

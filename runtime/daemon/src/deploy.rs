@@ -6,6 +6,7 @@
 //! stops everything that it started itself. Nothing is started before every
 //! port was found free, so that the commonest mistake costs nothing.
 
+mod edges;
 pub mod identity;
 pub mod processes;
 mod progress;
@@ -29,10 +30,6 @@ use progress::Progress;
 
 /// The port of the sample service beside each gateway.
 const SERVICE_PORT: u16 = 8081;
-/// How far beyond the primary's gateway the worker listens; its block has room there.
-const WORKER_PORT: u16 = 40;
-/// The same for Varnish.
-const VARNISH_PORT: u16 = 41;
 /// How long a process may take to end by itself when a deployment is undone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -74,12 +71,12 @@ pub struct Outcome {
 
 /// `repomind-run deploy`.
 pub async fn run(args: DeployArgs) -> anyhow::Result<ExitCode> {
+    let wishes = Wishes { wan: args.wan, first_port: args.first_port, edges: args.with_edge.iter().copied().collect() };
     if args.dry_run {
-        return dry_run(&args.place, args.wan, args.first_port);
+        return dry_run(&args.place, &wishes);
     }
     let began = Instant::now();
     state::private_files();
-    let wishes = Wishes { wan: args.wan, first_port: args.first_port, edges: args.with_edge.iter().copied().collect() };
     let outcome = deploy(&args.place, &wishes, Duration::from_secs(args.timeout)).await?;
     let client = Client::new(&args.place.state)?;
     let mut status = crate::status::gather(&client, &outcome.deployment.admins(), &outcome.deployment.primary).await;
@@ -124,10 +121,11 @@ async fn locked(place: &Place, regions: &Regions, wishes: &Wishes, timeout: Dura
             same(&earlier, &deployment, &place.state)?;
         }
         deployment.started = still;
+        edges::same(&deployment, regions, &wishes.edges, &place.state)?;
     }
     let wanted: Vec<(Role, &Region, Vec<String>)> = plan(place, regions, wishes.wan, wishes.first_port)?
         .into_iter()
-        .chain(edge_plan(place, regions, &wishes.edges)?)
+        .chain(edges::plan(place, regions, &wishes.edges)?)
         .filter(|(role, region, _)| deployment.running(*role, &region.id).is_none())
         .collect();
     if !wanted.is_empty() {
@@ -270,14 +268,14 @@ pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -
                 None => {}
             }
         }
-        let edges = edges_wait_for(state, deployment);
-        if why.is_empty() && edges.is_none() {
+        let before_them = edges::wait_for(state, deployment);
+        if why.is_empty() && before_them.is_none() {
             progress.finish();
             return Ok(());
         }
         if Instant::now() >= deadline {
             let regions = why.iter().map(|(region, reason)| format!("{region}: {reason}"));
-            let why: Vec<String> = regions.chain(edges).collect();
+            let why: Vec<String> = regions.chain(before_them).collect();
             bail!(
                 "not everything serves after {} s; {}; logs are in {}",
                 timeout.as_secs(),
@@ -287,18 +285,6 @@ pub async fn serving(state: &Path, deployment: &Deployment, timeout: Duration) -
         }
         tokio::time::sleep(Duration::from_millis(150)).await;
     }
-}
-
-/// Why the edges are waited for, where there are some.
-fn edges_wait_for(state: &Path, deployment: &Deployment) -> Option<String> {
-    let edges = crate::status::edges(state, deployment)?;
-    if edges.edges.is_empty() {
-        return Some("the edges have not begun".to_owned());
-    }
-    edges.edges.iter().find(|edge| !edge.up).map(|edge| {
-        let why = edge.error.clone().unwrap_or_else(|| "comes up".to_owned());
-        format!("the edge {}: {why}", edge.backend)
-    })
 }
 
 /// Why a region is waited for.
@@ -380,33 +366,6 @@ fn plan<'a>(
     Ok(all)
 }
 
-/// The process that keeps the edges, where there are to be some.
-fn edge_plan<'a>(
-    place: &Place,
-    regions: &'a Regions,
-    wanted: &BTreeSet<LocalEdge>,
-) -> anyhow::Result<Option<(Role, &'a Region, Vec<String>)>> {
-    if wanted.is_empty() {
-        return Ok(None);
-    }
-    let executable = std::env::current_exe().context("cannot find this program's own file")?;
-    let primary = &regions.by_id[&regions.primary];
-    let (tree, state) = (text(&place.tree)?, text(&place.state)?);
-    let words = [&text(&executable)?, "edge", "run", "--tree", &tree, "--state", &state];
-    let mut command = words.map(str::to_owned).to_vec();
-    for (_, flag, at) in edges(primary).into_iter().filter(|(edge, _, _)| wanted.contains(edge)) {
-        command.extend([flag.to_owned(), at.to_string()]);
-    }
-    Ok(Some((Role::Edge, primary, command)))
-}
-
-/// Where each edge listens, and the flag of `edge run` that says so.
-fn edges(primary: &Region) -> [(LocalEdge, &'static str, SocketAddr); 2] {
-    let gateway = primary.addresses.gateway;
-    let at = |further| SocketAddr::new(gateway.ip(), gateway.port().saturating_add(further));
-    [(LocalEdge::Worker, "--worker", at(WORKER_PORT)), (LocalEdge::Varnish, "--varnish", at(VARNISH_PORT))]
-}
-
 /// The regions of a tree at the addresses where they will listen. Where the system has none of their loopback
 /// addresses but 127.0.0.1 (macOS), or where a first port was asked for, all move there, each to its block of ports.
 fn regions(tree: &Path, first_port: Option<u16>) -> anyhow::Result<(Regions, Option<u16>)> {
@@ -449,7 +408,7 @@ fn ports_free(regions: &Regions, wanted: &[(Role, &Region, Vec<String>)]) -> any
         let addresses = &region.addresses;
         let ports: Vec<(&str, SocketAddr)> = match role {
             Role::Service => vec![("sample service", services[&region.id])],
-            Role::Edge => edges(region)
+            Role::Edge => edges::places(region)
                 .into_iter()
                 .filter(|(_, flag, _)| command.iter().any(|word| word == flag))
                 .map(|(_, _, at)| ("edge", at))
@@ -483,11 +442,12 @@ fn ports_free(regions: &Regions, wanted: &[(Role, &Region, Vec<String>)]) -> any
 ///
 /// # Errors
 /// The regions are bad, or the record of what runs cannot be read.
-pub fn dry_run(place: &Place, wan: WanProfile, first_port: Option<u16>) -> anyhow::Result<ExitCode> {
-    let (regions, first_port) = regions(&place.tree, first_port)?;
+pub fn dry_run(place: &Place, wishes: &Wishes) -> anyhow::Result<ExitCode> {
+    let (regions, first_port) = regions(&place.tree, wishes.first_port)?;
     let place = Place { tree: absolute(&place.tree)?, state: absolute(&place.state)? };
     let earlier = Deployment::read(&place.state)?;
-    for (role, region, command) in plan(&place, &regions, wan, first_port)? {
+    let wanted = plan(&place, &regions, wishes.wan, first_port)?;
+    for (role, region, command) in wanted.into_iter().chain(edges::plan(&place, &regions, &wishes.edges)?) {
         let runs = earlier.as_ref().is_some_and(|deployment| deployment.running(role, &region.id).is_some());
         println!("{} {}", if runs { "runs already:" } else { "would start: " }, command.join(" "));
     }

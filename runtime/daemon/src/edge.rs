@@ -11,7 +11,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use ::edge::backend::{nginx, varnish};
 use ::edge::{Backend, Form, Inputs};
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use model::{Finding, RegionId};
 
 pub use explain::{ExplainArgs, explain};
@@ -48,8 +49,8 @@ pub struct BuildArgs {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// For this kind of edge only; may be repeated.
-    #[arg(long, value_enum)]
-    pub backend: Vec<Kind>,
+    #[arg(long, value_parser = kinds())]
+    pub backend: Vec<Backend>,
     /// The region that Varnish and nginx stand in; the primary unless named.
     #[arg(long)]
     pub region: Option<RegionId>,
@@ -70,25 +71,10 @@ pub struct BuildArgs {
     pub check: bool,
 }
 
-/// A kind of edge, on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// A Cloudflare Worker.
-    Cloudflare,
-    /// Varnish 7 with varnish-modules.
-    Varnish,
-    /// nginx, reduced.
-    Nginx,
-}
-
-impl From<Kind> for Backend {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Cloudflare => Self::Cloudflare,
-            Kind::Varnish => Self::Varnish,
-            Kind::Nginx => Self::Nginx,
-        }
-    }
+/// Reads a kind of edge on the command line.
+fn kinds() -> impl TypedValueParser<Value = Backend> {
+    let kind = |word: String| Backend::ALL.into_iter().find(|kind| kind.name() == word).expect("one of the words");
+    PossibleValuesParser::new(Backend::ALL.map(Backend::name)).map(kind)
 }
 
 /// Runs one of the commands.
@@ -170,11 +156,11 @@ async fn build(args: BuildArgs) -> anyhow::Result<ExitCode> {
     }
     let wanted: Vec<Backend> = match args.backend.as_slice() {
         [] => Backend::ALL.to_vec(),
-        some => some.iter().map(|kind| Backend::from(*kind)).collect(),
+        some => some.to_vec(),
     };
     let complaints: Vec<::edge::Complaint> = wanted
         .iter()
-        .flat_map(|backend| backend.complaints(&compiled.form))
+        .flat_map(|backend| ::edge::complaints(*backend, &compiled.form))
         .filter(|complaint| !(complaint.reducible && args.reduced))
         .collect();
     if !complaints.is_empty() {

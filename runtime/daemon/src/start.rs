@@ -249,7 +249,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
         countries,
         objects: crate::assets::folder_of(args.storage.as_deref().unwrap_or(&me.storage)),
         secrets: args.state.join("secrets"),
-        told: edges::Told::default(),
+        told: edges::Told::new(gateway.certificate.is_some()),
         started,
         agreement: Mutex::default(),
     });

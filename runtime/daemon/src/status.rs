@@ -112,6 +112,9 @@ pub fn edge_lines(edges: &EdgesStatus) -> Vec<String> {
             let down: Vec<&str> = edge.down.iter().map(RegionId::as_str).collect();
             line += &format!(", passes over {}", down.join(", "));
         }
+        if edge.error.is_none() && edge.tag != edges.told {
+            line += ", takes over another order";
+        }
         line + &edge.error.as_ref().map_or_else(String::new, |error| format!("\n  stays as it is: {error}"))
     };
     edges.edges.iter().map(one).collect()

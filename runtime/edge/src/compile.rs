@@ -8,7 +8,7 @@ use model::residency::{EEA, Law, ResidencyPlan, Verdict};
 use model::routing::RoutingPlan;
 use model::{Country, Finding, RegionId, RuleId, UnixMillis};
 
-use crate::backend::Backend;
+use crate::backend::complaints as complaints_of;
 use crate::form::{Form, Holding, Rankings, Residency, Rule, VERSION, digest};
 
 /// What [`compile`] joins.
@@ -118,7 +118,7 @@ pub fn compile_for_use(inputs: Inputs<'_>) -> Result<Form, Vec<Complaint>> {
         .backends
         .iter()
         .flat_map(|used| {
-            let all = Backend::from(used.backend).complaints(&form).into_iter();
+            let all = complaints_of(used.backend, &form).into_iter();
             all.filter(|complaint| !(complaint.reducible && used.reduced))
         })
         .collect();

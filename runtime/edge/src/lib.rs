@@ -15,6 +15,6 @@ pub mod compile;
 pub mod evaluate;
 pub mod form;
 
-pub use backend::Backend;
+pub use backend::{Backend, complaints};
 pub use compile::{Complaint, Inputs, compile, compile_for_use};
 pub use form::Form;

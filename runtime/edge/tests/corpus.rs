@@ -4,6 +4,7 @@
 //! `decisions.json` has every request with what the reference decides for a worldwide network and, where that differs,
 //! for a Varnish in eu-west. It is written anew with UPDATE_CORPUS=1; a test proves it fresh.
 
+mod features;
 mod requests;
 mod support;
 

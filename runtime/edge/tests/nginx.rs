@@ -4,11 +4,10 @@ mod support;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use edge::Backend;
 use edge::backend::nginx::{Options, configuration};
-use support::{Answer, PATIENCE, Regions, Script, ask, form, id, script};
+use edge::{Backend, complaints};
+use support::{Answer, Regions, Script, ask, form, id, script, until};
 
 struct Nginx {
     child: Child,
@@ -33,7 +32,7 @@ fn start() -> Option<(Nginx, Regions)> {
     let mut form = form();
     let regions = Regions::start(&form);
     form.origins.clone_from(&regions.origins);
-    assert!(Backend::Nginx.complaints(&form).iter().all(|complaint| complaint.reducible));
+    assert!(complaints(Backend::Nginx, &form).iter().all(|complaint| complaint.reducible));
     let dir = tempfile::tempdir().expect("a directory");
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let at = |name: &str| dir.path().join(name).display().to_string();
@@ -48,13 +47,13 @@ fn start() -> Option<(Nginx, Regions)> {
     std::fs::write(dir.path().join("nginx.conf"), main).expect("a file");
     let child = Command::new("nginx").args(["-p", &at(""), "-c", &at("nginx.conf")]).stderr(Stdio::null()).spawn();
     let mut nginx = Nginx { child: child.expect("nginx starts"), address, _dir: dir };
-    let begun = Instant::now();
-    while TcpStream::connect(address).is_err() {
-        let ended = nginx.child.try_wait().ok().flatten().is_some();
-        let log = std::fs::read_to_string(nginx._dir.path().join("log")).unwrap_or_default();
-        assert!(!ended && begun.elapsed() < PATIENCE, "nginx does not come up: {log}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let log = nginx._dir.path().join("log");
+    let why = || format!("nginx does not come up: {}", std::fs::read_to_string(&log).unwrap_or_default());
+    let listens = || {
+        assert!(nginx.child.try_wait().ok().flatten().is_none(), "{}", why());
+        TcpStream::connect(address).ok()
+    };
+    until(listens, why);
     Some((nginx, regions))
 }
 

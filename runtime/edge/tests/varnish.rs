@@ -2,10 +2,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::varnishd::{self, Varnish, text_of};
-use support::{Answer, PATIENCE, Regions, Script, ask, form, script};
+use support::{Answer, Regions, Script, ask, form, script};
 
 /// A Varnish before regions of its own, or nothing where the tool is missing.
 fn edge() -> Option<(Varnish, Regions)> {
@@ -26,15 +26,8 @@ fn get(varnish: &Varnish, target: &str, headers: &[(&str, &str)]) -> Answer {
 
 /// Asks until an answer came about as wanted.
 fn until(varnish: &Varnish, target: &str, came: &str) -> Answer {
-    let begun = Instant::now();
-    loop {
-        let answer = get(varnish, target, &[]);
-        if answer.came() == came {
-            return answer;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{target} never came as {came}, but as {}", answer.came());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let asked = || Some(get(varnish, target, &[])).filter(|answer| answer.came() == came);
+    support::until(asked, || format!("{target} never came as {came}"))
 }
 
 fn purge(varnish: &Varnish, headers: &[(&str, &str)], target: &str) -> Answer {
@@ -66,11 +59,7 @@ fn a_stale_answer_is_given_at_once_while_a_fresh_one_is_fetched() {
     let Some((varnish, regions)) = edge() else { return };
     get(&varnish, "/short/swr", &[]);
     until(&varnish, "/short/swr", "stale");
-    let begun = Instant::now();
-    while regions.count() < 2 {
-        assert!(begun.elapsed() < PATIENCE, "no fresh answer was fetched");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    support::until(|| (regions.count() >= 2).then_some(()), || "no fresh answer was fetched".to_owned());
     until(&varnish, "/short/swr", "hit");
 }
 

@@ -45,6 +45,9 @@ pub struct EdgeStatus {
     pub generation: u64,
     /// The regions that it passes over because the region that it follows says so.
     pub down: Vec<RegionId>,
+    /// The order that it goes by; empty before the first.
+    #[serde(default)]
+    pub tag: String,
     /// Why it is behind the region that it follows, or is not up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -55,6 +58,9 @@ pub struct EdgeStatus {
 pub struct EdgesStatus {
     /// The region whose word it takes; none where none answers.
     pub follows: Option<RegionId>,
+    /// The newest order from there; an edge that goes by another one is on its way to it, or says why not.
+    #[serde(default)]
+    pub told: String,
     /// The edges.
     pub edges: Vec<EdgeStatus>,
 }

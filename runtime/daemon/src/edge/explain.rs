@@ -14,7 +14,7 @@ use model::edge::Proof;
 use model::{Country, RegionId};
 use serde_json::{Value, json};
 
-use super::{Compiled, Kind, compile};
+use super::{Compiled, compile};
 use crate::cli::USAGE;
 
 /// Flags of `explain edge`.
@@ -45,8 +45,8 @@ pub struct ExplainArgs {
     #[arg(long)]
     pub down: Vec<RegionId>,
     /// The kind of edge.
-    #[arg(long, value_enum, default_value = "cloudflare")]
-    pub backend: Kind,
+    #[arg(long, value_parser = super::kinds(), default_value = "cloudflare")]
+    pub backend: Backend,
     /// The region that a Varnish or nginx stands in; the primary unless named.
     #[arg(long)]
     pub region: Option<RegionId>,
@@ -68,8 +68,7 @@ pub async fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let compiled = compile(&args.tree, &[]).await?;
-    let backend = Backend::from(args.backend);
-    let place = match backend {
+    let place = match args.backend {
         Backend::Cloudflare => Place::worldwide(),
         _ => Place::in_memory(args.region.clone().unwrap_or_else(|| compiled.primary.clone())),
     };
@@ -105,7 +104,7 @@ fn headers(lines: &[String]) -> anyhow::Result<Vec<(String, String)>> {
 
 fn report(compiled: &Compiled, args: &ExplainArgs, asked: &Asked, head: &Head, place: &Place) -> Value {
     let form = &compiled.form;
-    let backend = Backend::from(args.backend);
+    let backend = args.backend;
     if is_devious(model::edge::Request::path(asked)) {
         return json!({ "revision": form.revision, "backend": backend.name(), "refused": 400 });
     }
@@ -136,7 +135,7 @@ fn report(compiled: &Compiled, args: &ExplainArgs, asked: &Asked, head: &Head, p
     json!({
         "revision": form.revision,
         "backend": backend.name(),
-        "can_be_built": backend.complaints(form).iter().all(|complaint| complaint.reducible),
+        "can_be_built": ::edge::complaints(backend, form).iter().all(|complaint| complaint.reducible),
         "limits": limits,
         "guard": guard,
         "rule": plan.rule.map(|rule| rule.rule.name.to_string()),

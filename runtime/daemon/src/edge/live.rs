@@ -140,6 +140,7 @@ impl Edge {
             revision: String::new(),
             generation: 0,
             down: Vec::new(),
+            tag: String::new(),
             error: None,
         }
     }
@@ -214,6 +215,7 @@ async fn keep(
                     (status.up, status.error) = (up, None);
                     (status.revision, status.generation) = (revision, order.generation);
                     status.down.clone_from(&order.down);
+                    status.tag.clone_from(&order.tag);
                 });
             }
             Err(error) => {
@@ -234,7 +236,7 @@ struct Report {
 
 impl Report {
     fn new(path: PathBuf, edges: Vec<EdgeStatus>) -> Arc<Self> {
-        let report = Self { path, status: Mutex::new(EdgesStatus { follows: None, edges }) };
+        let report = Self { path, status: Mutex::new(EdgesStatus { follows: None, told: String::new(), edges }) };
         report.change(|_| {});
         Arc::new(report)
     }

@@ -7,16 +7,21 @@ use data::plans::Plans;
 use edge::{Form, Inputs};
 use model::bundle::PolicyTree;
 use model::radius::Difference;
-use model::region::Regions;
+use model::region::{Region, Regions};
 use model::routing::RegionState;
 use model::status::EdgeOrder;
 use model::{Finding, RegionId, UnixMillis};
 
 use super::generations::RefusedGeneration;
 
-/// The base URL of each region's gateway.
+/// The base URL of each region's gateway, where it speaks plain HTTP.
 pub fn origins(regions: &Regions) -> BTreeMap<RegionId, String> {
-    regions.by_id.values().map(|region| (region.id.clone(), format!("http://{}", region.addresses.gateway))).collect()
+    origins_by("http", regions)
+}
+
+fn origins_by(scheme: &str, regions: &Regions) -> BTreeMap<RegionId, String> {
+    let url = |region: &Region| format!("{scheme}://{}", region.addresses.gateway);
+    regions.by_id.values().map(|region| (region.id.clone(), url(region))).collect()
 }
 
 /// Compiles the edge of `plans`, for every kind of edge that is in use.
@@ -67,8 +72,11 @@ pub fn given_up(before: &Plans, after: &Plans, regions: &Regions, now: UnixMilli
 const COMPILED_ANEW_MS: u64 = 30_000;
 
 /// What edges were last told, and what that followed from.
-#[derive(Default)]
-pub struct Told(Mutex<Option<Last>>);
+pub struct Told {
+    /// How they reach gateways. All regions are started alike, so that one's certificate stands for all.
+    scheme: &'static str,
+    last: Mutex<Option<Last>>,
+}
 
 struct Last {
     plans: Arc<Plans>,
@@ -77,6 +85,11 @@ struct Last {
 }
 
 impl Told {
+    /// Nothing yet, in a region whose gateway speaks HTTPS or does not.
+    pub const fn new(secure: bool) -> Self {
+        Self { scheme: if secure { "https" } else { "http" }, last: Mutex::new(None) }
+    }
+
     /// What an edge has to know, by these plans and this view of the regions.
     ///
     /// # Errors
@@ -92,7 +105,7 @@ impl Told {
             return Err("no policy generation is in force yet".to_owned());
         }
         let down = down(regions, states);
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let same = last.as_ref().filter(|last| {
             Arc::ptr_eq(&last.plans, &plans) && now.0.saturating_sub(last.compiled.0) < COMPILED_ANEW_MS
         });
@@ -100,9 +113,10 @@ impl Told {
             Some(last) if last.order.down == down => return Ok(last.order.clone()),
             Some(Last { order, .. }) => EdgeOrder { down, ..EdgeOrder::clone(order) },
             None => {
-                let form = edge::compile(inputs(&plans, &origins(regions), now)).map_err(|complaints| {
-                    complaints.first().map_or_else(String::new, |complaint| complaint.message.clone())
-                })?;
+                let form =
+                    edge::compile(inputs(&plans, &origins_by(self.scheme, regions), now)).map_err(|complaints| {
+                        complaints.first().map_or_else(String::new, |complaint| complaint.message.clone())
+                    })?;
                 let (generation, tag) = (plans.generation, form.revision.clone());
                 EdgeOrder { region: me.clone(), generation, tag, form: form.to_json(), down }
             }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use edge::Form;
 use model::RegionId;
@@ -18,6 +18,18 @@ use serde::{Deserialize, Serialize};
 
 /// How long a test waits for anything before it gives up.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Looks until `seen` gives something, and gives up after [`PATIENCE`] with what `otherwise` says.
+pub fn until<T>(mut seen: impl FnMut() -> Option<T>, otherwise: impl Fn() -> String) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = seen() {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{}", otherwise());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
 
 /// The form of the corpus, as `edge build` wrote it.
 pub fn form() -> Form {

@@ -3,12 +3,11 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
 
 use edge::Form;
 use edge::backend::varnish::{Options, program};
 
-use super::{PATIENCE, id};
+use super::{id, until};
 
 /// Whether varnishd with varnish-modules is there. Without it, tests are left out on a person's machine, and fail
 /// under CI.
@@ -66,13 +65,13 @@ impl Varnish {
             .spawn()
             .expect("varnishd starts");
         let mut varnish = Self { child, dir, address };
-        let begun = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            let ended = varnish.child.try_wait().ok().flatten().is_some();
-            let log = || std::fs::read_to_string(varnish.dir.path().join("log")).unwrap_or_default();
-            assert!(!ended && begun.elapsed() < PATIENCE, "varnishd does not come up:\n{}", log());
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let log = varnish.dir.path().join("log");
+        let why = || format!("varnishd does not come up:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
+        let listens = || {
+            assert!(varnish.child.try_wait().ok().flatten().is_none(), "{}", why());
+            TcpStream::connect(address).ok()
+        };
+        until(listens, why);
         varnish
     }
 
@@ -130,7 +129,7 @@ impl Drop for Varnish {
 
 /// The program for tests: in `eu-west`, telling how answers come about.
 pub fn text_of(form: &Form) -> String {
-    let complaints = edge::Backend::Varnish.complaints(form);
+    let complaints = edge::complaints(edge::Backend::Varnish, form);
     assert!(complaints.is_empty(), "{complaints:?}");
     let operators = vec!["\"127.0.0.0\"/8".to_owned()];
     program(form, &Options { region: id("eu-west"), operators, observe: true })

@@ -34,6 +34,8 @@ pub async fn follow(
     regions.sort_by_key(|(id, _)| **id != near);
     let (mut at, mut failed, mut tried_near) = (0, 0, Instant::now());
     let mut follows: Option<RegionId> = None;
+    // What each region was last not followed for, so that the log says it once.
+    let mut why: BTreeMap<&RegionId, String> = BTreeMap::new();
     while !stop.is_cancelled() {
         if at != 0 && tried_near.elapsed() >= BACK {
             at = 0;
@@ -56,17 +58,22 @@ pub async fn follow(
         match answer {
             Ok(order) => {
                 failed = 0;
+                why.remove(region);
                 if follows.as_ref() != Some(region) {
                     tracing::info!(%region, "followed from now on");
                     follows = Some(region.clone());
                     report.change(|status| status.follows.clone_from(&follows));
                 }
                 if after.as_ref() != Some(&order.tag) {
+                    report.change(|status| status.told.clone_from(&order.tag));
                     give.send_replace(Some(Arc::new(order)));
                 }
             }
             Err(error) => {
-                tracing::warn!(%region, %error, "not followed");
+                if why.get(region) != Some(&error) {
+                    tracing::warn!(%region, %error, "not followed");
+                    why.insert(region, error);
+                }
                 at = (at + 1) % regions.len();
                 failed += 1;
                 if failed >= regions.len() {

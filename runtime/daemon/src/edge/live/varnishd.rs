@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use edge::Backend;
-use edge::Form;
 use edge::backend::varnish::{Options, program, symbol};
+use edge::{Backend, Form};
 use model::RegionId;
 use model::status::EdgeOrder;
 use tokio::process::{Child, Command};
@@ -95,7 +94,7 @@ impl Varnish {
     /// # Errors
     /// What is wrong with it.
     pub async fn take(&mut self, order: &EdgeOrder, form: &Form) -> Result<(), String> {
-        let complaints = Backend::Varnish.complaints(form);
+        let complaints = edge::complaints(Backend::Varnish, form);
         if let Some(complaint) = complaints.first() {
             return Err(format!("{} {}: {}", complaint.form, complaint.name, complaint.message));
         }
@@ -202,7 +201,8 @@ impl Varnish {
     /// Runs one command of varnishadm.
     async fn admin(&self, words: &[&str]) -> Result<String, String> {
         let mut command = Command::new("varnishadm");
-        command.arg("-n").arg(self.folder.join("work")).args(words).stdin(Stdio::null()).kill_on_drop(true);
+        command.args(["-t", &COMMAND.as_secs().to_string(), "-n"]).arg(self.folder.join("work")).args(words);
+        command.stdin(Stdio::null()).kill_on_drop(true);
         let output = tokio::time::timeout(COMMAND, command.output()).await;
         let output = output.map_err(|_| format!("varnishadm {}: no answer", words.join(" ")))?;
         let output = output.map_err(|error| format!("varnishadm cannot be run: {error}"))?;

@@ -111,7 +111,7 @@ impl Worker {
     /// # Errors
     /// Why it was not taken.
     pub async fn take(&mut self, order: &EdgeOrder, form: &Form) -> Result<(), String> {
-        let complaints = Backend::Cloudflare.complaints(form);
+        let complaints = edge::complaints(Backend::Cloudflare, form);
         if let Some(complaint) = complaints.first() {
             return Err(format!("{} {}: {}", complaint.form, complaint.name, complaint.message));
         }
