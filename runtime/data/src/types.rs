@@ -208,6 +208,16 @@ pub struct Written {
     pub refused_by: BTreeSet<RegionId>,
 }
 
+/// Why writes that were to be made together were not, none of them.
+#[derive(Debug, thiserror::Error)]
+#[error("none of the writes was made: {error}")]
+pub struct NotAll {
+    /// Which of them was refused; none where it was no fault of any.
+    pub at: Option<usize>,
+    /// Why.
+    pub error: DataError,
+}
+
 /// What a receiver answers to a batch.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Received {

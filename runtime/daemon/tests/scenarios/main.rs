@@ -28,6 +28,7 @@ mod replication;
 mod signing;
 mod simulate;
 mod subjects;
+mod watching;
 
 use std::time::Duration;
 

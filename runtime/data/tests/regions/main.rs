@@ -3,6 +3,7 @@
 mod convergence;
 mod copies;
 mod evicting;
+mod expiring;
 mod forgetting;
 mod graves;
 mod harness;
@@ -14,4 +15,6 @@ mod mending;
 mod moves;
 mod petitions;
 mod sealing;
+mod together;
 mod two_regions;
+mod watching;

@@ -6,7 +6,7 @@ use data::{Authority, ContextKey, View, Write, Written};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use model::record::{Address, Labels};
-use model::{Key, Namespace};
+use model::{Key, Namespace, UnixMillis};
 use serde_json::json;
 
 use super::{Gateway, claims, parameters, percent_decode, problem_of, set, siblings};
@@ -49,12 +49,21 @@ impl Gateway {
             Method::GET | Method::HEAD => self.get(&address, request.headers()).await,
             Method::PUT => self.put(address, request, grant.authority()).await,
             Method::DELETE => {
-                let mut write = write_of(address, request.headers(), None, self.context_key())?;
+                let mut write = self.write_of(address, request.headers(), None)?;
                 write.labels.authority = grant.authority();
                 self.write(write).await
             }
             _ => Err(method_not_allowed("GET, HEAD, PUT, DELETE")),
         }
+    }
+
+    pub(super) fn write_of(
+        &self,
+        address: Address,
+        headers: &HeaderMap,
+        value: Option<bytes::Bytes>,
+    ) -> Result<Write, Problem> {
+        write_of(address, headers, value, (self.context_key(), self.region.data().retention_now()))
     }
 
     /// What contexts are authenticated with.
@@ -69,7 +78,7 @@ impl Gateway {
         authority: Authority,
     ) -> Result<Response<Body>, Problem> {
         let (head, body) = request.into_parts();
-        let mut write = write_of(address, &head.headers, None, self.context_key())?;
+        let mut write = self.write_of(address, &head.headers, None)?;
         write.value = Some(collect(body, limits::BODY_BYTES).await?);
         write.labels.authority = authority;
         self.write(write).await
@@ -88,22 +97,7 @@ impl Gateway {
 
     /// Writes, and tells apart what is acknowledged from what is merely stored here.
     pub(super) async fn written(&self, write: Write) -> Result<Written, Problem> {
-        let written = self.region.data().write(write).await.map_err(|error| problem_of(&error))?;
-        if written.reached {
-            return Ok(written);
-        }
-        let detail = if written.refused_by.is_empty() {
-            "the write is durable here and still on its way: the level that was asked for was not \
-             confirmed in time; write again with If-Match, or read it back later"
-        } else {
-            "the write is durable here, and the level that was asked for was not confirmed, because \
-             regions refused their copy; their logs name the rule"
-        };
-        let refused_by: Vec<&str> = written.refused_by.iter().map(|region| region.as_str()).collect();
-        Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "ack-unknown", detail)
-            .with("copies", written.copies)
-            .with("refused_by", refused_by)
-            .with("etag", quoted(&written.etag)))
+        acknowledged(self.region.data().write(write).await.map_err(|error| problem_of(&error))?)
     }
 
     async fn get(&self, address: &Address, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
@@ -174,6 +168,25 @@ impl Gateway {
     }
 }
 
+/// A write once it has reached what was asked for; else what is told of it.
+pub(super) fn acknowledged(written: Written) -> Result<Written, Problem> {
+    if written.reached {
+        return Ok(written);
+    }
+    let detail = if written.refused_by.is_empty() {
+        "the write is durable here and still on its way: the level that was asked for was not \
+         confirmed in time; write again with If-Match, or read it back later"
+    } else {
+        "the write is durable here, and the level that was asked for was not confirmed, because \
+         regions refused their copy; their logs name the rule"
+    };
+    let refused_by: Vec<&str> = written.refused_by.iter().map(|region| region.as_str()).collect();
+    Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "ack-unknown", detail)
+        .with("copies", written.copies)
+        .with("refused_by", refused_by)
+        .with("etag", quoted(&written.etag)))
+}
+
 fn method_not_allowed(allowed: &'static str) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("use {allowed}"))
 }
@@ -191,12 +204,12 @@ fn cursor_key(text: &str) -> Result<Key, Problem> {
     Key::new(String::from_utf8(bytes).map_err(|_| wrong())?).map_err(|_| wrong())
 }
 
-/// A write of `value` with everything that the headers say about it.
+/// A write of `value` with everything that the headers say about it; a time to live counts from `now`.
 pub(super) fn write_of(
     address: Address,
     headers: &HeaderMap,
     value: Option<bytes::Bytes>,
-    key: &ContextKey,
+    (key, now): (&ContextKey, UnixMillis),
 ) -> Result<Write, Problem> {
     claims::only_known(headers)?;
     let content_type = claims::text(headers, "content-type")?.unwrap_or_default();
@@ -207,7 +220,7 @@ pub(super) fn write_of(
         address,
         value,
         content_type: content_type.to_owned(),
-        labels: claims::labels(headers)?,
+        labels: claims::labels(headers, now)?,
         if_match: claims::if_match(headers)?,
         if_none_match: claims::must_be_new(headers)?,
         context: claims::context(headers, key)?,

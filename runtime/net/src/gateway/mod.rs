@@ -1,6 +1,6 @@
 //! HTTP for users: the data API, and the way to the service behind it.
 //!
-//! `/v1/data` and `/v1/batch` are answered here, and `/assets/` where the region has an object store. Everything else goes to the
+//! `/v1/data`, `/v1/batch` and `/v1/watch` are answered here, and `/assets/` where the region has an object store. Everything else goes to the
 //! service of a region that the routing plan names, best first.
 
 mod api;
@@ -15,6 +15,7 @@ mod outgoing;
 mod proxy;
 mod siblings;
 mod upgrade;
+mod watch;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -50,6 +51,7 @@ struct Gateway {
     limits: limit::Limits,
     breakers: breaker::Breakers,
     upgraded: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -70,6 +72,7 @@ pub async fn serve_gateway(
         limits: limit::Limits::default(),
         breakers: breaker::Breakers::default(),
         upgraded: Arc::new(Semaphore::new(limits::UPGRADED_CONNECTIONS)),
+        watchers: Arc::new(Semaphore::new(limits::WATCHERS)),
         shutdown: shutdown.clone(),
     });
     serve("gateway", listener, limits::GATEWAY_CONNECTIONS, shutdown, move |stream, from: SocketAddr| {
@@ -125,10 +128,7 @@ impl Gateway {
                 "batch" => self.batch(request).await,
                 "data" => self.data(request).await,
                 "subjects" => crate::subjects::answer(self.region.clone(), &self.verifier, request).await,
-                "watch" => {
-                    let detail = "watching a namespace is not offered by this version";
-                    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not-offered", detail))
-                }
+                "watch" => self.watch(&request).await,
                 "assets" => match self.asset(&request).await {
                     Some(answer) => answer,
                     None => self.proxy(request, client).await,
