@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::hearing::{Logs, Span};
 use crate::ledger::Refusals;
 use crate::losses::{Losses, Settlement};
+use crate::quota::Usage;
 use crate::scopes::NewScopes;
 use crate::types::{DataError, ETag, NotAll, Received, Write};
 
@@ -161,6 +162,8 @@ pub(crate) struct Group {
     pub(crate) left: u32,
     /// What changes in the conflict log.
     pub(crate) losses: Losses,
+    /// What is held, with the writes of this group, of namespaces with a quota.
+    pub(crate) used: Usage,
     pub(crate) answers: Answers,
 }
 
@@ -180,6 +183,7 @@ impl Group {
             refusals: Refusals::default(),
             left: 0,
             losses: Losses::new(),
+            used: Usage::new(),
             answers: Answers::default(),
         }
     }

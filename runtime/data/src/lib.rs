@@ -30,6 +30,7 @@ mod merging;
 mod moved;
 mod petitions;
 mod plane;
+mod quota;
 mod reading;
 mod scopes;
 mod screening;

@@ -95,21 +95,22 @@ impl Writer {
             NewContent::Live(record) => Content::Live(record),
             NewContent::Tombstone { labels } => Content::Tombstone { labels },
         };
-        self.note_moved(group, &write.address, &version, &evicted)?;
         let sibling = Sibling { version, scope: regions.scope(), content };
+        let merged = replication::merge(row.clone(), sibling.clone());
+        self.within_quota(group, &write.address, row.as_ref(), &merged)?;
+        self.note_moved(group, &write.address, &sibling.version, &evicted)?;
         let position = LogPosition { origin: self.me.clone(), incarnation, offset };
         group.vector.advance(&position);
-        self.learn(group, sibling.scope, regions.regions());
+        self.learn(group, regions.scope(), regions.regions());
         group.log.push(Shipment::Entry(Box::new(Entry {
             position: position.clone(),
             address: write.address.clone(),
-            sibling: sibling.clone(),
+            sibling,
             permitted: regions.regions().clone(),
             evicted,
             priority: LanePriority::default(),
             committed_at: now,
         })));
-        let merged = replication::merge(row.clone(), sibling);
         self.close_grave(group, &write.address, row.as_ref(), &merged)?;
         self.note_losses(group, &write.address, row.as_ref(), &merged)?;
         if over.is_some() {

@@ -24,6 +24,7 @@ use crate::ledger::Book;
 use crate::lost::Lost;
 use crate::mending::Wounds;
 use crate::plans::Plans;
+use crate::quota::Usage;
 use crate::scopes::Scopes;
 use crate::types::{DataError, NotAll};
 use crate::vault::{Fate, Vault};
@@ -67,6 +68,8 @@ pub(crate) struct Writer {
     pub(crate) conflicts: mpsc::Sender<Address>,
     /// Tells those who watch of rows that have changed without an entry of a log.
     pub(crate) unlogged: broadcast::Sender<Arc<[Address]>>,
+    /// What is held of namespaces with a quota.
+    pub(crate) usage: Usage,
     book: Book,
     pub(crate) clock: HlcClock,
     /// When the clock was last read; never, at first.
@@ -118,6 +121,7 @@ impl Writer {
         let clock = HlcClock::resume(Hlc::from_bits(last));
         let hearsay = Hearsay::open(&store)?;
         let lost = crate::lost::read_lost(&store)?;
+        let usage = crate::quota::read_usage(&store)?;
         learning.store(hearsay.is_open(), Ordering::Release);
         Ok(Self {
             me,
@@ -142,6 +146,7 @@ impl Writer {
             loss_key,
             conflicts,
             unlogged,
+            usage,
             book,
             clock,
             stamped: None,
@@ -287,6 +292,7 @@ impl Writer {
                 self.spread_unfinished(group);
                 self.forget_hearsay(group);
                 self.forget_lost(group);
+                self.forget_usage(group);
                 group.answers.done.push(answer);
             }
         }
@@ -307,6 +313,7 @@ impl Writer {
             left,
             losses,
             answers,
+            ..
         } = group;
         let peers = self.acks.facts();
         let keys = self.vault.as_ref().map_or_else(Vec::new, |vault| vault.unkept());
@@ -324,7 +331,8 @@ impl Writer {
             for (address, row) in rows.iter().filter_map(|(address, row)| Some((address, row.as_ref()?))) {
                 crate::expiring::note_expiry(&self.soonest, &plans.replication, address, row);
             }
-            let unlogged = self.unlogged(&rows, &log);
+            let (unlogged, usage) = (self.unlogged(&rows, &log), self.usage_with(&rows));
+            meta.extend(Self::usage_facts(&usage));
             let (stored, removed) = stored_rows(rows);
             let mut page = self.book.page();
             events.into_iter().for_each(|event| page.event(event));
@@ -351,6 +359,7 @@ impl Writer {
                 vault.kept();
             }
             self.book.turn(page);
+            self.used(usage);
             if !unlogged.is_empty() {
                 // Where nobody watches any more, nobody misses it.
                 let _ = self.unlogged.send(unlogged.into());

@@ -245,6 +245,14 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
         DataError::Unready { retry_after } => Problem::unavailable("replication-lag", detail)
             .with("rule", "lag-action")
             .retry_after(retry_after.duration()),
+        DataError::OverQuota { namespace, what, limit, used } => {
+            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "over-quota", detail)
+                .with("rule", "quota")
+                .with("namespace", namespace.as_str())
+                .with("what", *what)
+                .with("limit", *limit)
+                .with("used", *used)
+        }
         DataError::TooManyCopies { asked, in_scope } => {
             Problem::field("Repomind-Ack", detail).with("asked", *asked).with("in_scope", *in_scope)
         }
