@@ -14,6 +14,7 @@ mod lost_disks;
 mod mending;
 mod moves;
 mod petitions;
+mod quota;
 mod sealing;
 mod together;
 mod two_regions;
