@@ -41,7 +41,7 @@ async fn a_namespace_grows_up_to_its_quota_and_what_shrinks_it_is_never_refused(
     put(&eu, "a", "54321").await.unwrap();
     put(&eu, "a", "1").await.unwrap();
     // All of a batch or nothing of it.
-    let two = vec![write("a", "123456", DataClass::Public), write("b", "123456", DataClass::Public)];
+    let two = vec![write("a", "12345", DataClass::Public), write("b", "123456", DataClass::Public)];
     let refused = eu.write_all(two).await.unwrap_err();
     assert!(matches!(refused, data::NotAll { at: Some(1), error: DataError::OverQuota { .. } }), "{refused:?}");
     assert_eq!(value(&eu, "a").await.as_deref(), Some("1"));
