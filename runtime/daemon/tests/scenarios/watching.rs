@@ -255,3 +255,37 @@ fn a_record_with_a_time_to_live_is_shown_until_then_in_every_region_and_deleted(
     let both = [("repomind-ttl", "6"), ("repomind-retain-until", "99999999999999")];
     assert_eq!(cluster.ask("us-east", "PUT", "/v1/data/notes/x", &both, "x").unwrap().status, 422);
 }
+
+#[test]
+fn a_saved_quota_bounds_what_each_region_takes_and_a_deletion_makes_room() {
+    let cluster = Cluster::deployed();
+    let file = cluster.file("data-replication/eventual-consistency.scm");
+    let source = std::fs::read_to_string(&file).unwrap();
+    let bounded = source.replace(
+        "(define-replication-strategy 'notes '((default-class . operational)))",
+        "(define-replication-strategy 'notes '((default-class . operational) (quota . ((records . 2) (bytes . 1000)))))",
+    );
+    assert_ne!(bounded, source);
+    std::fs::write(&file, bounded).unwrap();
+    until("the quota in force everywhere", SOON * 6, || {
+        REGIONS
+            .iter()
+            .all(|region| crate::cluster::generation(&cluster, region).is_some_and(|now| now >= 2))
+            .then_some(())
+    });
+    let ask = |region: &str, method: &str, key: &str, value: &str| {
+        cluster.ask(region, method, &format!("/v1/data/notes/{key}"), &[], value).unwrap()
+    };
+    put(&cluster, "eu-west", "notes/a", &[("repomind-ack", "regions:3")], "a");
+    put(&cluster, "eu-west", "notes/b", &[("repomind-ack", "regions:3")], "b");
+    for region in REGIONS {
+        let refused = ask(region, "PUT", "c", "c");
+        let problem: Value = serde_json::from_str(&refused.body).unwrap();
+        assert_eq!(refused.status, 507, "{region}: {}", refused.body);
+        assert_eq!((&problem["what"], &problem["used"], &problem["limit"]), (&json!("records"), &json!(2), &json!(2)));
+    }
+    let refused = ask("eu-west", "PUT", "a", &"a".repeat(1000));
+    assert_eq!(refused.status, 507, "{}", refused.body);
+    assert_eq!(ask("eu-west", "DELETE", "a", "").status, 204);
+    assert_eq!(ask("eu-west", "PUT", "c", "c").status, 204);
+}

@@ -31,10 +31,7 @@ impl Gateway {
         };
         let namespace = Namespace::new(namespace).map_err(|error| Problem::field("namespace", error.to_string()))?;
         let Some(key) = key.filter(|key| !key.is_empty()) else {
-            return match *request.method() {
-                Method::GET => self.list(&namespace, request.uri().query()).await,
-                _ => Err(method_not_allowed("GET")),
-            };
+            return self.list(&namespace, request.uri().query()).await;
         };
         let key = percent_decode(key).ok_or_else(|| Problem::field("key", "the escapes are not valid"))?;
         let key = Key::new(key).map_err(|error| Problem::field("key", error.to_string()))?;
@@ -48,12 +45,11 @@ impl Gateway {
         match *request.method() {
             Method::GET | Method::HEAD => self.get(&address, request.headers()).await,
             Method::PUT => self.put(address, request, grant.authority()).await,
-            Method::DELETE => {
+            _ => {
                 let mut write = self.write_of(address, request.headers(), None)?;
                 write.labels.authority = grant.authority();
                 self.write(write).await
             }
-            _ => Err(method_not_allowed("GET, HEAD, PUT, DELETE")),
         }
     }
 
@@ -134,7 +130,12 @@ impl Gateway {
 
     async fn list(&self, namespace: &Namespace, query: Option<&str>) -> Result<Response<Body>, Problem> {
         let (mut prefix, mut limit, mut after) = (String::new(), limits::LIST_ITEMS_DEFAULT, None);
-        for (name, value) in parameters(query)? {
+        let all = parameters(query)?;
+        let names: std::collections::BTreeSet<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+        if names.len() < all.len() {
+            return Err(Problem::field("query", "a parameter stands more than once"));
+        }
+        for (name, value) in all.clone() {
             match name.as_str() {
                 "prefix" => prefix = value,
                 "limit" => limit = page_size(&value)?,
@@ -185,10 +186,6 @@ pub(super) fn acknowledged(written: Written) -> Result<Written, Problem> {
         .with("copies", written.copies)
         .with("refused_by", refused_by)
         .with("etag", quoted(&written.etag)))
-}
-
-fn method_not_allowed(allowed: &'static str) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("use {allowed}"))
 }
 
 fn page_size(text: &str) -> Result<usize, Problem> {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use data::{Authority, ContextKey, Write, Written};
 use futures_util::StreamExt;
 use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use model::record::Address;
 use model::{Key, Namespace, UnixMillis};
@@ -71,9 +71,6 @@ enum Operation {
 impl Gateway {
     pub(super) async fn batch(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let authority = self.verifier.check(request.headers(), Scope::DataWrite)?.authority();
-        if request.method() != Method::POST {
-            return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "use POST"));
-        }
         let body = collect(request.into_body(), limits::BODY_BYTES).await?;
         let batch: Batch = serde_json::from_slice(&body).map_err(|error| Problem::field("body", error.to_string()))?;
         if batch.items.len() > limits::BATCH_ITEMS {

@@ -110,7 +110,10 @@ pub(super) fn labels(headers: &HeaderMap, now: UnixMillis) -> Result<LabelClaims
 }
 
 /// The longest time to live, in seconds: a hundred years.
-const LONGEST_TTL: u64 = 100 * 366 * 24 * 3600;
+pub(super) const LONGEST_TTL: u64 = 100 * 366 * 24 * 3600;
+
+/// The latest time by which a record must be gone, in milliseconds: the end of the year 9999.
+pub(super) const LATEST: u64 = 253_402_300_799_999;
 
 /// When the record must be gone: stated as that, or as a time to live.
 fn retain_until(headers: &HeaderMap, now: UnixMillis) -> Result<Option<UnixMillis>, Problem> {
@@ -118,10 +121,10 @@ fn retain_until(headers: &HeaderMap, now: UnixMillis) -> Result<Option<UnixMilli
     match (text(headers, name)?, text(headers, ttl)?) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(Problem::field(ttl, "state a time to live or Repomind-Retain-Until, not both")),
-        (Some(until), None) => until
-            .parse()
-            .map(|millis| Some(UnixMillis(millis)))
-            .map_err(|_| Problem::field(name, "state it in milliseconds since 1970-01-01 UTC")),
+        (Some(until), None) => match until.parse() {
+            Ok(millis @ 0..=LATEST) => Ok(Some(UnixMillis(millis))),
+            _ => Err(Problem::field(name, "state it in milliseconds since 1970-01-01 UTC, up to the year 9999")),
+        },
         (None, Some(seconds)) => match seconds.parse() {
             Ok(seconds @ 1..=LONGEST_TTL) => Ok(Some(now + Millis::from_secs(seconds))),
             _ => Err(Problem::field(ttl, format!("state it in whole seconds, from 1 to {LONGEST_TTL}"))),
@@ -214,6 +217,7 @@ mod tests {
             ("repomind-basis", "because"),
             ("repomind-subject", "a b"),
             ("repomind-retain-until", "tomorrow"),
+            ("repomind-retain-until", "253402300800000"),
             ("repomind-ttl", "0"),
             ("repomind-ttl", "1.5"),
             ("repomind-ttl", "99999999999"),

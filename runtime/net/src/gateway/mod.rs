@@ -1,6 +1,6 @@
 //! HTTP for users: the data API, and the way to the service behind it.
 //!
-//! `/v1/data`, `/v1/batch` and `/v1/watch` are answered here, and `/assets/` where the region has an object store. Everything else goes to the
+//! `/openapi.json`, `/v1/data`, `/v1/batch`, `/v1/subjects` and `/v1/watch` are answered here, and `/assets/` where the region has an object store. Everything else goes to the
 //! service of a region that the routing plan names, best first.
 
 mod api;
@@ -11,8 +11,10 @@ mod claims;
 mod front;
 mod guard;
 mod limit;
+mod openapi;
 mod outgoing;
 mod proxy;
+mod routes;
 mod siblings;
 mod upgrade;
 mod watch;
@@ -106,14 +108,8 @@ impl Gateway {
         let method = if method.as_str().len() <= 7 { method.as_str().to_owned() } else { "other".to_owned() };
         let client = proxy::client_address(request.headers(), from, &self.config);
         let path = request.uri().path();
-        let route = match path {
-            "/v1/batch" => "batch",
-            _ if path == "/v1/data" || path.starts_with("/v1/data/") => "data",
-            _ if path.starts_with("/v1/subjects/") => "subjects",
-            _ if path == "/v1/watch" || path.starts_with("/v1/watch/") => "watch",
-            _ if path.starts_with(assets::PREFIX) => "assets",
-            _ => "proxy",
-        };
+        let asset = path.starts_with(assets::PREFIX);
+        let route = routes::name_of(path).unwrap_or(if asset { "assets" } else { "proxy" });
         let counted = self.limits.count(&*self.region, &request, client);
         let work = async {
             // RFC 9112, 3.2: what HTTP/1.1 requires, lest two servers in a row take a request to mean two hosts.
@@ -124,7 +120,9 @@ impl Gateway {
             }
             counted.refusal().map_or(Ok(()), Err)?;
             self.guards.check(&*self.region, &request, (client, matches!(route, "proxy" | "assets"))).await?;
+            routes::has_method(request.uri().path(), request.method())?;
             match route {
+                "openapi" => Ok(self.openapi()),
                 "batch" => self.batch(request).await,
                 "data" => self.data(request).await,
                 "subjects" => crate::subjects::answer(self.region.clone(), &self.verifier, request).await,

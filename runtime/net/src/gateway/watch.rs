@@ -17,7 +17,7 @@ use bytes::Bytes;
 use data::vault::VaultError;
 use data::{DataError, DataPlane, View, Watching};
 use futures_util::stream;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use model::record::Address;
@@ -40,9 +40,6 @@ impl Gateway {
     /// Answers a request below `/v1/watch`.
     pub(super) async fn watch(&self, request: &Request<Incoming>) -> Result<Response<Body>, Problem> {
         let grant = self.verifier.check(request.headers(), Scope::DataRead)?;
-        if request.method() != Method::GET {
-            return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "use GET"));
-        }
         let namespace = request.uri().path().strip_prefix("/v1/watch/").unwrap_or_default();
         let namespace = Namespace::new(namespace).map_err(|error| Problem::field("namespace", error.to_string()))?;
         let (mut prefix, mut values) = (String::new(), false);
