@@ -34,7 +34,7 @@ TOOLS    := ip dig varnishd nginx
 WORKER   := edge-deployment/cloudflare-workers
 
 .DEFAULT_GOAL := help
-.PHONY: help build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
+.PHONY: help schemathesis build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
         load-test bench fuzz sim model simulate repl test worker test-worker geoip-test-data lint tools
 
 help: ## Show the targets.
@@ -132,7 +132,18 @@ geoip-test-data: ## Fetch the MMDB file that a test reads.
 	elif [ -n "$$CI" ]; then echo "npm is missing: the MMDB file for tests cannot be fetched" >&2; exit 1; \
 	else echo "npm is missing, so no MMDB file was fetched and no real one is read in tests"; fi
 
-test: tools lint build test-worker geoip-test-data ## Lint, the tests and proofs of the policy files, then every other test.
+# Asks the API whatever its description lets it think of. From PyPI, into a folder of its own.
+SCHEMATHESIS    := target/schemathesis/bin/schemathesis
+SCHEMATHESIS_OF := schemathesis==4.32.5
+$(SCHEMATHESIS):
+	@python3 -m venv target/schemathesis && target/schemathesis/bin/pip install --quiet --disable-pip-version-check $(SCHEMATHESIS_OF)
+
+schemathesis: ## Install what checks the API against its description.
+	@if command -v python3 >/dev/null 2>&1; then $(MAKE) --no-print-directory $(SCHEMATHESIS); \
+	elif [ -n "$$CI" ]; then echo "python3 is missing: the API cannot be checked against its description" >&2; exit 1; \
+	else echo "python3 is missing, so the API is not checked against its description"; fi
+
+test: tools lint build test-worker geoip-test-data schemathesis ## Lint, the tests and proofs of the policy files, then every other test.
 	$(REPOMIND) test --tree $(TREE)
 	$(REPOMIND) prove --tree $(TREE)
 	$(CARGO) test --locked --workspace --target-dir $(CARGO_TARGET_DIR)

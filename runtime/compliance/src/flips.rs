@@ -232,6 +232,7 @@ mod tests {
             ack: AckLevel::LOCAL,
             default_class: DataClass::Public,
             labels: model::replication::LabelRules::default(),
+            quota: Default::default(),
         };
         let notes = Strategy { default_class: class, ..default.clone() };
         ReplicationPlan { default, namespaces: BTreeMap::from([(Namespace::new("notes").unwrap(), notes)]) }

@@ -67,6 +67,8 @@ use running::RunningRegion;
 
 /// How long open requests and shipments may take once the daemon was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// For how long logs keep what every region has, for clients that watch and come back.
+const WATCHED: Millis = Millis::from_secs(600);
 /// Bad usage or configuration, as `sysexits.h` has it.
 const BAD_CONFIGURATION: u8 = 64;
 
@@ -174,6 +176,7 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     opening.keep = Retention {
         age: Millis::from_secs(args.keep_log_seconds),
         bytes: ByteCount(args.keep_log_mib.saturating_mul(1 << 20)),
+        watched: WATCHED,
     };
     // Beside the data and not in it: a backup of the data has no keys.
     let key_dir = args.state.join(&me.data_dir).join("keys");

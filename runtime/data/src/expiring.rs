@@ -4,6 +4,10 @@
 //! comes first. One that a hold keeps stays. The region that wrote it deletes it; the others of its scope do
 //! so one after the other where it has not, because that region may be gone.
 //!
+//! The delete is stamped just after what it deletes, not with the time: a write that another region made meanwhile wins
+//! over it, as it would have won over the record. From the moment on at which a record is over it is shown nowhere, whether
+//! or not a region has deleted it, and a write finds no record in its place.
+//!
 //! **Time** here runs by the monotonic clock and follows the wall clock forward: a wall clock that is set back lets nothing
 //! stay longer, and one that is more than [`JUMP`] ahead is not believed before it has been so for [`DOUBT`], because a
 //! delete cannot be taken back. How far time is outlives a restart.
@@ -15,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use compliance::ledger::LedgerEvent;
 use model::record::{Address, Row};
-use model::replication::{AckLevel, ReplicationPlan};
+use model::replication::{AckLevel, LabelRules, ReplicationPlan};
 use model::{Millis, Mono, RegionId, RuleId, UnixMillis};
 use store::{Store, StoreError};
 use tokio::sync::oneshot;
@@ -23,6 +27,7 @@ use tokio::sync::oneshot;
 use crate::group::Change;
 use crate::plane::DataPlane;
 use crate::types::{DataError, ETag, LabelClaims, Write};
+use crate::writing::Reason;
 
 /// A wall clock this much ahead of where it should be is doubted.
 pub const JUMP: Millis = Millis::from_secs(3600);
@@ -134,9 +139,7 @@ impl DataPlane {
         for (address, row) in rows {
             let rules = &plans.replication.strategy(&address.namespace).labels;
             let live = || row.siblings.iter().filter_map(|sibling| Some((sibling, sibling.content.record()?)));
-            let expiries: Option<Vec<_>> = live().map(|(_, record)| rules.expiry(&record.labels)).collect();
-            // What stands beside something that is to stay has to wait for it.
-            let Some((at, rule)) = expiries.and_then(|all| all.into_iter().max()) else { continue };
+            let Some((at, rule)) = row_expiry(rules, &row) else { continue };
             let soonest = |overdue: &mut Overdue, at: UnixMillis| {
                 overdue.soonest = Some(overdue.soonest.map_or(at, |soonest| soonest.min(at)));
             };
@@ -159,6 +162,13 @@ impl DataPlane {
             overdue.expired.push(Expired { address, rule, etag: ETag::of(&row) });
         }
         Ok(overdue)
+    }
+
+    /// Whether a row is over and nobody holds it: then it is shown to nobody, also where it has not been deleted yet.
+    pub(crate) fn is_over(&self, rules: &LabelRules, row: &Row) -> bool {
+        let mut live = row.siblings.iter().filter_map(|sibling| sibling.content.record());
+        row_expiry(rules, row).is_some_and(|(at, _)| at <= self.retention_now())
+            && !live.any(|record| self.is_held(&record.labels))
     }
 
     /// After how many others it is this region's turn to delete a write.
@@ -200,7 +210,7 @@ impl DataPlane {
                 context: None,
                 ack: Some(AckLevel::LOCAL),
             };
-            match self.write(delete).await {
+            match self.write_because(delete, Reason::Over).await {
                 Ok(_) => *gone.entry(rule).or_default() += 1,
                 // Changed since, held since, or barred here: it is looked at again.
                 Err(
@@ -234,6 +244,14 @@ impl DataPlane {
         let now = self.retention_now();
         self.keep_facts(vec![(CLOCK.to_owned(), now.0.to_le_bytes().to_vec())]).await
     }
+}
+
+/// When all that is alive in a row is over, and by which rule; nothing where nothing is alive, or something has no end:
+/// what stands beside something that is to stay has to wait for it.
+pub(crate) fn row_expiry(rules: &LabelRules, row: &Row) -> Option<(UnixMillis, RuleId)> {
+    let live = row.siblings.iter().filter_map(|sibling| sibling.content.record());
+    let expiries: Option<Vec<_>> = live.map(|record| rules.expiry(&record.labels)).collect();
+    expiries?.into_iter().max()
 }
 
 /// Takes note of when what is in a row will be over.

@@ -9,15 +9,16 @@ use model::record::{Address, Entry, Record, Row, Shipment};
 use model::residency::PermittedRegions;
 use model::snapshot::Given;
 use model::version::{CausalContext, Dot, LogPosition, PositionVector};
-use model::{RegionId, RuleId};
+use model::{RegionId, RuleId, UnixMillis};
 use store::StoredRow;
 use tokio::sync::oneshot;
 
 use crate::hearing::{Logs, Span};
 use crate::ledger::Refusals;
 use crate::losses::{Losses, Settlement};
+use crate::quota::Usage;
 use crate::scopes::NewScopes;
-use crate::types::{DataError, ETag, Received, Write};
+use crate::types::{DataError, ETag, NotAll, Received, Write};
 
 /// A write that the residency plan has passed.
 pub(crate) struct Permitted {
@@ -26,6 +27,8 @@ pub(crate) struct Permitted {
     pub(crate) regions: PermittedRegions,
     /// By which plan.
     pub(crate) by: PlanStamp,
+    /// The time by which records are over that it may find; none for the delete of one that is.
+    pub(crate) until: Option<UnixMillis>,
 }
 
 /// What a write leaves, decided before it is queued.
@@ -45,6 +48,8 @@ pub(crate) struct Durable {
 /// One change in the queue.
 pub(crate) enum Change {
     Write(Box<Permitted>, WriteAnswer),
+    /// Several, of which all are made or none.
+    WriteAll(Vec<Permitted>, WriteAllAnswer),
     /// What a peer shipped and the receiving gate has seen.
     Receive(RegionId, Arrivals, ReceiveAnswer),
     /// Facts to be kept.
@@ -112,6 +117,8 @@ impl Arrival {
 
 /// Where the outcome of a write goes.
 pub(crate) type WriteAnswer = oneshot::Sender<Result<Durable, DataError>>;
+/// Where the outcome of several writes goes that are made together.
+pub(crate) type WriteAllAnswer = oneshot::Sender<Result<Vec<Durable>, NotAll>>;
 /// Who waits until something is on disk.
 pub(crate) type DoneAnswer = oneshot::Sender<Result<(), DataError>>;
 /// Where it goes what is here of some writes.
@@ -155,6 +162,8 @@ pub(crate) struct Group {
     pub(crate) left: u32,
     /// What changes in the conflict log.
     pub(crate) losses: Losses,
+    /// What is held, with the writes of this group, of namespaces with a quota.
+    pub(crate) used: Usage,
     pub(crate) answers: Answers,
 }
 
@@ -174,6 +183,7 @@ impl Group {
             refusals: Refusals::default(),
             left: 0,
             losses: Losses::new(),
+            used: Usage::new(),
             answers: Answers::default(),
         }
     }
@@ -201,6 +211,7 @@ impl Group {
 #[derive(Default)]
 pub(crate) struct Answers {
     pub(crate) written: Vec<(WriteAnswer, Durable)>,
+    pub(crate) written_all: Vec<(WriteAllAnswer, Vec<Durable>)>,
     pub(crate) received: Vec<(ReceiveAnswer, Taken)>,
     pub(crate) done: Vec<DoneAnswer>,
     /// Who waits for a count.
@@ -212,6 +223,8 @@ impl Answers {
     pub(crate) fn refuse(self, reason: &str) {
         let failed = || DataError::Failed { reason: reason.to_owned() };
         self.written.into_iter().for_each(|(answer, ..)| drop(answer.send(Err(failed()))));
+        let none = || NotAll { at: None, error: failed() };
+        self.written_all.into_iter().for_each(|(answer, _)| drop(answer.send(Err(none()))));
         self.received.into_iter().for_each(|(answer, _)| drop(answer.send(Err(failed()))));
         self.done.into_iter().for_each(|answer| drop(answer.send(Err(failed()))));
         self.counted.into_iter().for_each(|(answer, _)| drop(answer.send(Err(failed()))));
@@ -220,6 +233,7 @@ impl Answers {
 
     pub(crate) fn give(self, vector: &PositionVector) {
         self.written.into_iter().for_each(|(answer, durable)| drop(answer.send(Ok(durable))));
+        self.written_all.into_iter().for_each(|(answer, durable)| drop(answer.send(Ok(durable))));
         self.received.into_iter().for_each(|(answer, taken)| drop(answer.send(Ok(taken.answer(vector.clone())))));
         self.done.into_iter().for_each(|answer| drop(answer.send(Ok(()))));
         self.counted.into_iter().for_each(|(answer, count)| drop(answer.send(Ok(count))));

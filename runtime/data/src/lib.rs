@@ -26,9 +26,11 @@ mod ledger;
 mod losses;
 mod lost;
 mod mending;
+mod merging;
 mod moved;
 mod petitions;
 mod plane;
+mod quota;
 mod reading;
 mod scopes;
 mod screening;
@@ -36,7 +38,9 @@ mod shipping;
 mod tending;
 mod types;
 pub mod vault;
+mod watching;
 mod writer;
+mod writing;
 
 pub use comparing::{Account, PAGE, Page};
 pub use context::ContextKey;
@@ -52,5 +56,7 @@ pub use petitions::{CarriedOut, Held};
 pub use plane::{DataPlane, Opening};
 pub use tending::{Retention, TEND_EVERY, Tended};
 pub use types::{
-    Authority, DataError, ETag, LabelClaims, Match, Received, Resolver, ScopeSummary, Siblings, View, Write, Written,
+    Authority, DataError, ETag, LabelClaims, Match, NotAll, Received, Resolver, ScopeSummary, Siblings, View, Write,
+    Written,
 };
+pub use watching::{Changes, Watching};

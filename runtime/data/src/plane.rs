@@ -9,16 +9,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use model::question::Resolution;
-use model::record::{Address, DataClass, Labels, Payload, Record};
-use model::replication::{LabelName, LagAction, Strategy};
-use model::residency::PermittedRegions;
+use model::record::Address;
+use model::replication::LagAction;
 use model::sealing::{OrderId, Owner};
 use model::status::LinkStatus;
-use model::version::{CausalContext, Incarnation, PositionVector};
-use model::{Millis, RegionId, UnixMillis};
+use model::version::{Incarnation, PositionVector};
+use model::{Millis, RegionId};
 use store::{Store, StoreError};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::acks::Acks;
 use crate::clock::{Clock, SystemClock};
@@ -26,28 +24,19 @@ use crate::context::ContextKey;
 use crate::expiring::RetentionClock;
 use crate::faults::Faults;
 use crate::graves::Burials;
-use crate::group::{Change, Durable, NewContent, Permitted};
+use crate::group::Change;
 use crate::hearing::Logs;
 use crate::ledger::{Book, Desk};
 use crate::mending::Wounds;
 use crate::plans::Plans;
 use crate::scopes::Scopes;
-use crate::screening::screen;
 use crate::tending::{Retention, Tending};
-use crate::types::{DataError, Resolver, Write, Written};
+use crate::types::{DataError, Resolver};
 use crate::vault::{KeyPlace, Vault, VaultError};
-use crate::writer::{Writer, labels_of_delete};
+use crate::writer::Writer;
 
-/// The duty to encrypt what is stored, as policies name it.
-pub(crate) const ENCRYPT_AT_REST: &str = "encrypt-at-rest";
 /// Changes that may wait for the writer; more are refused with "try again".
 const QUEUE: usize = 1024;
-/// How long a write waits for copies in other regions before their number is reported as unknown.
-const COPIES_WAIT: Duration = Duration::from_secs(5);
-/// How often a write is decided on anew because policies changed meanwhile.
-const OVERTAKEN: usize = 3;
-/// How long a write waits for what its context names before it is refused.
-const CAUSES_WAIT: Duration = Duration::from_secs(2);
 /// What a refused writer is told to wait.
 pub(crate) const RETRY_AFTER: Millis = Millis::from_secs(1);
 /// Settlements of resolvers that are remembered.
@@ -56,6 +45,8 @@ pub(crate) const SETTLED: usize = 4096;
 pub(crate) const ASKED: usize = 256;
 /// Keys with a conflict whose resolver was not asked yet; with more, it is asked when they are read.
 const CONFLICTS: usize = 1024;
+/// Groups of rows that changed without a log and that a watcher may be behind with.
+const UNLOGGED: usize = 64;
 /// Derivation context of the key by which values of the conflict log are hashed.
 const LOST_VALUES: &str = "repomind.io 2026 values of the conflict log v1";
 /// How long a reader waits for a resolver before it is shown the last write.
@@ -111,6 +102,8 @@ pub(crate) struct Shared {
     pub(crate) losses_judged: AtomicU64,
     /// Somebody has come upon damage and cannot say in which row.
     pub(crate) suspicion: tokio::sync::Notify,
+    /// Rows that have changed without an entry of a log.
+    pub(crate) unlogged: broadcast::Sender<Arc<[Address]>>,
 }
 
 /// The way to the writer.
@@ -224,6 +217,7 @@ impl DataPlane {
         let retention = Mutex::new(RetentionClock::open(&store, clock.wall(), clock.monotonic())?);
         let (book, desk) = Book::open(&region, &store, &digest_key, plans.clone(), clock.clone())?;
         let (conflict, conflicts) = mpsc::channel(CONFLICTS);
+        let (unlogged, _) = broadcast::channel(UNLOGGED);
         let parts = crate::writer::Parts {
             me: region.clone(),
             store: store.clone(),
@@ -243,6 +237,7 @@ impl DataPlane {
             loss_key: blake3::derive_key(LOST_VALUES, &digest_key),
             conflicts: conflict,
             soonest: soonest.clone(),
+            unlogged: unlogged.clone(),
         };
         let writer = Writer::new(parts, book)?;
         let (queue, thread) = match inline {
@@ -289,6 +284,7 @@ impl DataPlane {
             conflicts: Mutex::new(Some(conflicts)),
             losses_judged: AtomicU64::new(0),
             suspicion: tokio::sync::Notify::new(),
+            unlogged,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -318,114 +314,6 @@ impl DataPlane {
         }
     }
 
-    /// Stores a record or a delete, durably here, and waits for the copies that it asks for.
-    ///
-    /// # Errors
-    /// [`DataError::Barred`] where this region may not hold it, and the others of [`DataError`];
-    /// nothing is stored then.
-    pub async fn write(&self, write: Write) -> Result<Written, DataError> {
-        let address = write.address.clone();
-        for _ in 0..OVERTAKEN {
-            match self.write_once(write.clone()).await {
-                Err(DataError::Overtaken { .. }) => {}
-                Err(DataError::Store(error @ StoreError::Corrupt { .. })) => {
-                    return Err(self.found_damaged(&address, &error).await?);
-                }
-                outcome => return outcome,
-            }
-        }
-        self.write_once(write).await
-    }
-
-    async fn write_once(&self, write: Write) -> Result<Written, DataError> {
-        let Shared { me, plans, acks, .. } = &*self.shared;
-        let plans = plans.load_full();
-        let now = self.shared.clock.wall();
-        match acks.action(&plans.lag, now) {
-            LagAction::Throttle => return Err(DataError::Throttled { retry_after: RETRY_AFTER }),
-            LagAction::Unready => return Err(DataError::Unready { retry_after: RETRY_AFTER }),
-            LagAction::Ok | LagAction::Alert => {}
-        }
-        self.may_be_written_over(&write.address)?;
-        self.not_held(&write.address)?;
-        let strategy = plans.replication.strategy(&write.address.namespace).clone();
-        let content = match &write.value {
-            Some(value) => NewContent::Live(Record {
-                payload: Payload::Plain(value.clone()),
-                content_type: write.content_type.clone(),
-                labels: self.labelled(&write, value, &strategy, now)?,
-                generation: plans.generation,
-            }),
-            None => {
-                let row = self.shared.store.row(&write.address)?;
-                let labels = labels_of_delete(&write.labels, row.as_ref(), &strategy, now);
-                NewContent::Tombstone { labels }
-            }
-        };
-        let labels = match &content {
-            NewContent::Live(Record { labels, .. }) | NewContent::Tombstone { labels } => labels,
-        };
-        write.labels.authority.permits(labels)?;
-        let regions = plans.residency.permit(labels, me, now).inspect_err(|barred| {
-            self.shared.desk.refused(&barred.rule);
-        })?;
-        let in_scope = regions.regions().len();
-        let asked = write.ack.unwrap_or(strategy.ack).copies(in_scope);
-        if asked > in_scope {
-            return Err(DataError::TooManyCopies { asked, in_scope });
-        }
-        if let Some(context) = &write.context {
-            self.has_caught_up(&write.address, context).await?;
-        }
-        let content = self.sealed(&write.address, content, &regions)?;
-        let scope = regions.regions().clone();
-        let (answer, durable) = oneshot::channel();
-        let permitted = Permitted { write, content, regions, by: plans.stamp() };
-        self.enqueue(Change::Write(Box::new(permitted), answer)).await?;
-        let durable = durable.await.map_err(|_| DataError::Closed)??;
-        Ok(self.copies(durable, &scope, asked).await)
-    }
-
-    /// The labels of a value, if they are complete, still to come, and nothing in the value or its key contradicts them.
-    fn labelled(&self, write: &Write, value: &[u8], strategy: &Strategy, now: UnixMillis) -> Result<Labels, DataError> {
-        if let Some(label) = write.labels.lacks(&strategy.labels.required) {
-            let reason = format!("every write to `{}` has to state it", write.address.namespace);
-            return Err(DataError::BadLabel { field: label.header(), reason });
-        }
-        let labels = write.labels.labels(strategy, now);
-        if labels.retain_until.is_some_and(|until| until <= now) {
-            let reason = "it is over already: such a record would be deleted at once".to_owned();
-            return Err(DataError::BadLabel { field: LabelName::RetainUntil.header(), reason });
-        }
-        // The classes that the audit searches too (LBL-02).
-        let nobody = |class: &DataClass| matches!(class, DataClass::Public | DataClass::Operational);
-        if labels.classes.iter().all(nobody) {
-            for (place, bytes) in [("key", write.address.key.as_str().as_bytes()), ("body", value)] {
-                if let Some(found) = screen(bytes) {
-                    metrics::counter!("repomind_labels_contradicted_total", "place" => place).increment(1);
-                    let classes: Vec<&str> = labels.classes.iter().map(|class| class.as_str()).collect();
-                    return Err(DataError::Contradicted { place, found: found.name(), classes: classes.join(", ") });
-                }
-            }
-        }
-        Ok(labels)
-    }
-
-    /// Encrypts a value that is about a person, or whose policy demands it.
-    fn sealed(
-        &self,
-        address: &Address,
-        content: NewContent,
-        regions: &PermittedRegions,
-    ) -> Result<NewContent, DataError> {
-        let (Some(vault), NewContent::Live(record)) = (&self.shared.vault, &content) else { return Ok(content) };
-        let demanded = regions.obligations().iter().any(|duty| duty.as_str() == ENCRYPT_AT_REST);
-        if !demanded && !record.labels.is_personal() {
-            return Ok(content);
-        }
-        Ok(NewContent::Live(vault.seal(address, record.clone(), regions)?))
-    }
-
     /// Makes a new region key, wraps every data key with it, destroys the one before, and gives how many data keys that
     /// was. Reads and writes the disk.
     ///
@@ -439,44 +327,6 @@ impl DataPlane {
     /// The keys of this region, where it has any.
     pub fn vault(&self) -> Option<&Vault> {
         self.shared.vault.as_deref()
-    }
-
-    /// Waits until everything that `context` names has come by here, or was superseded here.
-    ///
-    /// A write that claimed to have seen more than its region could not say which regions hold what
-    /// it supersedes.
-    pub(crate) async fn has_caught_up(&self, address: &Address, context: &CausalContext) -> Result<(), DataError> {
-        let store = &self.shared.store;
-        let deadline = Instant::now() + CAUSES_WAIT;
-        let mut commits = self.commits();
-        loop {
-            commits.borrow_and_update();
-            if store.vector().has_passed(context)
-                || store.row(address)?.is_some_and(|row| row.context().includes(context))
-            {
-                return Ok(());
-            }
-            if !matches!(timeout_at(deadline, commits.changed()).await, Ok(Ok(()))) {
-                return Err(DataError::Behind { retry_after: RETRY_AFTER });
-            }
-        }
-    }
-
-    async fn copies(&self, durable: Durable, scope: &BTreeSet<RegionId>, asked: usize) -> Written {
-        let acks = &self.shared.acks;
-        let mut changes = acks.changes();
-        let waited = tokio::time::timeout(COPIES_WAIT, async {
-            loop {
-                let copies = acks.copies(&durable.position, scope);
-                let settled = copies.made >= asked || copies.possible < asked;
-                if settled || changes.changed().await.is_err() {
-                    return copies;
-                }
-            }
-        });
-        let copies = waited.await.unwrap_or_else(|_| acks.copies(&durable.position, scope));
-        let Durable { etag, context, .. } = durable;
-        Written { etag, context, copies: copies.made, reached: copies.made >= asked, refused_by: copies.refused_by }
     }
 
     /// Lag and backlog towards each peer.

@@ -43,6 +43,7 @@ impl Plans {
             ack: AckLevel::LOCAL,
             default_class: DataClass::Operational,
             labels: model::replication::LabelRules::default(),
+            quota: Default::default(),
         };
         let nowhere = Ranking { regions: Vec::new() };
         Self {

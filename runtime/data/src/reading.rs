@@ -58,6 +58,7 @@ impl DataPlane {
         let shown = self.shown(address, &row, (&fold, strategy), plans.generation);
         match row.siblings.get(shown.at) {
             Some(winner) if winner.is_marker() => Err(self.elsewhere(winner)),
+            _ if self.is_over(&strategy.labels, &row) => Ok(None),
             _ => {
                 let Some(mut view) = shown.view(&row) else { return Ok(None) };
                 self.lawful(&view, &plans)?;
@@ -81,6 +82,9 @@ impl DataPlane {
         }
         let Some(row) = self.whole_row(address).await? else { return Ok(None) };
         let (plans, now) = (self.shared.plans.load(), self.shared.clock.wall());
+        if self.is_over(&plans.replication.strategy(&address.namespace).labels, &row) {
+            return Ok(None);
+        }
         let mut here = Vec::with_capacity(row.siblings.len());
         for sibling in row.siblings.iter().filter(|sibling| !sibling.is_marker()) {
             if let Some(labels) = sibling.content.labels() {
@@ -240,7 +244,7 @@ impl DataPlane {
             let rows = self.suspecting(rows.map_err(DataError::from))?;
             let last_page = rows.len() < wanted;
             after = rows.last().map(|(key, _)| key.clone());
-            for (key, row) in rows {
+            for (key, row) in rows.into_iter().filter(|(_, row)| !self.is_over(&strategy.labels, row)) {
                 let address = Address { namespace: namespace.clone(), key };
                 let fold = replication::fold(&row, strategy);
                 let view = self.shown(&address, &row, (&fold, strategy), plans.generation).view(&row);

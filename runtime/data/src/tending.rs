@@ -3,7 +3,7 @@
 //! [`DataPlane::tend`] is called every [`TEND_EVERY`]. It cuts the logs, buries tombstones, and drops lists of row
 //! images that later ones have overtaken.
 //!
-//! **Logs.** An entry goes once every peer has durably taken it over; and, whoever lacks it, once the log is older or
+//! **Logs.** An entry goes once every peer has durably taken it over, and it is older than [`Retention::watched`]; and, whoever lacks it, once the log is older or
 //! larger than [`Retention`] allows. A peer that lacks it then is given rows when it is back ([`crate::giving`]).
 //! What is found at one call goes at the next: a batch whose answer was lost is shipped again meanwhile, and its
 //! answer names refusals out of the log.
@@ -41,11 +41,13 @@ pub struct Retention {
     pub age: Millis,
     /// All logs together hold about this much at most.
     pub bytes: ByteCount,
+    /// Entries that every region has stay for so long, if the other bounds let them, for clients that watch and come back.
+    pub watched: Millis,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { age: Millis::from_secs(24 * 3600), bytes: ByteCount(1 << 30) }
+        Self { age: Millis::from_secs(24 * 3600), bytes: ByteCount(1 << 30), watched: Millis(0) }
     }
 }
 
@@ -104,6 +106,7 @@ impl DataPlane {
         let peers: Vec<PositionVector> = self.shared.acks.reached().into_values().collect();
         let since = self.shared.clock.wall();
         let since = model::UnixMillis(since.0.saturating_sub(keep.age.0));
+        let watched = model::UnixMillis(self.shared.clock.wall().0.saturating_sub(keep.watched.min(keep.age).0));
         let mut floors = store.offsets_beyond(keep.bytes)?;
         for (origin, incarnation, end) in ends.iter() {
             let acked = peers.iter().map(|peer| peer.offset(origin, incarnation)).min().unwrap_or(end).min(end);
@@ -111,6 +114,10 @@ impl DataPlane {
             let offset = match acked < end {
                 true => acked.max(store.offset_before(origin, incarnation, since)?),
                 false => acked,
+            };
+            let offset = match keep.watched {
+                Millis(0) => offset,
+                _ => offset.min(store.offset_before(origin, incarnation, watched)?),
             };
             floors.advance(&LogPosition { origin: origin.clone(), incarnation, offset });
         }

@@ -13,7 +13,7 @@ use model::record::{Address, Basis, Content, DataClass, Labels, Purpose, Record,
 use model::replication::{AckLevel, LabelName, Strategy};
 use model::residency::Barred;
 use model::version::{CausalContext, Incarnation, LogPosition, PositionVector, Version};
-use model::{Country, Millis, RegionId, RuleId, UnixMillis};
+use model::{Country, Millis, Namespace, RegionId, RuleId, UnixMillis};
 use store::StoreError;
 
 use crate::ledger::LedgerError;
@@ -208,6 +208,16 @@ pub struct Written {
     pub refused_by: BTreeSet<RegionId>,
 }
 
+/// Why writes that were to be made together were not, none of them.
+#[derive(Debug, thiserror::Error)]
+#[error("none of the writes was made: {error}")]
+pub struct NotAll {
+    /// Which of them was refused; none where it was no fault of any.
+    pub at: Option<usize>,
+    /// Why.
+    pub error: DataError,
+}
+
 /// What a receiver answers to a batch.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Received {
@@ -312,6 +322,20 @@ pub enum DataError {
     /// `If-Match` or `If-None-Match` did not hold, or the context is older than what must be seen first.
     #[error("the record is not in the state that the request names")]
     PreconditionFailed,
+    /// The namespace would grow beyond what this region holds of it.
+    #[error(
+        "this region holds {used} {what} of `{namespace}`, of at most {limit}: delete something, or ask the operator for more"
+    )]
+    OverQuota {
+        /// The namespace.
+        namespace: Namespace,
+        /// `bytes` or `records`.
+        what: &'static str,
+        /// How much may be.
+        limit: u64,
+        /// How much is.
+        used: u64,
+    },
     /// Replication lag asks writers to slow down.
     #[error("replication lag has reached the bound at which writes are slowed")]
     Throttled {

@@ -1,19 +1,16 @@
 //! The one thread that changes the store: it merges and logs in groups that share an fsync.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use compliance::ledger::LedgerEvent;
-use model::record::{Address, Content, Entry, LanePriority, Record, Row, Shipment, Sibling};
-use model::residency::{PermittedRegions, ScopeId};
-use model::version::{Actor, CausalContext, Dot, LogPosition, Version};
-use model::{Hlc, Millis, Mono, NodeId, RegionId, UnixMillis};
+use model::record::{Address, Record, Row, Sibling};
+use model::{Hlc, Mono, RegionId};
 use replication::HlcClock;
 use store::{Commit, Store, StoreError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::acks::Acks;
 use crate::clock::Clock;
@@ -21,24 +18,20 @@ use crate::clock::Clock;
 use crate::faults::Fault;
 use crate::faults::Faults;
 use crate::graves::{Burials, Standing};
-use crate::group::{Change, Durable, Group, NewContent, Permitted, stored_rows};
+use crate::group::{Change, Group, stored_rows};
 use crate::hearing::{Hearsay, Logs};
 use crate::ledger::Book;
 use crate::lost::Lost;
 use crate::mending::Wounds;
 use crate::plans::Plans;
+use crate::quota::Usage;
 use crate::scopes::Scopes;
-use crate::types::{DataError, ETag, LabelClaims, Write};
-use crate::vault::{Fate, Vault, VaultError};
+use crate::types::{DataError, NotAll};
+use crate::vault::{Fate, Vault};
 
 /// The most changes in one group: bounds how long the first of them waits.
 const GROUP: usize = 256;
 
-/// No clock runs while the process is down; a wall clock that stands this much further at the first write
-/// afterwards is believed, and one beyond it counts as a jump.
-const LONGEST_STOP: Millis = Millis::from_secs(24 * 3600);
-/// Writes of a key that may lie beside each other before one is refused that replaces none of them.
-pub(crate) const SIBLINGS: usize = 64;
 /// The fact that says where the clock of stamps stands.
 const CLOCK: &str = "hlc";
 
@@ -73,10 +66,14 @@ pub(crate) struct Writer {
     pub(crate) loss_key: [u8; 32],
     /// Keys whose resolver is to be asked.
     pub(crate) conflicts: mpsc::Sender<Address>,
+    /// Tells those who watch of rows that have changed without an entry of a log.
+    pub(crate) unlogged: broadcast::Sender<Arc<[Address]>>,
+    /// What is held of namespaces with a quota.
+    pub(crate) usage: Usage,
     book: Book,
-    clock: HlcClock,
+    pub(crate) clock: HlcClock,
     /// When the clock was last read; never, at first.
-    stamped: Option<Mono>,
+    pub(crate) stamped: Option<Mono>,
 }
 
 /// What a writer shares with those who read.
@@ -99,18 +96,32 @@ pub(crate) struct Parts {
     pub(crate) loss_key: [u8; 32],
     pub(crate) conflicts: mpsc::Sender<Address>,
     pub(crate) soonest: Arc<AtomicU64>,
+    pub(crate) unlogged: broadcast::Sender<Arc<[Address]>>,
 }
 
 impl Writer {
     pub(crate) fn new(parts: Parts, book: Book) -> Result<Self, DataError> {
         let Parts { me, store, acks, scopes, commits, partial, clock: time, faults, .. } = parts;
-        let Parts { burials, learning, failed, vault, plans, came_home, soonest, loss_key, conflicts, wounds, .. } =
-            parts;
+        let Parts {
+            burials,
+            learning,
+            failed,
+            vault,
+            plans,
+            came_home,
+            soonest,
+            loss_key,
+            conflicts,
+            wounds,
+            unlogged,
+            ..
+        } = parts;
         let last = store.meta(CLOCK)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
         // Also where that lies ahead of the wall clock: the quarantine bounds by how much it can.
         let clock = HlcClock::resume(Hlc::from_bits(last));
         let hearsay = Hearsay::open(&store)?;
         let lost = crate::lost::read_lost(&store)?;
+        let usage = crate::quota::read_usage(&store)?;
         learning.store(hearsay.is_open(), Ordering::Release);
         Ok(Self {
             me,
@@ -134,6 +145,8 @@ impl Writer {
             time,
             loss_key,
             conflicts,
+            unlogged,
+            usage,
             book,
             clock,
             stamped: None,
@@ -162,7 +175,22 @@ impl Writer {
     pub(crate) fn group(&mut self, changes: &mut Vec<Change>) {
         let mut group = Group::begin(self.store.vector());
         for change in changes.drain(..) {
-            self.apply(&mut group, change);
+            match change {
+                Change::WriteAll(all, answer) => {
+                    // In a group of their own, which can be thrown away.
+                    let next = Group::begin(self.store.vector());
+                    self.settle(std::mem::replace(&mut group, next));
+                    group.vector = self.store.vector();
+                    match self.write_all(&mut group, all) {
+                        Ok(durable) => group.answers.written_all.push((answer, durable)),
+                        Err(refused) => {
+                            group = Group::begin(self.store.vector());
+                            drop(answer.send(Err(refused)));
+                        }
+                    }
+                }
+                other => self.apply(&mut group, other),
+            }
             if !group.adopted.is_empty() {
                 // A log goes on behind what was adopted, and a commit appends before it adopts.
                 let next = Group::begin(self.store.vector());
@@ -179,6 +207,10 @@ impl Writer {
                 Ok(durable) => group.answers.written.push((answer, durable)),
                 Err(error) => drop(answer.send(Err(error))),
             },
+            Change::WriteAll(_, answer) => {
+                // Only in a group of their own.
+                drop(answer.send(Err(NotAll { at: None, error: DataError::Closed })));
+            }
             Change::Receive(from, arrivals, answer) => match self.receive(group, &from, arrivals) {
                 Ok(taken) => group.answers.received.push((answer, taken)),
                 Err(error) => drop(answer.send(Err(error))),
@@ -260,6 +292,7 @@ impl Writer {
                 self.spread_unfinished(group);
                 self.forget_hearsay(group);
                 self.forget_lost(group);
+                self.forget_usage(group);
                 group.answers.done.push(answer);
             }
         }
@@ -280,6 +313,7 @@ impl Writer {
             left,
             losses,
             answers,
+            ..
         } = group;
         let peers = self.acks.facts();
         let keys = self.vault.as_ref().map_or_else(Vec::new, |vault| vault.unkept());
@@ -287,7 +321,7 @@ impl Writer {
         let nothing = nothing && losses.is_empty();
         if !(nothing && adopted.is_empty() && unlisted.is_empty() && forgotten.is_empty() && peers.is_empty()) {
             let mut meta: Vec<_> = Scopes::facts(&scopes).chain(facts).chain(peers).chain(keys).collect();
-            if !answers.written.is_empty() {
+            if !(answers.written.is_empty() && answers.written_all.is_empty()) {
                 meta.push((CLOCK.to_owned(), self.clock.last().bits().to_le_bytes().to_vec()));
             }
             let own = log.iter().filter(|shipment| shipment.position().origin == self.me);
@@ -297,6 +331,8 @@ impl Writer {
             for (address, row) in rows.iter().filter_map(|(address, row)| Some((address, row.as_ref()?))) {
                 crate::expiring::note_expiry(&self.soonest, &plans.replication, address, row);
             }
+            let (unlogged, usage) = (self.unlogged(&rows, &log), self.usage_with(&rows));
+            meta.extend(Self::usage_facts(&usage));
             let (stored, removed) = stored_rows(rows);
             let mut page = self.book.page();
             events.into_iter().for_each(|event| page.event(event));
@@ -323,11 +359,17 @@ impl Writer {
                 vault.kept();
             }
             self.book.turn(page);
+            self.used(usage);
+            if !unlogged.is_empty() {
+                // Where nobody watches any more, nobody misses it.
+                let _ = self.unlogged.send(unlogged.into());
+            }
             self.scopes.learned(scopes);
             own.iter().for_each(|(position, at)| self.acks.committed(position, *at));
             metrics::histogram!("repomind_commit_seconds").record(began.elapsed().as_secs_f64());
         }
-        metrics::counter!("repomind_writes_total").increment(answers.written.len() as u64);
+        let together: usize = answers.written_all.iter().map(|(_, all)| all.len()).sum();
+        metrics::counter!("repomind_writes_total").increment((answers.written.len() + together) as u64);
         self.learning.store(self.hearsay.is_open(), Ordering::Release);
         self.commits.send_modify(|count| *count += 1);
         answers.give(&vector);
@@ -391,189 +433,5 @@ impl Writer {
             Some(row) => Ok(row.clone()),
             None => Ok(self.store.row(address)?),
         }
-    }
-
-    fn write(&mut self, group: &mut Group, permitted: Permitted) -> Result<Durable, DataError> {
-        let Permitted { write, content, regions, by } = permitted;
-        if self.plans.load().stamp() != by {
-            return Err(DataError::Overtaken { retry_after: crate::plane::RETRY_AFTER });
-        }
-        let over = self.over_wound(&write.address)?;
-        let row = self.row(group, &write.address)?;
-        let grave = match &row {
-            Some(_) => None,
-            None => self.graves_of(group, &write.address)?,
-        };
-        let lost = self.lost(group, &write.address);
-        let mut context = self.context_of(group, &write, row.as_ref(), &regions)?;
-        if let Some(lost) = &lost {
-            context.join(&self.seen(group, lost));
-        }
-        match (&row, &grave) {
-            (Some(row), _) => context.join(&self.tombstones(group, row, &context)),
-            (None, Some(grave)) => context.join(&self.seen(group, grave)),
-            (None, None) => {}
-        }
-        if let Some(over) = &over {
-            context.join(over);
-        }
-        check_preconditions(&write, row.as_ref())?;
-        let beside =
-            row.iter().flat_map(|row| &row.siblings).filter(|other| !context.covers(&other.version.dot)).count();
-        if beside >= SIBLINGS {
-            return Err(DataError::TooManySiblings { most: SIBLINGS });
-        }
-        if !write.labels.authority.relabel {
-            self.not_loosened(row.as_ref(), &content, &regions)?;
-        }
-        // Other regions may still have among their rows what is buried here.
-        let evicted = self.evicted(group, row.iter().chain(&grave), &context, &regions);
-        let above = row
-            .iter()
-            .chain(&grave)
-            .chain(&lost)
-            .flat_map(|row| &row.siblings)
-            .map(|sibling| sibling.version.hlc)
-            .max();
-        let (now, reading) = (self.time.wall(), self.time.monotonic());
-        let elapsed = self.stamped.replace(reading).map_or(LONGEST_STOP, |before| reading - before);
-        let hlc = self.clock.stamp(now, elapsed, above.unwrap_or(Hlc::ZERO));
-        let incarnation = self.store.incarnation();
-        let offset = group.vector.offset(&self.me, incarnation) + 1;
-        let actor = Actor { region: self.me.clone(), node: NodeId(0), incarnation };
-        let version = Version { dot: Dot { actor, counter: offset }, hlc, context };
-        let content = match content {
-            // Destroyed since it was encrypted.
-            NewContent::Live(record) if self.fate_of(&record) != Fate::Here => return Err(VaultError::Erased.into()),
-            NewContent::Live(record) => Content::Live(record),
-            NewContent::Tombstone { labels } => Content::Tombstone { labels },
-        };
-        self.note_moved(group, &write.address, &version, &evicted)?;
-        let sibling = Sibling { version, scope: regions.scope(), content };
-        let position = LogPosition { origin: self.me.clone(), incarnation, offset };
-        group.vector.advance(&position);
-        self.learn(group, sibling.scope, regions.regions());
-        group.log.push(Shipment::Entry(Box::new(Entry {
-            position: position.clone(),
-            address: write.address.clone(),
-            sibling: sibling.clone(),
-            permitted: regions.regions().clone(),
-            evicted,
-            priority: LanePriority::default(),
-            committed_at: now,
-        })));
-        let merged = replication::merge(row.clone(), sibling);
-        self.close_grave(group, &write.address, row.as_ref(), &merged)?;
-        self.note_losses(group, &write.address, row.as_ref(), &merged)?;
-        if over.is_some() {
-            self.heal(group, &write.address);
-        }
-        let durable = Durable { position, etag: ETag::of(&merged), context: merged.context() };
-        group.rows.insert(write.address, Some(merged));
-        Ok(durable)
-    }
-
-    /// Refuses labels by which a record could be where those that it has do not let it be.
-    fn not_loosened(
-        &self,
-        row: Option<&Row>,
-        content: &NewContent,
-        regions: &PermittedRegions,
-    ) -> Result<(), DataError> {
-        let (NewContent::Live(Record { labels, .. }) | NewContent::Tombstone { labels }) = content;
-        let (plans, now) = (self.plans.load(), self.time.wall());
-        let replaced = row.into_iter().flat_map(|row| &row.siblings).filter_map(|sibling| sibling.content.record());
-        for before in replaced.map(|record| &record.labels).filter(|before| *before != labels) {
-            let barred = |region: &&RegionId| plans.residency.permit_in(before, region, now).is_err();
-            if let Some(region) = regions.regions().iter().find(barred) {
-                return Err(DataError::Loosened { region: region.clone() });
-            }
-        }
-        Ok(())
-    }
-
-    /// What the write replaces: what its client has seen of what is here. What lives elsewhere cannot be
-    /// replaced from here.
-    fn context_of(
-        &self,
-        group: &Group,
-        write: &Write,
-        row: Option<&Row>,
-        regions: &PermittedRegions,
-    ) -> Result<CausalContext, DataError> {
-        let Some(row) = row else { return Ok(CausalContext::new()) };
-        let all_hold = |sibling: &Sibling| self.all_hold(group, sibling);
-        let Some(here) = replication::replaceable(row, &self.acks.stable(), &all_hold) else {
-            let markers = row.siblings.iter().filter(|sibling| sibling.is_marker());
-            let regions = markers.flat_map(|marker| self.regions_of(group, marker.lives_in())).collect();
-            return Err(DataError::elsewhere(&self.me, regions));
-        };
-        let context = match &write.context {
-            None => here,
-            Some(seen) => seen.meet(&here),
-        };
-        // Whoever sees this write will take all earlier ones of this log for seen. So a write that stays
-        // beside an earlier one may not go where that one is hidden.
-        let hidden = row.siblings.iter().any(|sibling| {
-            let Actor { region, incarnation, .. } = &sibling.version.dot.actor;
-            let ours = *region == self.me && *incarnation == self.store.incarnation();
-            let stays = !context.covers(&sibling.version.dot);
-            ours && stays && !regions.regions().is_subset(&self.regions_of(group, sibling.scope))
-        });
-        if hidden { Err(DataError::PreconditionFailed) } else { Ok(context) }
-    }
-
-    /// The regions that hold something which a write with `context` supersedes and may not hold the write.
-    fn evicted<'r>(
-        &self,
-        group: &Group,
-        rows: impl Iterator<Item = &'r Row>,
-        context: &CausalContext,
-        regions: &PermittedRegions,
-    ) -> BTreeSet<RegionId> {
-        let superseded = rows.flat_map(|row| &row.siblings).filter(|sibling| context.covers(&sibling.version.dot));
-        superseded
-            .flat_map(|sibling| self.regions_of(group, sibling.scope))
-            .filter(|region| !regions.contains(region))
-            .collect()
-    }
-
-    pub(crate) fn regions_of(&self, group: &Group, scope: ScopeId) -> BTreeSet<RegionId> {
-        group.scopes.get(&scope).cloned().or_else(|| self.scopes.regions(scope)).unwrap_or_default()
-    }
-
-    /// Notes the regions of a scope that is seen for the first time.
-    pub(crate) fn learn(&self, group: &mut Group, scope: ScopeId, regions: &BTreeSet<RegionId>) {
-        if !self.scopes.knows(scope) {
-            group.scopes.entry(scope).or_insert_with(|| regions.clone());
-        }
-    }
-}
-
-fn check_preconditions(write: &Write, row: Option<&Row>) -> Result<(), DataError> {
-    let live = row.is_some_and(|row| row.siblings.iter().any(|sibling| sibling.content.record().is_some()));
-    if write.if_none_match && live {
-        return Err(DataError::PreconditionFailed);
-    }
-    match &write.if_match {
-        Some(state) if !state.is_met(live, row) => Err(DataError::PreconditionFailed),
-        _ => Ok(()),
-    }
-}
-
-/// The labels of a delete: those stated, or those of what is deleted, or the namespace's.
-pub(crate) fn labels_of_delete(
-    claims: &LabelClaims,
-    row: Option<&Row>,
-    strategy: &model::replication::Strategy,
-    now: UnixMillis,
-) -> model::record::Labels {
-    let labelled = row.iter().flat_map(|row| &row.siblings).filter(|sibling| !sibling.is_marker());
-    let last = labelled.max_by(|left, right| left.version.lww_order().cmp(&right.version.lww_order()));
-    let kept = last.and_then(|sibling| sibling.content.labels().cloned());
-    match kept {
-        // A delete is about nobody: whom the record was about is not kept longer than the record.
-        Some(labels) if claims.is_empty() => model::record::Labels { subject: None, ..labels },
-        _ => claims.labels(strategy, now),
     }
 }

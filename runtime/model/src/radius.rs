@@ -16,7 +16,7 @@ use crate::edge::{CacheRule, EdgeAuth, EdgePlan, EdgeRoute, Named, RateLimit, Re
 use crate::eviction::{Impact, ImpactGroup};
 use crate::names::RegionId;
 use crate::record::DataClass;
-use crate::replication::{LabelRules, LagBands, ReplicationPlan, Strategy};
+use crate::replication::{LabelRules, LagBands, Quota, ReplicationPlan, Strategy};
 use crate::routing::ClientClass;
 use crate::signing::Endorsement;
 use crate::units::UnixMillis;
@@ -511,13 +511,20 @@ pub fn declared(
 }
 
 fn strategy(strategy: &Strategy) -> String {
-    let Strategy { lag_target, conflict_resolution, priority_regions, ack, default_class, labels } = strategy;
+    let Strategy { lag_target, conflict_resolution, priority_regions, ack, default_class, labels, quota } = strategy;
     let regions = priority_regions.iter().map(RegionId::as_str).collect::<Vec<_>>().join(" ");
     format!(
-        "{}, lag target {lag_target}, priority ({regions}), ack {ack}, default class {default_class}{}",
+        "{}, lag target {lag_target}, priority ({regions}), ack {ack}, default class {default_class}{}{}",
         conflict_resolution.name(),
-        label_rules(labels)
+        label_rules(labels),
+        quota_words(*quota)
     )
+}
+
+fn quota_words(Quota { bytes, records }: Quota) -> String {
+    let bytes = bytes.map(|bytes| format!(", at most {} bytes", bytes.0));
+    let records = records.map(|records| format!(", at most {records} records"));
+    bytes.into_iter().chain(records).collect()
 }
 
 /// What a namespace says of labels, behind its other settings; nothing where it says nothing.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Country, Namespace, RegionId, RuleId};
 use crate::record::{Basis, DataClass, Labels, Purpose};
-use crate::units::{Millis, UnixMillis};
+use crate::units::{ByteCount, Millis, UnixMillis};
 
 /// Who wins between concurrent writes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,24 @@ pub struct Strategy {
     pub default_class: DataClass,
     /// What else writers leave out, and what they may not.
     pub labels: LabelRules,
+    /// How much of it a region takes.
+    pub quota: Quota,
+}
+
+/// How much of a namespace a region holds before it takes no more of its own clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Bytes of values, as they are stored.
+    pub bytes: Option<ByteCount>,
+    /// Keys with a record.
+    pub records: Option<u64>,
+}
+
+impl Quota {
+    /// Whether nothing is bounded.
+    pub const fn is_none(self) -> bool {
+        self.bytes.is_none() && self.records.is_none()
+    }
 }
 
 /// A label that a namespace may demand of its writers.

@@ -153,6 +153,24 @@ pub const UPGRADED_CONNECTIONS: usize = 1024;
 /// Items of one batch request.
 pub const BATCH_ITEMS: usize = 256;
 
+/// Clients that watch namespaces at once.
+pub const WATCHERS: usize = 128;
+
+/// Events that wait for a client that watches; with more, it is waited for.
+pub const WATCH_EVENTS: usize = 16;
+
+/// How long a client that watches may leave no room for the next event before it is told to come back.
+pub const WATCH_SLOW: Duration = Duration::from_secs(30);
+
+/// How often a client that watches hears something where nothing happens.
+pub const WATCH_IDLE: Duration = Duration::from_secs(15);
+
+/// The largest value that an event carries; larger ones are read by their key.
+pub const WATCH_VALUE_BYTES: usize = 64 * 1024;
+
+/// The longest position that a client that watches hands back.
+pub const WATCH_POSITION_BYTES: usize = 16 * 1024;
+
 /// Records of one page of a list, at most.
 pub const LIST_ITEMS: usize = 1000;
 

@@ -13,12 +13,13 @@ pub(crate) struct Problem {
     detail: String,
     more: Map<String, Value>,
     retry_after: Option<u64>,
+    allow: Option<&'static str>,
 }
 
 impl Problem {
     /// A problem of this status and kind. The kind is a stable word that programs may match.
     pub(crate) fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, detail: detail.into(), more: Map::new(), retry_after: None }
+        Self { status, kind, detail: detail.into(), more: Map::new(), retry_after: None, allow: None }
     }
 
     /// One more member.
@@ -30,6 +31,12 @@ impl Problem {
     /// Tells the client to come back, rounded up to a whole second.
     pub(crate) fn retry_after(mut self, span: std::time::Duration) -> Self {
         self.retry_after = Some(span.as_millis().div_ceil(1000).clamp(1, 3600) as u64);
+        self
+    }
+
+    /// Names the methods that there are (RFC 9110, 10.2.1).
+    pub(crate) fn allow(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
         self
     }
 
@@ -64,6 +71,9 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(methods) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"repomind\"");

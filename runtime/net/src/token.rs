@@ -105,6 +105,11 @@ impl Grant {
         }
     }
 
+    /// For how long it is still valid.
+    pub(crate) fn remains(&self) -> Duration {
+        Duration::from_secs((self.expires + LEEWAY_SECONDS).saturating_sub(unix_seconds()))
+    }
+
     /// Whether it permits `scope`.
     pub fn allows(&self, scope: Scope) -> bool {
         self.scopes.iter().any(|word| word == scope.name())

@@ -250,6 +250,7 @@ fn plans() -> Plans {
         ack: AckLevel::LOCAL,
         default_class: DataClass::Public,
         labels: model::replication::LabelRules::default(),
+        quota: Default::default(),
     };
     let rule = CacheRule {
         name: RuleId::new("assets").unwrap(),

@@ -212,6 +212,7 @@ mod tests {
             ack: AckLevel::LOCAL,
             default_class: DataClass::Public,
             labels: model::replication::LabelRules::default(),
+            quota: Default::default(),
         };
         let winner = |resolution| match fold(&row, &strategy(resolution)) {
             Fold::Winner(at) => Some(row.siblings[at].version.dot.actor.region.to_string()),

@@ -196,7 +196,7 @@ impl World {
         let peers: BTreeSet<RegionId> = (0..REGIONS.len()).filter(|peer| *peer != number).map(region).collect();
         let plans = Arc::new(ArcSwap::from_pointee(plans()));
         let mut opening = Opening::new(site.id.clone(), peers, plans, Arc::new(Resolvers), [7; 32]);
-        opening.keep = Retention { age: Millis(KEPT), bytes: ByteCount(1 << 20) };
+        opening.keep = Retention { age: Millis(KEPT), bytes: ByteCount(1 << 20), watched: Millis(0) };
         opening.clock = Arc::new(SimClock { now: self.clock.clone(), skew: site.skew.clone() });
         opening.inline = true;
         #[cfg(feature = "faults")]

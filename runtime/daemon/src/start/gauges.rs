@@ -54,6 +54,11 @@ pub fn describe() {
     describe_histogram!("repomind_commit_seconds", Unit::Seconds, "one group commit, to the disk's word");
     describe_counter!("repomind_ship_bytes_total", Unit::Bytes, "bytes of batches sent to a peer, compressed");
     describe_counter!("repomind_ship_interruptions_total", "times that shipping to a peer broke off");
+    describe_gauge!("repomind_watchers", Unit::Count, "clients that watch a namespace");
+    describe_counter!("repomind_watches_ended_total", "clients that no longer watch, by reason");
+    describe_gauge!("repomind_namespace_bytes", Unit::Bytes, "bytes of values held of a namespace with a quota");
+    describe_gauge!("repomind_namespace_records", Unit::Count, "records held of a namespace with a quota");
+    describe_counter!("repomind_quota_refused_total", "writes refused because a namespace had reached its quota");
     describe_gauge!("repomind_ledger_leaves", Unit::Count, "durable leaves of this region's ledger");
     describe_gauge!(
         "repomind_ledger_checkpoint",

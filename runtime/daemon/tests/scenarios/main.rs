@@ -1,5 +1,6 @@
 //! Whole daemons, real sockets: what an operator would be alarmed to see fail.
 
+mod api;
 mod assets;
 mod attacks;
 mod audit;
@@ -28,6 +29,7 @@ mod replication;
 mod signing;
 mod simulate;
 mod subjects;
+mod watching;
 
 use std::time::Duration;
 

@@ -5,9 +5,11 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use data::clock::Clock;
 use data::plans::Plans;
 use data::vault::KeyPlace;
 use data::{DataError, DataPlane, LabelClaims, Opening, Received, Resolver, Retention, Write};
@@ -15,7 +17,7 @@ use model::question::Resolution;
 use model::record::{Address, Basis, DataClass, Purpose, Row, Shipment, Sibling};
 use model::residency::{CaseRuling, Law, RegionPolicy, ResidencyCase, ResidencyPlan, Verdict};
 use model::version::PositionVector;
-use model::{ByteCount, Country, Key, Millis, Namespace, RegionId, RuleId, UnixMillis};
+use model::{ByteCount, Country, Key, Millis, Mono, Namespace, RegionId, RuleId, UnixMillis};
 use store::Store;
 use tempfile::TempDir;
 
@@ -124,6 +126,43 @@ fn open_at(now: UnixMillis, id: &str, among: &[&str], dir: &Path, plans: Plans) 
     DataPlane::start(store, Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32])).unwrap()
 }
 
+/// A clock that a test moves; all regions read the same.
+#[derive(Clone)]
+pub struct TestClock(Arc<AtomicU64>);
+
+impl TestClock {
+    pub fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(wall_clock().0)))
+    }
+
+    pub fn pass(&self, time: Millis) {
+        self.0.fetch_add(time.0, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn wall(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Mono {
+        Mono(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// `eu-west`, `us-east` and `ap-southeast`, empty, by this clock.
+pub fn three_by(clock: &TestClock) -> [Site; 3] {
+    let among = [EU, US, AP];
+    among.map(|id| {
+        let dir = tempfile::tempdir().unwrap();
+        let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
+        let plans = Arc::new(ArcSwap::from_pointee(plans(&among)));
+        let mut opening = Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32]);
+        opening.clock = Arc::new(clock.clone());
+        Site { id, data: DataPlane::start(Store::open(dir.path(), clock.wall()).unwrap(), opening).unwrap(), dir }
+    })
+}
+
 /// Opens it on a disk in memory.
 pub fn open_in_memory(id: &str, among: &[&str], disk: &store::memory::Disk) -> DataPlane {
     let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
@@ -137,7 +176,7 @@ pub fn open_forgetful(later: Millis, id: &str, among: &[&str], dir: &Path) -> Da
     let peers = among.iter().filter(|peer| **peer != id).map(|peer| region(peer)).collect();
     let plans = Arc::new(ArcSwap::from_pointee(plans(among)));
     let mut opening = Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32]);
-    opening.keep = Retention { age: Millis(0), bytes: ByteCount::MAX };
+    opening.keep = Retention { age: Millis(0), bytes: ByteCount::MAX, watched: Millis(0) };
     DataPlane::start(Store::open(dir, wall_clock() + later).unwrap(), opening).unwrap()
 }
 

@@ -3,6 +3,7 @@
 mod convergence;
 mod copies;
 mod evicting;
+mod expiring;
 mod forgetting;
 mod graves;
 mod harness;
@@ -13,5 +14,8 @@ mod lost_disks;
 mod mending;
 mod moves;
 mod petitions;
+mod quota;
 mod sealing;
+mod together;
 mod two_regions;
+mod watching;

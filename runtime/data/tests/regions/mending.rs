@@ -21,7 +21,7 @@ fn sites() -> [(Site, Disk); 3] {
         let peers = [EU, US, AP].into_iter().filter(|peer| *peer != id).map(region).collect();
         let plans = Arc::new(ArcSwap::from_pointee(plans(&[EU, US, AP])));
         let mut opening = Opening::new(region(id), peers, plans, Arc::new(NoResolver), [7; 32]);
-        opening.keep = Retention { age: Millis(0), bytes: ByteCount::MAX };
+        opening.keep = Retention { age: Millis(0), bytes: ByteCount::MAX, watched: Millis(0) };
         let data = data::DataPlane::start(store, opening).unwrap();
         (Site { id, data, dir: tempfile::tempdir().unwrap() }, disk)
     })

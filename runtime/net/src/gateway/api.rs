@@ -6,7 +6,7 @@ use data::{Authority, ContextKey, View, Write, Written};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use model::record::{Address, Labels};
-use model::{Key, Namespace};
+use model::{Key, Namespace, UnixMillis};
 use serde_json::json;
 
 use super::{Gateway, claims, parameters, percent_decode, problem_of, set, siblings};
@@ -31,10 +31,7 @@ impl Gateway {
         };
         let namespace = Namespace::new(namespace).map_err(|error| Problem::field("namespace", error.to_string()))?;
         let Some(key) = key.filter(|key| !key.is_empty()) else {
-            return match *request.method() {
-                Method::GET => self.list(&namespace, request.uri().query()).await,
-                _ => Err(method_not_allowed("GET")),
-            };
+            return self.list(&namespace, request.uri().query()).await;
         };
         let key = percent_decode(key).ok_or_else(|| Problem::field("key", "the escapes are not valid"))?;
         let key = Key::new(key).map_err(|error| Problem::field("key", error.to_string()))?;
@@ -48,13 +45,21 @@ impl Gateway {
         match *request.method() {
             Method::GET | Method::HEAD => self.get(&address, request.headers()).await,
             Method::PUT => self.put(address, request, grant.authority()).await,
-            Method::DELETE => {
-                let mut write = write_of(address, request.headers(), None, self.context_key())?;
+            _ => {
+                let mut write = self.write_of(address, request.headers(), None)?;
                 write.labels.authority = grant.authority();
                 self.write(write).await
             }
-            _ => Err(method_not_allowed("GET, HEAD, PUT, DELETE")),
         }
+    }
+
+    pub(super) fn write_of(
+        &self,
+        address: Address,
+        headers: &HeaderMap,
+        value: Option<bytes::Bytes>,
+    ) -> Result<Write, Problem> {
+        write_of(address, headers, value, (self.context_key(), self.region.data().retention_now()))
     }
 
     /// What contexts are authenticated with.
@@ -69,7 +74,7 @@ impl Gateway {
         authority: Authority,
     ) -> Result<Response<Body>, Problem> {
         let (head, body) = request.into_parts();
-        let mut write = write_of(address, &head.headers, None, self.context_key())?;
+        let mut write = self.write_of(address, &head.headers, None)?;
         write.value = Some(collect(body, limits::BODY_BYTES).await?);
         write.labels.authority = authority;
         self.write(write).await
@@ -88,22 +93,7 @@ impl Gateway {
 
     /// Writes, and tells apart what is acknowledged from what is merely stored here.
     pub(super) async fn written(&self, write: Write) -> Result<Written, Problem> {
-        let written = self.region.data().write(write).await.map_err(|error| problem_of(&error))?;
-        if written.reached {
-            return Ok(written);
-        }
-        let detail = if written.refused_by.is_empty() {
-            "the write is durable here and still on its way: the level that was asked for was not \
-             confirmed in time; write again with If-Match, or read it back later"
-        } else {
-            "the write is durable here, and the level that was asked for was not confirmed, because \
-             regions refused their copy; their logs name the rule"
-        };
-        let refused_by: Vec<&str> = written.refused_by.iter().map(|region| region.as_str()).collect();
-        Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "ack-unknown", detail)
-            .with("copies", written.copies)
-            .with("refused_by", refused_by)
-            .with("etag", quoted(&written.etag)))
+        acknowledged(self.region.data().write(write).await.map_err(|error| problem_of(&error))?)
     }
 
     async fn get(&self, address: &Address, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
@@ -140,7 +130,12 @@ impl Gateway {
 
     async fn list(&self, namespace: &Namespace, query: Option<&str>) -> Result<Response<Body>, Problem> {
         let (mut prefix, mut limit, mut after) = (String::new(), limits::LIST_ITEMS_DEFAULT, None);
-        for (name, value) in parameters(query)? {
+        let all = parameters(query)?;
+        let names: std::collections::BTreeSet<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+        if names.len() < all.len() {
+            return Err(Problem::field("query", "a parameter stands more than once"));
+        }
+        for (name, value) in all.clone() {
             match name.as_str() {
                 "prefix" => prefix = value,
                 "limit" => limit = page_size(&value)?,
@@ -174,8 +169,23 @@ impl Gateway {
     }
 }
 
-fn method_not_allowed(allowed: &'static str) -> Problem {
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", format!("use {allowed}"))
+/// A write once it has reached what was asked for; else what is told of it.
+pub(super) fn acknowledged(written: Written) -> Result<Written, Problem> {
+    if written.reached {
+        return Ok(written);
+    }
+    let detail = if written.refused_by.is_empty() {
+        "the write is durable here and still on its way: the level that was asked for was not \
+         confirmed in time; write again with If-Match, or read it back later"
+    } else {
+        "the write is durable here, and the level that was asked for was not confirmed, because \
+         regions refused their copy; their logs name the rule"
+    };
+    let refused_by: Vec<&str> = written.refused_by.iter().map(|region| region.as_str()).collect();
+    Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, "ack-unknown", detail)
+        .with("copies", written.copies)
+        .with("refused_by", refused_by)
+        .with("etag", quoted(&written.etag)))
 }
 
 fn page_size(text: &str) -> Result<usize, Problem> {
@@ -191,12 +201,12 @@ fn cursor_key(text: &str) -> Result<Key, Problem> {
     Key::new(String::from_utf8(bytes).map_err(|_| wrong())?).map_err(|_| wrong())
 }
 
-/// A write of `value` with everything that the headers say about it.
+/// A write of `value` with everything that the headers say about it; a time to live counts from `now`.
 pub(super) fn write_of(
     address: Address,
     headers: &HeaderMap,
     value: Option<bytes::Bytes>,
-    key: &ContextKey,
+    (key, now): (&ContextKey, UnixMillis),
 ) -> Result<Write, Problem> {
     claims::only_known(headers)?;
     let content_type = claims::text(headers, "content-type")?.unwrap_or_default();
@@ -207,7 +217,7 @@ pub(super) fn write_of(
         address,
         value,
         content_type: content_type.to_owned(),
-        labels: claims::labels(headers)?,
+        labels: claims::labels(headers, now)?,
         if_match: claims::if_match(headers)?,
         if_none_match: claims::must_be_new(headers)?,
         context: claims::context(headers, key)?,

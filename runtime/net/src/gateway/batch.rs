@@ -1,27 +1,30 @@
 //! `POST /v1/batch`: several writes in one request, each with its own outcome.
 //!
-//! The writes are independent: some may succeed while others fail. The request
-//! is a JSON object with `items`; each item has `namespace`, `key`, `op` (`put`
+//! The request is a JSON object with `items`; each item has `namespace`, `key`, `op` (`put`
 //! or `delete`) and may have `value` (text), `value_base64`, `content_type` and
 //! `headers`, the same headers that a single write takes.
+//!
+//! The writes are independent: some may succeed while others fail. Where the request has `atomic`, a range of keys
+//! (`{"namespace": "carts", "prefix": "42/"}`), all items lie in it, and all are made in one commit of this region or none
+//! is. Other regions take them over one after the other, in their order; conflicts are settled key by key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use data::{Authority, ContextKey, Write};
+use data::{Authority, ContextKey, Write, Written};
 use futures_util::StreamExt;
 use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use model::record::Address;
-use model::{Key, Namespace};
+use model::{Key, Namespace, UnixMillis};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{quoted, write_of};
-use super::{Gateway, claims};
+use super::api::{acknowledged, quoted, write_of};
+use super::{Gateway, claims, problem_of};
 use crate::limits;
 use crate::problem::Problem;
 use crate::serve::{Body, collect, json_response};
@@ -34,6 +37,15 @@ const AT_ONCE: usize = 32;
 #[serde(deny_unknown_fields)]
 struct Batch {
     items: Vec<Item>,
+    atomic: Option<Range>,
+}
+
+/// The keys of an atomic batch.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Range {
+    namespace: String,
+    prefix: String,
 }
 
 #[derive(Deserialize)]
@@ -59,14 +71,14 @@ enum Operation {
 impl Gateway {
     pub(super) async fn batch(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let authority = self.verifier.check(request.headers(), Scope::DataWrite)?.authority();
-        if request.method() != Method::POST {
-            return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "use POST"));
-        }
         let body = collect(request.into_body(), limits::BODY_BYTES).await?;
         let batch: Batch = serde_json::from_slice(&body).map_err(|error| Problem::field("body", error.to_string()))?;
         if batch.items.len() > limits::BATCH_ITEMS {
             let detail = format!("a batch has at most {} items", limits::BATCH_ITEMS);
             return Err(Problem::field("items", detail).with("limit", limits::BATCH_ITEMS));
+        }
+        if let Some(range) = batch.atomic {
+            return self.together(range, batch.items, authority).await;
         }
         let results: Vec<Value> = stream::iter(batch.items)
             .map(|item| async {
@@ -82,20 +94,53 @@ impl Gateway {
     }
 
     async fn item(&self, item: Item, authority: Authority) -> Result<Value, Problem> {
-        let mut write = item.into_write(self.context_key())?;
+        let write = self.write_of_item(item, authority)?;
+        Ok(self.made(&self.written(write).await?))
+    }
+
+    fn write_of_item(&self, item: Item, authority: Authority) -> Result<Write, Problem> {
+        let mut write = item.into_write((self.context_key(), self.region.data().retention_now()))?;
         write.labels.authority = authority;
-        let written = self.written(write).await?;
-        Ok(json!({
+        Ok(write)
+    }
+
+    fn made(&self, written: &Written) -> Value {
+        json!({
             "status": 204,
             "etag": quoted(&written.etag),
             "context": claims::context_text(&written.context, self.context_key()),
             "copies": written.copies,
-        }))
+        })
+    }
+
+    /// All items in one commit, or a problem that names the one that was refused.
+    async fn together(&self, range: Range, items: Vec<Item>, authority: Authority) -> Result<Response<Body>, Problem> {
+        let mut keys = BTreeSet::new();
+        let mut writes = Vec::with_capacity(items.len());
+        for (at, item) in items.into_iter().enumerate() {
+            let refused = |detail: &str| Problem::field("items", detail).with("item", at);
+            if item.namespace != range.namespace || !item.key.starts_with(&range.prefix) {
+                return Err(refused("a key of an atomic batch lies outside its range"));
+            }
+            if !keys.insert(item.key.clone()) {
+                return Err(refused("an atomic batch writes a key once"));
+            }
+            writes.push(self.write_of_item(item, authority.clone()).map_err(|problem| problem.with("item", at))?);
+        }
+        let written = self.region.data().write_all(writes).await.map_err(|none| {
+            let problem = problem_of(&none.error);
+            none.at.map_or(problem.clone(), |at| problem.with("item", at))
+        })?;
+        let results = written.into_iter().map(|written| match acknowledged(written) {
+            Ok(written) => self.made(&written),
+            Err(problem) => problem.json(),
+        });
+        Ok(json_response(&json!({ "results": results.collect::<Vec<_>>() })))
     }
 }
 
 impl Item {
-    fn into_write(self, key: &ContextKey) -> Result<Write, Problem> {
+    fn into_write(self, with: (&ContextKey, UnixMillis)) -> Result<Write, Problem> {
         let namespace =
             Namespace::new(&self.namespace).map_err(|error| Problem::field("namespace", error.to_string()))?;
         let record = Key::new(&self.key).map_err(|error| Problem::field("key", error.to_string()))?;
@@ -110,7 +155,7 @@ impl Item {
             let name: HeaderName = name.parse().map_err(|_| wrong())?;
             headers.insert(name, HeaderValue::from_str(value).map_err(|_| wrong())?);
         }
-        write_of(Address { namespace, key: record }, &headers, value, key)
+        write_of(Address { namespace, key: record }, &headers, value, with)
     }
 
     fn bytes(&self) -> Result<Option<Bytes>, Problem> {
@@ -132,7 +177,7 @@ mod tests {
     use super::*;
 
     fn item(text: &str) -> Result<Write, Problem> {
-        serde_json::from_str::<Item>(text).unwrap().into_write(&ContextKey::derive(&[7; 32]))
+        serde_json::from_str::<Item>(text).unwrap().into_write((&ContextKey::derive(&[7; 32]), UnixMillis(0)))
     }
 
     #[test]

@@ -8,9 +8,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use data::{ContextKey, ETag, LabelClaims, Match};
 use http::HeaderMap;
 use model::Country;
-use model::UnixMillis;
 use model::replication::AckLevel;
 use model::version::CausalContext;
+use model::{Millis, UnixMillis};
 
 use super::CONTEXT_BYTES;
 use crate::problem::Problem;
@@ -26,6 +26,7 @@ const KNOWN: &[&str] = &[
     "repomind-purpose",
     "repomind-retain-until",
     "repomind-subject",
+    "repomind-ttl",
 ];
 
 /// Refuses headers that begin like ours and are not.
@@ -95,25 +96,40 @@ fn countries(headers: &HeaderMap) -> Result<Option<BTreeSet<Country>>, Problem> 
     }
 }
 
-/// The labels that a request claims.
-pub(super) fn labels(headers: &HeaderMap) -> Result<LabelClaims, Problem> {
+/// The labels that a request claims; a time to live counts from `now`.
+pub(super) fn labels(headers: &HeaderMap, now: UnixMillis) -> Result<LabelClaims, Problem> {
     Ok(LabelClaims {
         subject: one(headers, "repomind-subject")?,
         jurisdictions: countries(headers)?,
         classes: several(headers, "repomind-class")?,
         purpose: one(headers, "repomind-purpose")?,
         basis: one(headers, "repomind-basis")?,
-        retain_until: retain_until(headers)?,
+        retain_until: retain_until(headers, now)?,
         ..LabelClaims::default()
     })
 }
 
-fn retain_until(headers: &HeaderMap) -> Result<Option<UnixMillis>, Problem> {
-    let name = "repomind-retain-until";
-    let Some(text) = text(headers, name)? else { return Ok(None) };
-    text.parse()
-        .map(|millis| Some(UnixMillis(millis)))
-        .map_err(|_| Problem::field(name, "state it in milliseconds since 1970-01-01 UTC"))
+/// The longest time to live, in seconds: a hundred years.
+pub(super) const LONGEST_TTL: u64 = 100 * 366 * 24 * 3600;
+
+/// The latest time by which a record must be gone, in milliseconds: the end of the year 9999.
+pub(super) const LATEST: u64 = 253_402_300_799_999;
+
+/// When the record must be gone: stated as that, or as a time to live.
+fn retain_until(headers: &HeaderMap, now: UnixMillis) -> Result<Option<UnixMillis>, Problem> {
+    let (name, ttl) = ("repomind-retain-until", "repomind-ttl");
+    match (text(headers, name)?, text(headers, ttl)?) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(Problem::field(ttl, "state a time to live or Repomind-Retain-Until, not both")),
+        (Some(until), None) => match until.parse() {
+            Ok(millis @ 0..=LATEST) => Ok(Some(UnixMillis(millis))),
+            _ => Err(Problem::field(name, "state it in milliseconds since 1970-01-01 UTC, up to the year 9999")),
+        },
+        (None, Some(seconds)) => match seconds.parse() {
+            Ok(seconds @ 1..=LONGEST_TTL) => Ok(Some(now + Millis::from_secs(seconds))),
+            _ => Err(Problem::field(ttl, format!("state it in whole seconds, from 1 to {LONGEST_TTL}"))),
+        },
+    }
 }
 
 /// The acknowledgement that a request asks for.
@@ -187,6 +203,8 @@ mod tests {
     use model::names::NodeId;
     use model::version::{Actor, Dot, Incarnation};
 
+    const NOW: UnixMillis = UnixMillis(1_000);
+
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     }
@@ -199,13 +217,21 @@ mod tests {
             ("repomind-basis", "because"),
             ("repomind-subject", "a b"),
             ("repomind-retain-until", "tomorrow"),
+            ("repomind-retain-until", "253402300800000"),
+            ("repomind-ttl", "0"),
+            ("repomind-ttl", "1.5"),
+            ("repomind-ttl", "99999999999"),
         ] {
-            let problem = labels(&headers(&[(name, value)])).err().unwrap();
+            let problem = labels(&headers(&[(name, value)]), NOW).err().unwrap();
             assert_eq!(problem.json()["status"], 422);
             assert_eq!(problem.json()["field"], name);
         }
-        let read = labels(&headers(&[("repomind-jurisdiction", "DE, us"), ("repomind-class", "personal")])).unwrap();
-        assert_eq!(read.jurisdictions.unwrap().len(), 2);
+        let said =
+            headers(&[("repomind-jurisdiction", "DE, us"), ("repomind-class", "personal"), ("repomind-ttl", "60")]);
+        let read = labels(&said, NOW).unwrap();
+        assert_eq!((read.jurisdictions.unwrap().len(), read.retain_until), (2, Some(UnixMillis(61_000))));
+        let both = headers(&[("repomind-ttl", "60"), ("repomind-retain-until", "61000")]);
+        assert_eq!(labels(&both, NOW).err().unwrap().json()["field"], "repomind-ttl");
     }
 
     #[test]
@@ -213,23 +239,23 @@ mod tests {
         let mut twice = headers(&[("repomind-class", "public"), ("repomind-jurisdiction", "US")]);
         twice.append("repomind-class", "personal".parse().unwrap());
         twice.append("repomind-jurisdiction", "DE, FR".parse().unwrap());
-        let read = labels(&twice).unwrap();
+        let read = labels(&twice, NOW).unwrap();
         assert_eq!(read.classes.unwrap().len(), 2);
         assert_eq!(read.jurisdictions.unwrap().len(), 3);
 
         // Where there can be one only, two are refused.
         twice.append("repomind-basis", "consent".parse().unwrap());
         twice.append("repomind-basis", "contract".parse().unwrap());
-        assert_eq!(labels(&twice).err().unwrap().json()["field"], "repomind-basis");
+        assert_eq!(labels(&twice, NOW).err().unwrap().json()["field"], "repomind-basis");
     }
 
     #[test]
     fn a_jurisdiction_that_is_no_country_is_never_taken_for_any_other_country() {
         for code in ["EU", "XX", "DE,ZZ", "D"] {
-            let problem = labels(&headers(&[("repomind-jurisdiction", code)])).expect_err(code);
+            let problem = labels(&headers(&[("repomind-jurisdiction", code)]), NOW).expect_err(code);
             assert_eq!(problem.json()["field"], "repomind-jurisdiction");
         }
-        assert!(labels(&headers(&[("repomind-jurisdiction", "uk,el")])).is_ok());
+        assert!(labels(&headers(&[("repomind-jurisdiction", "uk,el")]), NOW).is_ok());
     }
 
     #[test]

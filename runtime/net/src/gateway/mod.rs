@@ -1,6 +1,6 @@
 //! HTTP for users: the data API, and the way to the service behind it.
 //!
-//! `/v1/data` and `/v1/batch` are answered here, and `/assets/` where the region has an object store. Everything else goes to the
+//! `/openapi.json`, `/v1/data`, `/v1/batch`, `/v1/subjects` and `/v1/watch` are answered here, and `/assets/` where the region has an object store. Everything else goes to the
 //! service of a region that the routing plan names, best first.
 
 mod api;
@@ -11,10 +11,13 @@ mod claims;
 mod front;
 mod guard;
 mod limit;
+mod openapi;
 mod outgoing;
 mod proxy;
+mod routes;
 mod siblings;
 mod upgrade;
+mod watch;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -50,6 +53,7 @@ struct Gateway {
     limits: limit::Limits,
     breakers: breaker::Breakers,
     upgraded: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -70,6 +74,7 @@ pub async fn serve_gateway(
         limits: limit::Limits::default(),
         breakers: breaker::Breakers::default(),
         upgraded: Arc::new(Semaphore::new(limits::UPGRADED_CONNECTIONS)),
+        watchers: Arc::new(Semaphore::new(limits::WATCHERS)),
         shutdown: shutdown.clone(),
     });
     serve("gateway", listener, limits::GATEWAY_CONNECTIONS, shutdown, move |stream, from: SocketAddr| {
@@ -103,14 +108,8 @@ impl Gateway {
         let method = if method.as_str().len() <= 7 { method.as_str().to_owned() } else { "other".to_owned() };
         let client = proxy::client_address(request.headers(), from, &self.config);
         let path = request.uri().path();
-        let route = match path {
-            "/v1/batch" => "batch",
-            _ if path == "/v1/data" || path.starts_with("/v1/data/") => "data",
-            _ if path.starts_with("/v1/subjects/") => "subjects",
-            _ if path == "/v1/watch" || path.starts_with("/v1/watch/") => "watch",
-            _ if path.starts_with(assets::PREFIX) => "assets",
-            _ => "proxy",
-        };
+        let asset = path.starts_with(assets::PREFIX);
+        let route = routes::name_of(path).unwrap_or(if asset { "assets" } else { "proxy" });
         let counted = self.limits.count(&*self.region, &request, client);
         let work = async {
             // RFC 9112, 3.2: what HTTP/1.1 requires, lest two servers in a row take a request to mean two hosts.
@@ -121,14 +120,13 @@ impl Gateway {
             }
             counted.refusal().map_or(Ok(()), Err)?;
             self.guards.check(&*self.region, &request, (client, matches!(route, "proxy" | "assets"))).await?;
+            routes::has_method(request.uri().path(), request.method())?;
             match route {
+                "openapi" => Ok(self.openapi()),
                 "batch" => self.batch(request).await,
                 "data" => self.data(request).await,
                 "subjects" => crate::subjects::answer(self.region.clone(), &self.verifier, request).await,
-                "watch" => {
-                    let detail = "watching a namespace is not offered by this version";
-                    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "not-offered", detail))
-                }
+                "watch" => self.watch(&request).await,
                 "assets" => match self.asset(&request).await {
                     Some(answer) => answer,
                     None => self.proxy(request, client).await,
@@ -245,6 +243,14 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
         DataError::Unready { retry_after } => Problem::unavailable("replication-lag", detail)
             .with("rule", "lag-action")
             .retry_after(retry_after.duration()),
+        DataError::OverQuota { namespace, what, limit, used } => {
+            Problem::new(StatusCode::INSUFFICIENT_STORAGE, "over-quota", detail)
+                .with("rule", "quota")
+                .with("namespace", namespace.as_str())
+                .with("what", *what)
+                .with("limit", *limit)
+                .with("used", *used)
+        }
         DataError::TooManyCopies { asked, in_scope } => {
             Problem::field("Repomind-Ack", detail).with("asked", *asked).with("in_scope", *in_scope)
         }

@@ -9,10 +9,10 @@ use model::names::{DnsName, Namespace};
 use model::question::{PolicyTest, TestFailure, TestRun};
 use model::radius::ChangeBounds;
 use model::record::{Basis, DataClass, Purpose};
-use model::replication::{AckLevel, ConflictResolution, LabelName, LabelRules, ReplicationPlan, Strategy};
+use model::replication::{AckLevel, ConflictResolution, LabelName, LabelRules, Quota, ReplicationPlan, Strategy};
 use model::residency::RegionPolicy;
 use model::routing::Zone;
-use model::{Country, Micros, Millis, RegionId};
+use model::{ByteCount, Country, Micros, Millis, RegionId};
 use steel::RootedSteelVal;
 use steel::rvals::SteelVal;
 
@@ -78,6 +78,7 @@ struct Partial {
     basis: Option<Basis>,
     required: Option<BTreeSet<LabelName>>,
     retention: Option<BTreeMap<DataClass, Millis>>,
+    quota: Option<Quota>,
 }
 
 /// Something declared that does not fit the rest: file, the form it stands in, what is wrong, what to do.
@@ -150,6 +151,7 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
         "default-basis",
         "requires",
         "keep-days",
+        "quota",
         "change-bounds",
     ];
     let namespace = match given {
@@ -189,6 +191,13 @@ fn strategy(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
         required: keys.many("requires", label_name)?.map(|all| all.into_iter().collect()),
         retention: match keys.entries("keep-days", |value| Ok(value.clone()))? {
             Some(classes) => Some(keep_days(&list(classes)).map_err(|error| within("keep-days", &error))?),
+            None => None,
+        },
+        quota: match keys.entries("quota", |value| Ok(value.clone()))? {
+            Some(_) if namespace.is_none() => {
+                return Err(fault("`quota` bounds one namespace; move it into the strategy of that namespace"));
+            }
+            Some(bounds) => Some(quota(&list(bounds)).map_err(|error| within("quota", &error))?),
             None => None,
         },
     };
@@ -238,6 +247,16 @@ fn keep_days(value: &SteelVal) -> Scheme<BTreeMap<DataClass, Millis>> {
         }
     }
     Ok(kept)
+}
+
+/// `((bytes . 1000000000) (records . 100000))`, one of them or both.
+fn quota(value: &SteelVal) -> Scheme<Quota> {
+    let keys = Alist::read(value, &["bytes", "records"])?;
+    let quota = Quota { bytes: keys.one("bytes", count)?.map(ByteCount), records: keys.one("records", count)? };
+    if quota.is_none() {
+        return Err(fault("give bytes, records, or both: ((bytes . 1000000000) (records . 100000))"));
+    }
+    Ok(quota)
 }
 
 /// `((traffic . 30) (more-permissive . 0))`; what is left out keeps its default.
@@ -381,6 +400,7 @@ impl Ledger {
             // What nobody labelled is taken as the stricter kind.
             default_class: DataClass::Personal,
             labels: LabelRules::default(),
+            quota: Default::default(),
         };
         let default = match self.strategies.get(&None) {
             Some((_, partial)) => partial.over(&built_in),
@@ -470,6 +490,7 @@ impl Partial {
                 required: self.required.clone().unwrap_or_else(|| default.labels.required.clone()),
                 retention: self.retention.clone().unwrap_or_else(|| default.labels.retention.clone()),
             },
+            quota: self.quota.unwrap_or_default(),
         }
     }
 }
