@@ -71,6 +71,10 @@ pub fn given_up(before: &Plans, after: &Plans, regions: &Regions, now: UnixMilli
 /// A form is compiled anew after so long even where nothing changed: rulings begin and end.
 const COMPILED_ANEW_MS: u64 = 30_000;
 
+/// Within a generation only the order of the regions changes, with every round of measured latency where they are about
+/// as near; an edge would compile programs without end. A region that is down is told at once all the same.
+const RANKED_ANEW_MS: u64 = 10_000;
+
 /// What edges were last told, and what that followed from.
 pub struct Told {
     /// How they reach gateways. All regions are started alike, so that one's certificate stands for all.
@@ -107,7 +111,14 @@ impl Told {
         let down = down(regions, states);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let same = last.as_ref().filter(|last| {
-            Arc::ptr_eq(&last.plans, &plans) && now.0.saturating_sub(last.compiled.0) < COMPILED_ANEW_MS
+            let stays_for = if Arc::ptr_eq(&last.plans, &plans) {
+                COMPILED_ANEW_MS
+            } else if last.order.generation == plans.generation {
+                RANKED_ANEW_MS
+            } else {
+                0
+            };
+            now.0.saturating_sub(last.compiled.0) < stays_for
         });
         let order = match same {
             Some(last) if last.order.down == down => return Ok(last.order.clone()),
@@ -121,7 +132,7 @@ impl Told {
                 EdgeOrder { region: me.clone(), generation, tag, form: form.to_json(), down }
             }
         };
-        let compiled = same.map_or(now, |last| last.compiled);
+        let (compiled, plans) = same.map_or((now, plans), |last| (last.compiled, last.plans.clone()));
         let revision = order.tag.split('-').next().unwrap_or_default();
         let names: Vec<&str> = order.down.iter().map(RegionId::as_str).collect();
         let tag = format!("{revision}-{}-{}", order.generation, names.join("."));

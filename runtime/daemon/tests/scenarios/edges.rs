@@ -205,14 +205,13 @@ fn a_saved_rule_reaches_both_edges_and_what_it_forbids_is_not_given_any_more() {
     until("both by the third generation", PATIENCE, || {
         edged.edges().values().all(|edge| edge["generation"] == 3).then_some(())
     });
-    let before = edged.edges()["varnish"]["revision"].clone();
     edged.save("(rate . 600) (per . 60)))", "(rate . 600) (per . 60) (scope . exact)))");
     let edges = until("varnish says what it cannot do", PATIENCE, || {
         let edges = edged.edges();
         (edges["varnish"]["error"].is_string() && edges["cloudflare"]["generation"] == 4).then_some(edges)
     });
     assert!(edges["varnish"]["error"].as_str().unwrap().contains("each instance counts by itself"), "{edges:?}");
-    assert_eq!(edges["varnish"]["revision"], before, "it took what it cannot do");
+    assert_eq!(edges["varnish"]["generation"], 3, "it took what it cannot do");
     assert_eq!(edged.get("varnish", "/other", &[]).status, 200, "it does not serve any more");
     let shown = text(&edged.cluster.run(&["status"]));
     assert!(shown.contains("stays as it is") && shown.contains("edge varnish"), "{shown}");
@@ -230,7 +229,9 @@ fn a_region_that_dies_is_passed_over_at_once_and_taken_out_of_the_order() {
         answer.headers.get("repomind-edge-region").cloned().unwrap_or_default()
     };
     for kind in KINDS {
-        assert_eq!(region(kind, "/before"), "eu-west", "{kind}");
+        until(&format!("{kind} sends Germany to eu-west"), PATIENCE, || {
+            (region(kind, "/before") == "eu-west").then_some(())
+        });
     }
     edged.cluster.kill("eu-west");
     // Whatever may be repeated is sent to the next region: not one request fails, from the first on.
