@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use policy::reference::{self, Entry};
 
-use crate::cli::{ApiArgs, FINDING};
+use crate::args::{ApiArgs, FINDING};
 
 /// Prints the reference, or what it says of one name.
 ///

@@ -17,7 +17,7 @@ use model::RegionId;
 use model::region::Region;
 use serde::Serialize;
 
-use crate::cli::Place;
+use crate::args::Place;
 use crate::deploy::BadConfiguration;
 
 /// The largest file that is published.

@@ -11,8 +11,8 @@ use model::region::Regions;
 use model::routing::Facts;
 use policy::Generation;
 
+use crate::args::{CheckArgs, FINDING, USAGE};
 use crate::aside::now;
-use crate::cli::{CheckArgs, FINDING, USAGE};
 use crate::start::generations::RefusedGeneration;
 use crate::start::{edges, gate};
 

@@ -2,31 +2,16 @@
 //!
 //! 0 is good, 1 a finding or a failed check, 2 "could not be run", 64 bad
 //! usage or configuration. Nothing here does work: each subcommand is one
-//! function elsewhere, and its flags are in the module of its kind. `policy-host` is not
+//! function elsewhere, and its flags are in `args`, or beside it. `policy-host` is not
 //! in the tree: `main` enters it before any thread or parser exists, because the
 //! child puts itself in a cage.
-
-mod deployment;
-mod policies;
-mod reports;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::policies::ReplFlags;
+use crate::args::*;
 use crate::deploy::{BadConfiguration, BadPolicies, Wishes};
-
-pub use self::deployment::*;
-pub use self::policies::*;
-pub use self::reports::*;
-
-/// A finding or a failed check.
-pub const FINDING: u8 = 1;
-/// The command could not be run.
-pub const NOT_RUN: u8 = 2;
-/// Bad usage or configuration, `EX_USAGE` of sysexits.h.
-pub const USAGE: u8 = 64;
 
 /// RepoMind's multi-region runtime.
 #[derive(Debug, Parser)]

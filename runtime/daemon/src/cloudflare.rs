@@ -26,7 +26,7 @@ use config::cloudflare::Cloudflare;
 use http::Uri;
 use model::{Finding, RegionId};
 
-use crate::cli::{ApiOf, FINDING, NOT_RUN, Place, USAGE};
+use crate::args::{ApiOf, CloudflareArgs, FINDING, NOT_RUN, Place, USAGE};
 use crate::deploy::BadConfiguration;
 use crate::deploy::state::{Lock, private_files};
 use api::Api;
@@ -36,27 +36,6 @@ use secrets::Secrets;
 
 /// The worker's bundle, below the tree's root.
 const BUNDLE: &str = "edge-deployment/cloudflare-workers/dist/worker.js";
-
-/// Flags of everything that talks to Cloudflare.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Cloudflare")]
-pub struct CloudflareArgs {
-    /// The file with the API token; the variable CLOUDFLARE_API_TOKEN unless named.
-    #[arg(long, value_name = "FILE", env = "CLOUDFLARE_API_TOKEN_FILE")]
-    pub token_file: Option<PathBuf>,
-    /// The worker's bundle, as `npm run build` makes it; the one below edge-deployment/ unless named.
-    #[arg(long, value_name = "FILE")]
-    pub worker: Option<PathBuf>,
-    /// Where the worker is asked whether it is well; the host of the first route unless named.
-    #[arg(long, value_name = "URL")]
-    pub probe_url: Option<Uri>,
-    /// Where the API is, for tests and gateways of your own.
-    #[arg(long, value_name = "URL", env = "CLOUDFLARE_API_BASE_URL", default_value = api::BASE)]
-    pub api_base_url: Uri,
-    /// Release a new durable object class: the whole script at once, and no way back past it.
-    #[arg(long)]
-    pub migrate: bool,
-}
 
 /// All that a command needs before it looks.
 struct Ready {

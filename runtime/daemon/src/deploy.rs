@@ -23,7 +23,7 @@ use model::region::{Region, Regions};
 use model::routing::RegionState;
 use model::{Finding, RegionId};
 
-use crate::cli::{DeployArgs, FINDING, LocalEdge, Place, WanProfile};
+use crate::args::{DeployArgs, FINDING, LocalEdge, Place, WanProfile};
 use crate::client::Client;
 use processes::{Deployment, Role, Started};
 use progress::Progress;

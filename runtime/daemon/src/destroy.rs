@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::cli::DestroyArgs;
+use crate::args::DestroyArgs;
 use crate::deploy::processes::{self, Deployment, Started};
 use crate::deploy::state::{self, Lock, MARKS};
 

@@ -17,7 +17,7 @@ use model::{Finding, RegionId};
 
 pub use explain::{ExplainArgs, explain};
 
-use crate::cli::{ApiOf, FINDING, USAGE};
+use crate::args::{ApiOf, FINDING, USAGE};
 use crate::deploy::BadConfiguration;
 
 /// Who may purge a Varnish that is built without `--operator`: this machine.

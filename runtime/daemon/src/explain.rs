@@ -12,7 +12,7 @@ use model::{RegionId, UnixMillis};
 use model::explain::{About, Candidate, Explanation, Step};
 use model::record::Labels;
 
-use crate::cli::{
+use crate::args::{
     ExplainDecisionArgs, ExplainFailoverArgs, ExplainResidencyArgs, ExplainRouteArgs, FINDING, Place, USAGE,
 };
 use crate::client::Client;

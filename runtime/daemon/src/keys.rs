@@ -8,7 +8,7 @@ use clap::Subcommand;
 use model::RegionId;
 use net::{KeyHead, Rotated};
 
-use crate::cli::Place;
+use crate::args::Place;
 use crate::client::Client;
 
 /// Every data key is wrapped anew meanwhile.

@@ -10,6 +10,7 @@
 mod output;
 
 mod api;
+mod args;
 mod aside;
 mod assets;
 mod check;

@@ -14,7 +14,7 @@ use clap::Args;
 use model::orders::{OrderAnswer, OrderPlan, OrderRequest, Orders, Wish};
 use model::{Country, Millis, RegionId};
 
-use crate::cli::{FINDING, Place};
+use crate::args::{FINDING, Place};
 use crate::explain::day_and_time;
 use crate::policy::{Primary, author};
 

@@ -67,7 +67,7 @@ pub fn exit_code(code: ExitCode) -> ExitCode {
         Some((ErrorKind::BrokenPipe, _)) => ExitCode::from(NOBODY_READS),
         Some((_, why)) => {
             err(format_args!("error: what this command prints could not be written: {why}\n"));
-            ExitCode::from(crate::cli::NOT_RUN)
+            ExitCode::from(crate::args::NOT_RUN)
         }
     }
 }

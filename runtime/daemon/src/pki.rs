@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use model::RegionId;
 use model::signing::Operator;
 
-use crate::cli::FINDING;
+use crate::args::FINDING;
 use crate::deploy::BadConfiguration;
 
 /// A certificate that ends sooner than this is a finding of `pki status`.

@@ -28,7 +28,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use similar::{ChangeTag, TextDiff};
 
-use crate::cli::{FINDING, Place};
+use crate::args::{FINDING, Place};
 use crate::client::Client;
 use crate::deploy::BadConfiguration;
 use signing::OperatorKey;

@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use model::question::{Answer, Question, TestFailure, TestReport, TestRun};
 use model::{Finding, Micros, Millis};
 
-use crate::cli::{FINDING, TestArgs};
+use crate::args::{FINDING, TestArgs};
 use crate::deploy::BadConfiguration;
 
 /// Wall-clock time for all tests of a tree.

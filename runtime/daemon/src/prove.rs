@@ -11,7 +11,7 @@ use anyhow::bail;
 use model::Finding;
 use model::question::Invariant;
 
-use crate::cli::{FINDING, ProveArgs};
+use crate::args::{FINDING, ProveArgs};
 use crate::deploy::BadConfiguration;
 use crate::start::generations::RefusedGeneration;
 use crate::start::proofs::{Outcome, prove_one, unfinished};

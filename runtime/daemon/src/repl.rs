@@ -23,7 +23,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::DefaultHistory;
 use typing::{COMMANDS, FACTS, Typing};
 
-use crate::cli::{FINDING, ReplArgs};
+use crate::args::{FINDING, ReplArgs};
 use crate::start::repl::{Ask, Reply};
 
 /// A scratch child loads all policies first; a busy machine takes a while.

@@ -20,7 +20,7 @@ use std::time::Duration;
 use comfy_table::{Cell, Table, presets};
 use serde::Serialize;
 
-use crate::cli::{FINDING, Place, WanProfile};
+use crate::args::{FINDING, Place, WanProfile};
 use crate::client::Client;
 use crate::deploy::processes::{self, Deployment, Started};
 

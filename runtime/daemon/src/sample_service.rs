@@ -18,7 +18,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use model::RegionId;
 use tokio::net::TcpListener;
 
-use crate::cli::SampleServiceArgs;
+use crate::args::SampleServiceArgs;
 
 /// Connections served at the same time; more wait in the listen queue.
 const CONNECTIONS: usize = 1024;

@@ -23,7 +23,7 @@ use world::{Access, Crowd, Outcome, PathModel};
 
 use self::planner::{Planner, Table};
 use self::report::{Lost, Report, Row};
-use crate::cli::{FINDING, SimulateArgs, USAGE};
+use crate::args::{FINDING, SimulateArgs, USAGE};
 use crate::deploy::BadConfiguration;
 
 /// The round trip that is asked for, between regions and to users.

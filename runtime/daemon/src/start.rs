@@ -57,7 +57,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cli::{ApiOf, LogForm, StartArgs, WanProfile};
+use crate::args::{ApiOf, LogForm, StartArgs, WanProfile};
 use crate::decisions::recorder::{Loaded, Note, Recorder};
 use crate::decisions::{self, Kind};
 use control::Control;

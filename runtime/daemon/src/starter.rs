@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use include_dir::{Dir, include_dir};
 
-use crate::cli::NewArgs;
+use crate::args::NewArgs;
 
 static FOLDERS: &[(&str, &Dir<'_>)] = &[
     ("region-config", &REGIONS),

@@ -17,7 +17,7 @@ use model::control::ControlRole;
 use model::eviction::EvictionStatus;
 use model::status::{ClusterStatus, Cut, DamageStatus, EdgeStatus, EdgesStatus, RegionStatus};
 
-use crate::cli::{FINDING, NOT_RUN, Place, StatusArgs};
+use crate::args::{FINDING, NOT_RUN, Place, StatusArgs};
 use crate::client::Client;
 use crate::deploy::BadConfiguration;
 use crate::deploy::processes::{Deployment, Role};

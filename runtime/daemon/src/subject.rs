@@ -21,7 +21,7 @@ use model::names::Subject;
 use model::region::Addresses;
 use serde_json::{Value, json};
 
-use crate::cli::{FINDING, Place};
+use crate::args::{FINDING, Place};
 use crate::client::{Client, reason};
 use crate::deploy::processes::Deployment;
 

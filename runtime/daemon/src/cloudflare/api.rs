@@ -15,8 +15,6 @@ use super::secrets::Secrets;
 use crate::client::Reply;
 use crate::https::{Https, NoAnswer, check};
 
-/// The public API.
-pub const BASE: &str = "https://api.cloudflare.com/client/v4";
 /// How often a call is made before it is given up.
 const ATTEMPTS: u32 = 6;
 /// The wait after the first failure; it doubles.

@@ -12,7 +12,7 @@ use model::status::EdgeStatus;
 
 use super::processes::{Deployment, Role};
 use super::text;
-use crate::cli::{LocalEdge, Place};
+use crate::args::{LocalEdge, Place};
 
 /// How far beyond the primary's gateway the worker listens; its block has room there.
 const WORKER_PORT: u16 = 40;

@@ -15,7 +15,7 @@ use model::{Country, RegionId};
 use serde_json::{Value, json};
 
 use super::{Compiled, compile};
-use crate::cli::USAGE;
+use crate::args::USAGE;
 
 /// Flags of `explain edge`.
 #[derive(Clone, Debug, Args)]

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cli::Place;
+use crate::args::Place;
 use crate::client::Client;
 
 pub use child::{ChildArgs, become_child};
@@ -82,7 +82,7 @@ pub fn forget(state: &Path) {
 /// # Errors
 /// Where an edge cannot be run on this machine at all.
 pub async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    crate::start::log(crate::cli::LogForm::Pretty);
+    crate::start::log(crate::args::LogForm::Pretty);
     crate::deploy::state::private_files();
     let state = std::path::absolute(&args.place.state)?;
     let folder = folder(&state);

@@ -8,7 +8,7 @@ use model::RegionId;
 use model::record::Address;
 use serde_json::{Value, json};
 
-use crate::cli::{ExplainConflictArgs, USAGE};
+use crate::args::{ExplainConflictArgs, USAGE};
 use crate::client::Client;
 
 /// `repomind-run explain conflict`.

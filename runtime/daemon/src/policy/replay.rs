@@ -13,8 +13,8 @@ use model::routing::Facts;
 use policy::PolicyHost;
 
 use super::Primary;
+use crate::args::{FINDING, NOT_RUN, Place};
 use crate::aside;
-use crate::cli::{FINDING, NOT_RUN, Place};
 use crate::client::Client;
 use crate::decisions::disk::Log;
 use crate::decisions::replay::queries::{Queries, Traffic};

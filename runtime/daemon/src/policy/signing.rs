@@ -16,7 +16,7 @@ use model::signing::{Endorsement, NextGeneration, SignedBy};
 use net::pki::PolicyKeys;
 
 use super::{Primary, author};
-use crate::cli::Place;
+use crate::args::Place;
 use crate::deploy::BadConfiguration;
 
 /// The key to sign with.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use model::orders::Wish;
 use model::{Country, Millis, RegionId};
 
-use crate::cli::Place;
+use crate::args::Place;
 use crate::orders::{self, OrderFlags, WordFlags};
 
 /// Their forms, and what they do.

@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use super::Stage;
 use super::bench::{Figure, figure};
-use crate::cli::{AuditArgs, FINDING, NOT_RUN, Place, ReportForm, VerifyLedgerArgs, WanProfile};
+use crate::args::{AuditArgs, FINDING, NOT_RUN, Place, ReportForm, VerifyLedgerArgs, WanProfile};
 use crate::client::Client;
 use crate::deploy::processes::{Deployment, Role};
 

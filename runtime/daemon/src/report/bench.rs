@@ -24,7 +24,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{Stage, percentile};
-use crate::cli::{BenchArgs, WanProfile};
+use crate::args::{BenchArgs, WanProfile};
 use crate::client::Client;
 
 /// Requests under way at the same time where throughput is measured.

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::traffic::{self, Event, Worker, Writing};
 use super::{Check, Stage};
-use crate::cli::FailoverArgs;
+use crate::args::FailoverArgs;
 use crate::client::Client;
 use crate::deploy::processes::{self, Started};
 

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::{Check, Stage, percentile};
-use crate::cli::LoadArgs;
+use crate::args::LoadArgs;
 
 /// Requests under way at the same time; more wait, and their waiting counts.
 const UNDER_WAY: usize = 512;

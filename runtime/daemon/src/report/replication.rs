@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::traffic::{self, Worker, Writing};
 use super::{Check, Stage, percentile};
-use crate::cli::ReplicationArgs;
+use crate::args::ReplicationArgs;
 
 /// Keys of each namespace that every region writes.
 const CONTENDED: u64 = 20;

@@ -10,7 +10,7 @@ use world::{Access, FitError, Outcome, Pair, PairVerdict, PathModel, Summary, ju
 
 use super::planner::Table;
 use super::{LIMIT_MS, loads, tree_pairs};
-use crate::cli::SimulateArgs;
+use crate::args::SimulateArgs;
 
 /// Countries that are shown to a person; JSON has all.
 const SHOWN: usize = 20;

@@ -179,7 +179,7 @@ pub struct DeployArgs {
     pub timeout: u64,
     /// How Cloudflare is reached.
     #[command(flatten)]
-    pub cloudflare: crate::cloudflare::CloudflareArgs,
+    pub cloudflare: CloudflareArgs,
 }
 
 /// Flags of `plan`.
@@ -196,7 +196,7 @@ pub struct PlanArgs {
     pub json: bool,
     /// How Cloudflare is reached.
     #[command(flatten)]
-    pub cloudflare: crate::cloudflare::CloudflareArgs,
+    pub cloudflare: CloudflareArgs,
 }
 
 /// Flags of `destroy`.
@@ -216,7 +216,7 @@ pub struct DestroyArgs {
     pub json: bool,
     /// How Cloudflare is reached.
     #[command(flatten)]
-    pub cloudflare: crate::cloudflare::CloudflareArgs,
+    pub cloudflare: CloudflareArgs,
     /// Seconds for a process to end by itself before it is killed.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub timeout: u64,
@@ -249,6 +249,32 @@ pub struct SampleServiceArgs {
     /// The region that it says it is in.
     #[arg(long)]
     pub region: RegionId,
+}
+
+/// Flags of everything that talks to Cloudflare.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Cloudflare")]
+pub struct CloudflareArgs {
+    /// The file with the API token; the variable CLOUDFLARE_API_TOKEN unless named.
+    #[arg(long, value_name = "FILE", env = "CLOUDFLARE_API_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The worker's bundle, as `npm run build` makes it; the one below edge-deployment/ unless named.
+    #[arg(long, value_name = "FILE")]
+    pub worker: Option<PathBuf>,
+    /// Where the worker is asked whether it is well; the host of the first route unless named.
+    #[arg(long, value_name = "URL")]
+    pub probe_url: Option<http::Uri>,
+    /// Where the API is, for tests and gateways of your own.
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "CLOUDFLARE_API_BASE_URL",
+        default_value = "https://api.cloudflare.com/client/v4"
+    )]
+    pub api_base_url: http::Uri,
+    /// Release a new durable object class: the whole script at once, and no way back past it.
+    #[arg(long)]
+    pub migrate: bool,
 }
 
 #[cfg(test)]

@@ -64,15 +64,15 @@ pub struct ProveArgs {
 
 /// Flags of `repl`.
 #[derive(Clone, Debug, Args)]
-pub(super) struct ReplFlags {
+pub struct ReplFlags {
     #[command(flatten)]
-    pub(super) place: Place,
+    pub place: Place,
     /// The region to ask; the primary unless named.
     #[arg(long)]
-    pub(super) region: Option<RegionId>,
+    pub region: Option<RegionId>,
     /// Evaluate this and stop.
     #[arg(long, value_name = "FORM")]
-    pub(super) eval: Option<String>,
+    pub eval: Option<String>,
 }
 
 /// What `repl` is to do.
