@@ -28,8 +28,8 @@ REPOMIND ?= $(BINARY)
 PLACE    := --tree $(TREE) --state $(STATE)
 
 # Debian packages that tests use: `ip` makes network namespaces, `dig` asks the DNS servers, Varnish and nginx run what
-# `edge build` makes. Node and npm test the worker: any Node from 20 will do, so they are not installed from here.
-PACKAGES := iproute2 bind9-dnsutils varnish varnish-modules nginx-light
+# `edge build` makes; Schemathesis is put into a Python environment. Node and npm test the worker: any Node from 20 will do, so they are not installed from here.
+PACKAGES := iproute2 bind9-dnsutils varnish varnish-modules nginx-light python3-venv
 TOOLS    := ip dig varnishd nginx
 WORKER   := edge-deployment/cloudflare-workers
 
@@ -100,6 +100,7 @@ lint: ## Formatting and clippy, warnings refused.
 # Where a tool is missing and cannot be installed, the tests that need it say so and are left out; under CI they fail.
 tools: ## Install the programs that tests use, where this user may.
 	@for tool in $(TOOLS); do command -v $$tool >/dev/null 2>&1 || missing=1; done; \
+	python3 -c 'import ensurepip' >/dev/null 2>&1 || missing=1; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if ! command -v apt-get >/dev/null 2>&1; then echo "please install: $(TOOLS)"; exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then as=; elif sudo -n true 2>/dev/null; then as="sudo -n"; \
