@@ -321,6 +321,15 @@ async fn ask(address: SocketAddr, head: &str, body: &str) -> String {
     answer.to_lowercase()
 }
 
+/// Asks again and again until it is so; a test that waits for a minute has failed.
+async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let begun = Instant::now();
+    while !is_so().await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "never seen: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// A service that gives the same answer to every request.
 async fn service(answer: &'static str) -> Uri {
     let (listener, address) = bind().await;

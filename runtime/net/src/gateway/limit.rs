@@ -5,6 +5,7 @@
 //! which no proxy tells of a client, are not counted: an operator's tools, and sidecars.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,14 +20,16 @@ use super::set;
 use crate::Region;
 use crate::problem::Problem;
 
-/// The most buckets that are kept: some 10 MB. A full one is as good as none.
+/// The most buckets that are kept: less than 10 MB. A full one is as good as none.
 const MOST: usize = 100_000;
 /// How often full buckets are looked for, where there is no room for another.
 const SWEEP: u64 = 1_000;
 
 #[derive(Default)]
 struct Buckets {
-    by_key: HashMap<(RuleId, String), Bucket>,
+    /// By the limit, and a hash of who shares the bucket, with a key of this process: a header may be long.
+    by_key: HashMap<(RuleId, u64), Bucket>,
+    hash: RandomState,
     /// When full buckets were thrown away last, in unix milliseconds.
     swept: u64,
 }
@@ -56,8 +59,8 @@ impl Limits {
         let now = UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO).as_millis() as u64;
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for limit in plans.edge.limits.iter().filter(|limit| limit.when.holds(&asked)) {
-            let key = (limit.name.clone(), limit_key(limit, &asked));
-            let Some(bucket) = buckets.of(key, &plans.edge.limits, now) else { continue };
+            let who = limit_key(limit, &asked);
+            let Some(bucket) = buckets.of((&limit.name, &who), &plans.edge.limits, now) else { continue };
             let taken = bucket.take(limit, now);
             if counted.tightest.as_ref().is_none_or(|(_, left, _)| taken.left < *left) || !taken.passes {
                 counted.tightest = Some((limit.clone(), taken.left, taken.retry_after));
@@ -74,7 +77,8 @@ impl Limits {
 
 impl Buckets {
     /// A bucket, unless there is no room for it: then a request is not counted, rather than refused for what others do.
-    fn of(&mut self, key: (RuleId, String), limits: &[RateLimit], now: u64) -> Option<&mut Bucket> {
+    fn of(&mut self, (name, who): (&RuleId, &str), limits: &[RateLimit], now: u64) -> Option<&mut Bucket> {
+        let key = (name.clone(), self.hash.hash_one(who));
         if self.by_key.len() >= MOST && !self.by_key.contains_key(&key) {
             if now < self.swept.saturating_add(SWEEP) {
                 metrics::counter!("repomind_limits_uncounted_total").increment(1);
@@ -106,8 +110,9 @@ impl Counted {
         let Some((limit, left, wait)) = &self.tightest else { return };
         let RateLimit { name, burst, per_seconds, rate, .. } = limit;
         let window = (u64::from(*burst) * u64::from(*per_seconds)).div_ceil(u64::from(*rate));
-        set(headers, "ratelimit-policy", &format!("\"{name}\";q={burst};w={window}"), true);
-        set(headers, "ratelimit", &format!("\"{name}\";r={left};t={wait}"), true);
+        // A service may have limits of its own, and says more of them.
+        set(headers, "ratelimit-policy", &format!("\"{name}\";q={burst};w={window}"), false);
+        set(headers, "ratelimit", &format!("\"{name}\";r={left};t={wait}"), false);
     }
 }
 
@@ -140,15 +145,20 @@ mod tests {
     #[test]
     fn many_clients_neither_fill_the_memory_nor_lock_others_out() {
         let (limits, mut buckets) = ([limit("a")], Buckets::default());
-        let key = |number: usize| (RuleId::new("a").unwrap(), number.to_string());
+        let name = RuleId::new("a").unwrap();
+        let mut of = |number: usize, now: u64| {
+            let bucket = buckets.of((&name, &number.to_string()), &limits, now);
+            let counted = bucket.map(|bucket| bucket.take(&limits[0], now)).is_some();
+            (counted, buckets.by_key.len())
+        };
         for number in 0..MOST {
-            assert!(buckets.of(key(number), &limits, 10_000).unwrap().take(&limits[0], 10_000).passes);
+            assert!(of(number, 10_000).0);
         }
-        assert!(buckets.of(key(MOST), &limits, 10_000).is_none(), "it is kept although there is no room");
-        assert!(buckets.of(key(7), &limits, 10_000).is_some(), "one that is known is not counted any more");
-        assert!(buckets.of(key(MOST), &limits, 10_999).is_none() && buckets.by_key.len() == MOST);
+        assert_eq!(of(MOST, 10_000), (false, MOST), "it is kept although there is no room");
+        assert_eq!(of(7, 10_000), (true, MOST), "one that is known is not counted any more");
+        assert_eq!(of(MOST, 10_999), (false, MOST));
         // A minute later all of them are full again.
-        assert!(buckets.of(key(MOST), &limits, 70_000).is_some() && buckets.by_key.len() == 1);
+        assert_eq!(of(MOST, 70_000), (true, 1));
     }
 
     #[test]

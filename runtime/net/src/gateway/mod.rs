@@ -31,7 +31,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
@@ -111,7 +111,8 @@ impl Gateway {
         let asset = path.starts_with(assets::PREFIX);
         let route = routes::name_of(path).unwrap_or(if asset { "assets" } else { "proxy" });
         let counted = self.limits.count(&*self.region, &request, client);
-        let work = async {
+        let deadline = tokio::time::Instant::now() + limits::REQUEST_TIME;
+        let admitted = async {
             // RFC 9112, 3.2: what HTTP/1.1 requires, lest two servers in a row take a request to mean two hosts.
             if request.version() == http::Version::HTTP_11
                 && request.headers().get_all(http::header::HOST).iter().count() != 1
@@ -120,7 +121,12 @@ impl Gateway {
             }
             counted.refusal().map_or(Ok(()), Err)?;
             self.guards.check(&*self.region, &request, (client, matches!(route, "proxy" | "assets"))).await?;
-            routes::has_method(request.uri().path(), request.method())?;
+            routes::has_method(request.uri().path(), request.method())
+        };
+        let slow = |_| Problem::new(StatusCode::GATEWAY_TIMEOUT, "slow", "the request took too long here");
+        let admitted = timeout_at(deadline, admitted).await.map_err(slow).flatten();
+        let work = async {
+            admitted?;
             match route {
                 "openapi" => Ok(self.openapi()),
                 "batch" => self.batch(request).await,
@@ -134,11 +140,10 @@ impl Gateway {
                 _ => self.proxy(request, client).await,
             }
         };
-        let slow = || Problem::new(StatusCode::GATEWAY_TIMEOUT, "slow", "the request took too long here");
         let outcome = match route {
             // A body may take long to go through; each step there has a limit of its own.
             "proxy" => work.await,
-            _ => timeout(limits::REQUEST_TIME, work).await.unwrap_or_else(|_| Err(slow())),
+            _ => timeout_at(deadline, work).await.map_err(slow).flatten(),
         };
         let mut response = outcome.unwrap_or_else(|problem| problem.response());
         let generation = HeaderValue::from(self.region.plans().generation);
