@@ -217,6 +217,10 @@ impl Watcher {
 
     /// Tells of what lies behind the position, and says whether there is more.
     async fn look(&mut self) -> Result<bool, End> {
+        if Instant::now() >= self.until {
+            // However much is left to tell.
+            return Err(End::TokenExpired);
+        }
         let (data, namespace, prefix, at) =
             (self.data.clone(), self.namespace.clone(), self.prefix.clone(), self.at.clone());
         let looked = tokio::task::spawn_blocking(move || data.changes_after(&namespace, &prefix, &at)).await;
