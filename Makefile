@@ -16,8 +16,8 @@ SECONDS ?= 10
 SEED    ?= $(shell date +%s)
 # For sim: how many runs.
 SEEDS   ?= 500
-# For simulate: where the pictures go.
-OUT     ?= target/simulate
+# For simulate and test-failover: where the pictures go.
+OUT     ?= target/$@
 # Further flags for the command behind a target, such as --json.
 FLAGS   ?=
 
@@ -62,8 +62,8 @@ status: build ## Show health, round trips, lag and policy generation of every re
 check: build ## Check regions and policies of the tree, their own tests included, and start nothing.
 	@$(REPOMIND) check --tree $(TREE) $(FLAGS)
 
-test-failover: build ## Kill the primary region under load; measure detection, rerouting, recovery, loss.
-	@$(REPOMIND) drill failover $(PLACE) $(FLAGS)
+test-failover: build ## Kill, cut off, slow down, flap and pause the primary under load; pictures in OUT.
+	@$(REPOMIND) drill failover $(PLACE) --out $(OUT) $(FLAGS)
 
 verify-replication: build ## Write everywhere, with conflicts and a cut link; show that the regions agree.
 	@$(REPOMIND) verify replication $(PLACE) $(FLAGS)

@@ -122,8 +122,12 @@ enum Explain {
 
 #[derive(Debug, Subcommand)]
 enum Drill {
-    /// Kill one region under load; measure detection, rerouting, recovery and loss.
+    /// Kill, cut off, slow down, flap and pause a region under load; measure detection, rerouting, recovery and loss.
     Failover(FailoverArgs),
+    /// Cut a region off from the others, one way or both, under load.
+    Partition(PartitionArgs),
+    /// Make a region slow to reach for the others, under load.
+    Latency(LatencyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -209,7 +213,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Explain(Explain::Route(args)) => crate::explain::route(args).await,
         Command::Explain(Explain::Conflict(args)) => crate::explain::conflict::run(args).await,
         Command::Explain(Explain::Residency(args)) => crate::explain::residency(args).await,
-        Command::Drill(Drill::Failover(args)) => crate::report::failover::run(args).await,
+        Command::Drill(Drill::Failover(args)) => crate::report::drill::failover(args).await,
+        Command::Drill(Drill::Partition(args)) => crate::report::drill::partition(args).await,
+        Command::Drill(Drill::Latency(args)) => crate::report::drill::latency(args).await,
         Command::Verify(Verify::Replication(args)) => crate::report::replication::run(args).await,
         Command::Audit(args) => crate::report::audit::run(args).await,
         Command::Ledger(Ledger::Verify(args)) => crate::report::audit::verify_ledger(args).await,

@@ -4,6 +4,7 @@
 //! on every body. Nothing here retries: callers measure, and a hidden retry
 //! would falsify what they measure.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use model::judgement::Decision;
 use model::status::RegionStatus;
 use model::{Namespace, RegionId};
 use net::evidence::{Dump, LedgerHead};
+use net::wan::LinkShape;
 use serde::de::DeserializeOwned;
 
 /// The largest body taken, apart from evidence.
@@ -216,7 +218,7 @@ impl Client {
     }
 
     /// `/digests`: by scope.
-    pub async fn digests(&self, admin: SocketAddr) -> anyhow::Result<std::collections::BTreeMap<String, ScopeDigest>> {
+    pub async fn digests(&self, admin: SocketAddr) -> anyhow::Result<BTreeMap<String, ScopeDigest>> {
         self.admin(admin, "/digests").await
     }
 
@@ -237,9 +239,19 @@ impl Client {
 
     /// Cuts or restores the link from the region at `admin` to `peer`; its delay stays.
     pub async fn cut(&self, admin: SocketAddr, peer: &RegionId, cut: bool) -> anyhow::Result<()> {
-        let body = serde_json::json!({ "peer": peer, "cut": cut }).to_string();
+        self.set_link(admin, &serde_json::json!({ "peer": peer, "cut": cut })).await
+    }
+
+    /// The emulated links of a region, by peer; empty without emulation.
+    pub async fn links(&self, admin: SocketAddr) -> anyhow::Result<BTreeMap<RegionId, LinkShape>> {
+        self.admin(admin, "/wan").await
+    }
+
+    /// Changes a link, as `PUT /wan` takes it.
+    pub async fn set_link(&self, admin: SocketAddr, change: &serde_json::Value) -> anyhow::Result<()> {
         let headers = [("content-type", "application/json")];
-        let reply = self.send(Method::PUT, admin, "/wan", &headers, Bytes::from(body), ADMIN).await?;
+        let body = Bytes::from(change.to_string());
+        let reply = self.send(Method::PUT, admin, "/wan", &headers, body, ADMIN).await?;
         if reply.status.is_success() {
             Ok(())
         } else {

@@ -235,6 +235,28 @@ async fn leads(region: &RegionId, place: &Place, begun: Instant) -> anyhow::Resu
     }
 }
 
+/// What would follow if a region took nobody any more.
+///
+/// # Errors
+/// Where no primary answers, or it refuses to say.
+pub async fn foreseen(place: &Place, region: &RegionId) -> anyhow::Result<OrderPlan> {
+    let request = OrderRequest {
+        wish: Wish::Drain,
+        region: region.clone(),
+        by: author(),
+        why: "what a drill would do".into(),
+        lasts: None,
+        dry_run: true,
+        force: false,
+    };
+    match put(place, &request).await? {
+        Ok((_, answer)) => Ok(answer.plan),
+        Err(findings) => {
+            anyhow::bail!("{}", findings.iter().map(|one| one.message.as_str()).collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
 /// Puts a request to the primary; to the next one, where its place was handed on meanwhile.
 async fn put(
     place: &Place,

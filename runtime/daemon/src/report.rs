@@ -8,7 +8,7 @@ pub mod audit;
 pub mod bench;
 mod bench_policy;
 mod bench_redis;
-pub mod failover;
+pub mod drill;
 mod leavings;
 pub mod load;
 pub mod replication;
@@ -90,6 +90,10 @@ pub struct Stage {
     ours: Option<tempfile::TempDir>,
     /// Where the test writes; what it wrote is taken away again where the deployment is not ours.
     namespaces: &'static [&'static str],
+    /// What links were before the test changed them; empty while they are as they were.
+    pub links: drill::fault::Links,
+    /// Counts what [`Stage::number`] gave.
+    numbers: u64,
 }
 
 impl Stage {
@@ -101,7 +105,7 @@ impl Stage {
             Some(deployment) if deployment.complete() => {
                 crate::deploy::serving(&place.state, &deployment, timeout).await?;
                 let client = Client::new(&place.state)?;
-                Ok(Self { client, place: place.clone(), deployment, ours: None, namespaces })
+                Ok(Self::of(place.clone(), deployment, client, namespaces))
             }
             _ => {
                 eprintln!("no running deployment: starting one of its own");
@@ -118,9 +122,20 @@ impl Stage {
             crate::deploy::deploy(&place, &crate::deploy::Wishes::regions(wan, None), Duration::from_secs(60)).await;
         let deployment = deployed.map_err(cannot_measure)?.deployment;
         // From here on the value takes the deployment away with it.
-        let mut stage = Self { client: Client::default(), place, deployment, ours: Some(folder), namespaces: &[] };
+        let mut stage = Self::of(place, deployment, Client::default(), &[]);
+        stage.ours = Some(folder);
         stage.client = Client::new(&stage.place.state)?;
         Ok(stage)
+    }
+
+    fn of(place: Place, deployment: Deployment, client: Client, namespaces: &'static [&'static str]) -> Self {
+        Self { place, deployment, client, ours: None, namespaces, links: Default::default(), numbers: 0 }
+    }
+
+    /// Another number each time, for names of keys.
+    pub const fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
     /// Whether the deployment was there before, and stays.
@@ -177,7 +192,8 @@ impl Stage {
     /// Starts what a broken-off test left dead, and restores every link that it may have cut.
     async fn mend(&mut self) -> anyhow::Result<()> {
         for process in self.deployment.started.clone() {
-            if !process.runs() {
+            // One that stands still goes on.
+            if !process.signal(rustix::process::Signal::CONT) {
                 eprintln!("starting {} again", process.region);
                 self.deployment.record(Started::spawn(process.role, &process.region, process.command, &process.log)?);
                 self.deployment.write(&self.place.state)?;
@@ -189,7 +205,7 @@ impl Stage {
                 let _ = self.client.cut(addresses.admin, peer, false).await;
             }
         }
-        Ok(())
+        drill::fault::restore(self, &self.links).await
     }
 }
 

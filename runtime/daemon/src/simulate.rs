@@ -6,7 +6,7 @@
 //! started and nothing is changed. `docs/simulate.md` says what the figures are
 //! worth.
 
-mod planner;
+pub mod planner;
 mod report;
 mod search;
 

@@ -6,16 +6,19 @@
 //! slow, not gone. Where another region says that it is answered the run must be
 //! longer, because our own path is then the likelier cause. Recovery takes longer
 //! than failure, so that traffic does not swing back and forth: a run of good
-//! answers, and word that the region has taken over what it missed.
+//! answers, word that the region has taken over what it missed, and, for one that
+//! was lost while it served, some seconds without four losses in a row: five at
+//! first, twice as many each time that it is lost again within five minutes of its
+//! return, sixty at most. For so long it is degraded: it serves where no other does.
 //!
 //! ```text
 //!             good answer                 run of good answers, caught up
-//!  Joining ---------------> CatchingUp ----------------------------------> Ready
-//!     |                      |     ^                              good |  ^ |  4 losses
-//!     |  9 losses, silence   v     | good answer                answer |  | v  in a row
-//!     +-------------------> Down --+                                  Suspect
-//!                            ^                                           |
-//!                            +-------------------------------------------+
+//!  Joining ---------------> CatchingUp --------------------------------+-> Ready
+//!     |                      |     ^              where it was lost    |   |  ^ |  4 losses
+//!     |  9 losses, silence   v     | good answer  while it served: Degraded |  | v  in a row
+//!     +-------------------> Down --+                  |                |  Suspect
+//!                            ^                        v                |   |
+//!                            +------------------------+----------------+---+
 //!                                      9 losses (14 where another region vouches), or silence
 //!
 //!  Ready, Suspect <--- steady again --- Degraded      (laid over this by `judgement`:
@@ -63,6 +66,12 @@ pub struct Limits {
     pub silence: Millis,
     /// So many good answers in a row, once it is caught up, bring it back.
     pub up_after: u32,
+    /// So long a region that was lost while it served must go without [`Limits::suspect_after`] losses in a row...
+    pub hold: Millis,
+    /// ...twice as long each time that it is lost again within [`Limits::flapping`] of its return, up to this.
+    pub hold_most: Millis,
+    /// How soon after its return a region that is lost again flaps.
+    pub flapping: Millis,
     /// When the tracker itself has heard of no probe for so long, this process was asleep: the time is not held
     /// against anyone. Must be longer than a probe may take.
     pub own_pause: Millis,
@@ -78,6 +87,9 @@ impl Default for Limits {
             vouching_for: Millis(250),
             silence: Millis(1500),
             up_after: 10,
+            hold: Millis::from_secs(5),
+            hold_most: Millis::from_secs(60),
+            flapping: Millis::from_secs(300),
             own_pause: Millis(1500),
         }
     }
@@ -89,6 +101,12 @@ struct Peer {
     losses_in_a_row: u32,
     good_in_a_row: u32,
     caught_up: bool,
+    /// Since when it has answered without a run of losses.
+    steady_since: Option<Mono>,
+    /// How long it must have, to serve again.
+    hold: Millis,
+    /// When it served again last.
+    came_back: Option<Mono>,
     /// The last answer, or the first probe where there was none; moved on by our own pauses.
     heard: Option<Mono>,
     smoothed: Option<Micros>,
@@ -104,6 +122,9 @@ impl Peer {
         losses_in_a_row: 0,
         good_in_a_row: 0,
         caught_up: false,
+        steady_since: None,
+        hold: Millis(0),
+        came_back: None,
         heard: None,
         smoothed: None,
         steady: None,
@@ -126,7 +147,12 @@ impl Peer {
         self.losses_in_a_row = 0;
         self.good_in_a_row = self.good_in_a_row.saturating_add(1);
         self.measure(round_trip);
-        self.state = if self.state.serves() { RegionState::Ready } else { RegionState::CatchingUp };
+        self.steady_since.get_or_insert(now);
+        self.state = match self.state {
+            RegionState::Ready | RegionState::Suspect => RegionState::Ready,
+            RegionState::Degraded => RegionState::Degraded,
+            _ => RegionState::CatchingUp,
+        };
         self.come_up(limits);
     }
 
@@ -136,8 +162,16 @@ impl Peer {
         self.good_in_a_row = 0;
         let silent = now - *self.heard.get_or_insert(now) >= limits.silence;
         let enough = if vouched { limits.down_after_vouched } else { limits.down_after };
+        if self.losses_in_a_row >= limits.suspect_after {
+            self.steady_since = None;
+        }
         if silent || self.losses_in_a_row >= enough {
-            self.state = RegionState::Down;
+            if self.state.serves() {
+                let flaps = self.came_back.is_some_and(|back| now - back < limits.flapping);
+                self.hold =
+                    if flaps { Millis(self.hold.0 * 2).clamp(limits.hold, limits.hold_most) } else { limits.hold };
+            }
+            (self.state, self.steady_since) = (RegionState::Down, None);
             // What it misses from here on has to be taken over first.
             self.caught_up = false;
         } else if self.state == RegionState::Ready && self.losses_in_a_row >= limits.suspect_after {
@@ -146,8 +180,16 @@ impl Peer {
     }
 
     fn come_up(&mut self, limits: &Limits) {
-        if self.state == RegionState::CatchingUp && self.caught_up && self.good_in_a_row >= limits.up_after {
-            self.state = RegionState::Ready;
+        let back = match self.state {
+            RegionState::CatchingUp => self.caught_up && self.good_in_a_row >= limits.up_after,
+            state => state == RegionState::Degraded,
+        };
+        if back {
+            let steady = self.steady_since.zip(self.heard).is_some_and(|(since, now)| now - since >= self.hold);
+            (self.state, self.came_back) = match steady {
+                true => (RegionState::Ready, self.heard),
+                false => (RegionState::Degraded, self.came_back),
+            };
         }
     }
 

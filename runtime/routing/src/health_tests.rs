@@ -146,14 +146,14 @@ fn no_traffic_returns_to_a_region_before_ten_good_answers_in_a_row() {
     (0..9).for_each(|_| drill.answer(70));
     assert_eq!(drill.state(), RegionState::CatchingUp);
     drill.answer(70);
-    assert_eq!(drill.state(), RegionState::Ready);
+    assert_eq!(drill.state(), RegionState::Degraded, "and then only where no other region serves, for a while");
 }
 
 #[test]
 fn no_traffic_returns_to_a_region_that_is_still_behind() {
     let mut drill = Drill::ready();
     drill.lose(9);
-    (0..100).for_each(|_| drill.answer(70));
+    (0..101).for_each(|_| drill.answer(70));
     assert_eq!(drill.state(), RegionState::CatchingUp, "what it knew before it went down does not count");
     drill.tracker.caught_up(&drill.peer.clone(), true);
     assert_eq!(drill.state(), RegionState::Ready);
@@ -182,4 +182,61 @@ fn jitter_never_moves_the_steady_round_trip_and_a_new_path_does() {
     (0..60).for_each(|_| drill.answer(120));
     let steady = drill.tracker.steady_round_trip(&drill.peer).unwrap();
     assert!((110..=120).contains(&(steady.0 / 1000)), "{steady}");
+}
+
+#[test]
+fn a_region_that_was_lost_serves_in_need_alone_until_it_has_been_steady_and_longer_each_time_it_flaps() {
+    let mut drill = Drill::ready();
+    let mut holds = Vec::new();
+    for _ in 0..6 {
+        drill.lose(9);
+        assert_eq!(drill.state(), RegionState::Down);
+        let lost = drill.now;
+        drill.tracker.caught_up(&drill.peer, true);
+        (0..10).for_each(|_| drill.answer(70));
+        assert_eq!(drill.state(), RegionState::Degraded);
+        while drill.state() != RegionState::Ready {
+            // Two losses in a row are weather, and lengthen nothing.
+            drill.lose(2);
+            drill.answer(70);
+            assert!(drill.now - lost < 70_000);
+        }
+        holds.push((drill.now - lost) / 1000);
+    }
+    assert_eq!(holds, [5, 10, 20, 40, 60, 60]);
+    drill.now += 300_000;
+    drill.answer(70);
+    drill.lose(9);
+    drill.tracker.caught_up(&drill.peer, true);
+    (0..105).for_each(|_| drill.answer(70));
+    assert_eq!(drill.state(), RegionState::Ready, "a long while of service is forgiven");
+}
+
+#[test]
+fn a_region_that_is_cut_off_and_back_in_turns_is_taken_out_once_and_brought_back_once() {
+    let mut drill = Drill::ready();
+    let (mut served, mut changes) = (true, 0);
+    let mut look = |drill: &Drill| {
+        if drill.state().serves() != served {
+            (served, changes) = (!served, changes + 1);
+        }
+        changes
+    };
+    // Ten minutes of a second and a half each way.
+    for _ in 0..200 {
+        for _ in 0..30 {
+            drill.lose(1);
+            look(&drill);
+        }
+        drill.tracker.caught_up(&drill.peer, true);
+        for _ in 0..30 {
+            drill.answer(70);
+            look(&drill);
+        }
+    }
+    for _ in 0..200 {
+        drill.answer(70);
+        look(&drill);
+    }
+    assert_eq!(look(&drill), 2);
 }

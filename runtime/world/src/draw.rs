@@ -12,14 +12,17 @@ pub use map::{Marker, map};
 
 /// Letters and figures of every picture.
 const FONT: &str = "font-family=\"Helvetica, Arial, sans-serif\"";
-const INK: &str = "#1f2933";
-const FAINT_INK: &str = "#6b7785";
+/// Words and lines.
+pub const INK: &str = "#1f2933";
+/// What stands back.
+pub const FAINT_INK: &str = "#6b7785";
 
 /// A picture that grows as a text.
-struct Canvas(String);
+pub struct Canvas(String);
 
 impl Canvas {
-    fn new(width: f64, height: f64, title: &str) -> Self {
+    /// An empty white picture of so many pixels; the title is for those who cannot see it.
+    pub fn new(width: f64, height: f64, title: &str) -> Self {
         let mut text = String::new();
         let _ = write!(
             text,
@@ -31,13 +34,14 @@ impl Canvas {
         Self(text)
     }
 
-    fn add(&mut self, element: std::fmt::Arguments<'_>) {
+    /// Adds an element as it stands.
+    pub fn add(&mut self, element: std::fmt::Arguments<'_>) {
         let _ = self.0.write_fmt(element);
         self.0.push('\n');
     }
 
-    /// Words at a point; `anchor` is `start`, `middle` or `end`.
-    fn words(&mut self, (x, y): (f64, f64), (size, anchor, colour): (f64, &str, &str), text: &str) {
+    /// Words at a point, in (size, anchor, colour); `anchor` is `start`, `middle` or `end`.
+    pub fn words(&mut self, (x, y): (f64, f64), (size, anchor, colour): (f64, &str, &str), text: &str) {
         self.add(format_args!(
             "<text x=\"{x:.1}\" y=\"{y:.1}\" {FONT} font-size=\"{size}\" text-anchor=\"{anchor}\" \
              fill=\"{colour}\">{}</text>",
@@ -45,14 +49,15 @@ impl Canvas {
         ));
     }
 
-    fn done(mut self) -> String {
+    /// The whole text.
+    pub fn done(mut self) -> String {
         self.0.push_str("</svg>\n");
         self.0
     }
 }
 
 /// Text that cannot be taken for markup.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -6,28 +6,131 @@ use clap::{Args, ValueEnum};
 use model::RegionId;
 
 use super::deployment::Place;
+use crate::report::drill::fault::Fault;
+
+/// Flags that all drills have.
+#[derive(Clone, Debug, Args)]
+pub struct DrillArgs {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The region that it is done to; the primary of the tree unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Seconds of load before the fault.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub before: u64,
+    /// Seconds that the fault lasts, under load.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub outage: u64,
+    /// Seconds within which the others have to call the region down, serve its clients and have a primary.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=30))]
+    pub within: u64,
+    /// How often; the longest times are judged.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub times: u32,
+    /// Also where the others would be fuller than 80 %, or records have no other home.
+    #[arg(long)]
+    pub force: bool,
+    /// Say what would be done, and whether it may be now.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Draw what happened, and write report.json, in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Flags of `drill failover`.
 #[derive(Clone, Debug, Args)]
 pub struct FailoverArgs {
-    /// Where.
+    /// What happens to the region, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "all")]
+    pub fault: Vec<FaultName>,
     #[command(flatten)]
-    pub place: Place,
-    /// The region to kill; the primary unless named.
-    #[arg(long)]
-    pub region: Option<RegionId>,
-    /// Seconds of load before the kill.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub before: u64,
-    /// Seconds of load between the kill and the restart.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub outage: u64,
-    /// Seconds within which detection and rerouting are to be done.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=30))]
-    pub within: u64,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
+    pub drill: DrillArgs,
+}
+
+/// What `drill failover` can do to a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FaultName {
+    /// Every one of these, one after another.
+    All,
+    /// Its processes are killed.
+    Kill,
+    /// Nothing passes between it and the others.
+    BlackHole,
+    /// It hears nobody, and the others hear it.
+    Asymmetric,
+    /// What it sends and is sent takes 300 ms longer.
+    Slow,
+    /// It is cut off and back, again and again.
+    Flapping,
+    /// Its daemon stands still.
+    Pause,
+}
+
+impl FaultName {
+    /// What it stands for.
+    pub fn faults(self) -> Vec<Fault> {
+        let one = match self {
+            Self::All => {
+                let all = Self::value_variants().iter().filter(|name| **name != Self::All);
+                return all.flat_map(|name| name.faults()).collect();
+            }
+            Self::Kill => Fault::Kill,
+            Self::BlackHole => Fault::BlackHole,
+            Self::Asymmetric => Fault::Deaf,
+            Self::Slow => Fault::Slow(300),
+            Self::Flapping => Fault::Flapping,
+            Self::Pause => Fault::Pause,
+        };
+        vec![one]
+    }
+}
+
+/// Flags of `drill partition`.
+#[derive(Clone, Debug, Args)]
+pub struct PartitionArgs {
+    /// Which way nothing passes between the region and the others.
+    #[arg(long, value_enum, default_value = "both")]
+    pub way: Way,
+    #[command(flatten)]
+    pub drill: DrillArgs,
+}
+
+/// Which way a partition cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// Nothing passes.
+    Both,
+    /// The region hears nobody.
+    In,
+    /// Nobody hears the region.
+    Out,
+}
+
+impl Way {
+    /// The fault that it is.
+    pub const fn fault(self) -> Fault {
+        match self {
+            Self::Both => Fault::BlackHole,
+            Self::In => Fault::Deaf,
+            Self::Out => Fault::Mute,
+        }
+    }
+}
+
+/// Flags of `drill latency`.
+#[derive(Clone, Debug, Args)]
+pub struct LatencyArgs {
+    /// Milliseconds that everything between the region and the others takes longer, each way.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub add: u32,
+    #[command(flatten)]
+    pub drill: DrillArgs,
 }
 
 /// Flags of `verify replication`.

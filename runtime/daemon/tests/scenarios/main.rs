@@ -12,6 +12,7 @@ mod conflicts;
 mod control;
 mod decisions;
 mod dns;
+mod drills;
 mod edge;
 mod edges;
 mod evicting;
