@@ -29,11 +29,13 @@ pub enum Question {
         /// Whether its own tests and the laws of its resolvers are checked, too: whoever proposes it does so, once.
         examine: bool,
     },
-    /// Load a tree that brought its child down, telling of each form before it runs. What is answered does not matter:
-    /// asked to learn which form it was.
+    /// Load a tree that brought its child down, telling of each form of the file at fault before it is compiled, and of
+    /// every form before it runs. What is answered does not matter: asked to learn which form it was.
     Locate {
         /// The files.
         tree: PolicyTree,
+        /// The file at fault.
+        file: String,
         /// The facts in force.
         facts: Facts,
     },
