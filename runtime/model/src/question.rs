@@ -115,6 +115,11 @@ pub enum Question {
         /// Scheme source.
         source: String,
     },
+    /// Judge a region once for each of these, as if two observers had seen it alike: for comparing two generations.
+    Verdicts {
+        /// What both saw.
+        seen: Vec<Observation>,
+    },
 }
 
 /// What the loaded files declared.
@@ -289,4 +294,6 @@ pub enum Answer {
     Value(String),
     /// The files, or the answer, are not acceptable. All findings at once.
     Refused(Vec<Finding>),
+    /// Whether the region should be taken as unwell, for each of what was seen, in order.
+    Verdicts(Vec<bool>),
 }

@@ -111,6 +111,10 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
             interpreter.prove(invariant, from, budget, &facts).map(|step| Answer::Proof(Box::new(step)))
         }
         Question::Test { tree, facts } => Ok(Answer::Tested(Box::new(interpreter.test(tree, &facts)))),
+        Question::Verdicts { seen } => {
+            let verdicts = seen.iter().map(|seen| interpreter.unwell(&[*seen; 2]));
+            verdicts.collect::<Result<_, _>>().map(Answer::Verdicts)
+        }
         Question::Eval { earlier, source } => {
             cage::drain(printed);
             interpreter.evaluate(&earlier, &source, || drop(cage::drain(printed))).map(|value| {

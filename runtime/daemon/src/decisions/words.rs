@@ -31,9 +31,12 @@ pub fn summary(answer: &Answer) -> String {
         Answer::Refused(findings) => {
             format!("nothing of use: {}", findings.first().map(ToString::to_string).unwrap_or_default())
         }
-        Answer::ResolvedMany(_) | Answer::Samples(_) | Answer::Proof(_) | Answer::Tested(_) | Answer::Value(_) => {
-            "an answer of another kind".to_owned()
-        }
+        Answer::ResolvedMany(_)
+        | Answer::Samples(_)
+        | Answer::Proof(_)
+        | Answer::Tested(_)
+        | Answer::Value(_)
+        | Answer::Verdicts(_) => "an answer of another kind".to_owned(),
     }
 }
 
