@@ -13,6 +13,11 @@ pub const MOST_LINES: usize = 60;
 /// The most names in a line.
 const MOST_NAMES: usize = 12;
 
+/// A text without what a terminal would obey: a log may come from anywhere.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// What came of a question, in a sentence.
 pub fn summary(answer: &Answer) -> String {
     match answer {
