@@ -151,6 +151,20 @@ pub fn declared(declarations: &Declarations) -> Declarations {
     Declarations { tests_passed: 0, tests: Vec::new(), warnings: Vec::new(), ..declarations.clone() }
 }
 
+/// Whether a region records such questions: a log that came from elsewhere may hold any.
+pub fn recordable(question: &Question) -> bool {
+    matches!(
+        question,
+        Question::Load { .. }
+            | Question::Residency { .. }
+            | Question::Route { .. }
+            | Question::Health { .. }
+            | Question::Failover { .. }
+            | Question::Resolve { .. }
+            | Question::Trace { .. }
+    )
+}
+
 /// Takes the facts and the files out of a question: they are kept by themselves.
 pub fn bare(question: Question) -> (Question, Option<Facts>) {
     match question {

@@ -82,7 +82,10 @@ impl Finding {
             Severity::Warning => Level::WARNING,
         };
         let title = level.primary_title(self.message.as_str());
-        let group = if self.line == 0 || self.source_line.is_empty() {
+        let group = if self.file.is_empty() {
+            // About the program itself.
+            Group::with_title(title)
+        } else if self.line == 0 || self.source_line.is_empty() {
             let place = Level::NOTE.message(format!("in {self:.0}"));
             title.elements([place])
         } else {
@@ -127,6 +130,14 @@ impl fmt::Display for Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_finding_without_a_file_names_none() {
+        let drawn = Finding::error("", "", (0, 0), "the policy host was shut down", "start it again").render(false);
+        assert!(drawn.contains("help: start it again") && !drawn.contains("note: in"), "{drawn}");
+        let drawn = Finding::error("a.scm", "", (0, 0), "this file has no tests", "").render(false);
+        assert!(drawn.contains("note: in a.scm"), "{drawn}");
+    }
 
     #[test]
     fn a_finding_shows_the_line_the_caret_and_the_remedy() {

@@ -29,11 +29,13 @@ pub enum Question {
         /// Whether its own tests and the laws of its resolvers are checked, too: whoever proposes it does so, once.
         examine: bool,
     },
-    /// Load a tree that brought its child down, telling of each form before it runs. What is answered does not matter:
-    /// asked to learn which form it was.
+    /// Load a tree that brought its child down, telling of each form of the file at fault before it is compiled, and of
+    /// every form before it runs. What is answered does not matter: asked to learn which form it was.
     Locate {
         /// The files.
         tree: PolicyTree,
+        /// The file at fault.
+        file: String,
         /// The facts in force.
         facts: Facts,
     },
@@ -112,6 +114,11 @@ pub enum Question {
         earlier: Vec<String>,
         /// Scheme source.
         source: String,
+    },
+    /// Judge a region once for each of these, as if two observers had seen it alike: for comparing two generations.
+    Verdicts {
+        /// What both saw.
+        seen: Vec<Observation>,
     },
 }
 
@@ -287,4 +294,6 @@ pub enum Answer {
     Value(String),
     /// The files, or the answer, are not acceptable. All findings at once.
     Refused(Vec<Finding>),
+    /// Whether the region should be taken as unwell, for each of what was seen, in order.
+    Verdicts(Vec<bool>),
 }

@@ -9,6 +9,7 @@ mod health;
 mod interpreter;
 mod invariants;
 mod laws;
+mod locating;
 mod memo;
 mod natives;
 mod property;
@@ -28,6 +29,7 @@ use model::{Finding, Millis};
 
 use crate::wire::{self, Order, Report};
 use interpreter::Interpreter;
+pub(crate) use interpreter::TYPED;
 pub use laws::Chance;
 use zygote::Belongings;
 
@@ -84,8 +86,8 @@ fn serve(mut interpreter: Interpreter, belongings: Belongings, mut missing: Vec<
 fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File) -> Result<Answer, Vec<Finding>> {
     interpreter.begin();
     let answered = match question {
-        Question::Locate { tree, facts } => {
-            interpreter.mark_forms();
+        Question::Locate { tree, file, facts } => {
+            interpreter.locate_in(file);
             interpreter.load(tree, &facts, true).map(|declarations| Answer::Loaded(Box::new(declarations)))
         }
         Question::Load { tree, facts, examine } => {
@@ -109,6 +111,10 @@ fn answer(interpreter: &mut Interpreter, question: Question, printed: &mut File)
             interpreter.prove(invariant, from, budget, &facts).map(|step| Answer::Proof(Box::new(step)))
         }
         Question::Test { tree, facts } => Ok(Answer::Tested(Box::new(interpreter.test(tree, &facts)))),
+        Question::Verdicts { seen } => {
+            let verdicts = seen.iter().map(|seen| interpreter.unwell(&[*seen; 2]));
+            verdicts.collect::<Result<_, _>>().map(Answer::Verdicts)
+        }
         Question::Eval { earlier, source } => {
             cage::drain(printed);
             interpreter.evaluate(&earlier, &source, || drop(cage::drain(printed))).map(|value| {

@@ -217,7 +217,7 @@ fn difference(question: &Question) -> Finding {
     let (file, what) = match question {
         Question::Route { .. } => ("region-config/region-mapping.scm", "the rankings (here or in latency-routing.scm)"),
         Question::Residency { .. } => ("compliance/data-residency.scm", "the rulings"),
-        Question::Health { .. } => ("traffic-routing/failover.scm", "the verdict"),
+        Question::Health { .. } | Question::Verdicts { .. } => ("traffic-routing/failover.scm", "the verdict"),
         Question::Failover { .. } => ("traffic-routing/failover.scm", "the plan"),
         Question::Resolve { .. } | Question::ResolveMany { .. } | Question::Samples { .. } => {
             ("data-replication/conflict-resolution.scm", "the settlements")

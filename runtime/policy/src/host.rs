@@ -9,6 +9,7 @@ use model::question::{Answer, Declarations, Question};
 use model::routing::Facts;
 use model::{ByteCount, Finding, Millis};
 
+use crate::child::TYPED;
 use crate::generation::{Generation, SETTLING, declared_otherwise};
 use crate::process::Process;
 use crate::zygote::{Expected, Nursery, Setup};
@@ -177,11 +178,11 @@ impl PolicyHost {
         } else {
             self.load_process(&tree, &facts, false).await?.0
         };
-        match process.ask(Question::Eval { earlier, source }, self.inner.limits.load).await {
+        match process.ask(Question::Eval { earlier, source: source.clone() }, self.inner.limits.load).await {
             Ok(Answer::Value(value)) => Ok(value),
             Ok(Answer::Refused(findings)) => Err(findings),
             Ok(_) => Err(vec![unasked().finding()]),
-            Err(error) => Err(vec![error.finding()]),
+            Err(error) => Err(vec![in_typed(error.finding(), &source)]),
         }
     }
 
@@ -217,7 +218,8 @@ impl PolicyHost {
     async fn located(&self, finding: Finding, tree: &PolicyTree, facts: &Facts) -> Finding {
         let Some(text) = tree.0.get(&finding.file).filter(|_| finding.line == 0) else { return finding };
         let Ok(mut process) = self.take().await else { return finding };
-        let question = Question::Locate { tree: tree.clone(), facts: facts.clone() };
+        let file = finding.file.clone();
+        let question = Question::Locate { tree: tree.clone(), file, facts: facts.clone() };
         let _ = process.ask(question, self.inner.limits.load).await;
         match process.form() {
             Some((file, at)) if file == finding.file => Finding::error(file, text, at, finding.message, finding.help),
@@ -282,6 +284,19 @@ impl Drop for NextSpare<'_> {
 pub(crate) fn declared(declarations: &Declarations) -> Vec<u8> {
     let compared = Declarations { tests_passed: 0, tests: Default::default(), ..declarations.clone() };
     postcard::to_stdvec(&compared).unwrap_or_default()
+}
+
+/// The finding about typed forms that brought their child down, with its place where there is but one form.
+fn in_typed(finding: Finding, source: &str) -> Finding {
+    let forms = crate::scan::scan(TYPED, source, |_| true, &[]).forms;
+    match forms.as_slice() {
+        [only] if finding.file == TYPED && finding.line == 0 => {
+            let width = source[only.bytes.clone()].lines().next().map_or(1, |line| line.chars().count());
+            let placed = Finding::error(TYPED, source, only.place, finding.message, finding.help);
+            placed.spanning(u32::try_from(width).unwrap_or(1))
+        }
+        _ => finding,
+    }
 }
 
 fn unasked() -> HostError {

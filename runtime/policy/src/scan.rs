@@ -143,16 +143,19 @@ pub struct Form {
     pub bytes: std::ops::Range<usize>,
 }
 
+/// Whether a form begins with a bracket, one of these words and a blank.
+pub fn begins_with(form: &str, heads: &[&str]) -> bool {
+    let Some(form) = form.strip_prefix('(') else { return false };
+    let follows = |head: &&str| form.strip_prefix(*head).is_some_and(|rest| rest.starts_with(char::is_whitespace));
+    heads.iter().any(follows)
+}
+
 /// The text with blanks in the place of each form that begins with `(head` and a blank, so that everything else stays
 /// where it was.
 pub fn without(text: &str, forms: &[Form], head: &str) -> String {
-    let is_one = |form: &str| {
-        let rest = form.strip_prefix('(').and_then(|form| form.strip_prefix(head));
-        rest.is_some_and(|rest| rest.starts_with(char::is_whitespace))
-    };
     let mut kept = String::with_capacity(text.len());
     let mut done = 0;
-    for Form { bytes, .. } in forms.iter().filter(|form| is_one(&text[form.bytes.clone()])) {
+    for Form { bytes, .. } in forms.iter().filter(|form| begins_with(&text[form.bytes.clone()], &[head])) {
         kept.push_str(&text[done..bytes.start]);
         kept.extend(text[bytes.clone()].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
         done = bytes.end;

@@ -34,7 +34,7 @@ use model::routing::{Observation, RegionState};
 use model::{Micros, Millis, Mono, RegionId};
 
 /// How many of the last probes an [`Observation`] counts; the bits of its record.
-const WINDOW: u32 = 128;
+pub const WINDOW: u32 = 128;
 /// The weight of a new round trip is 1 in this many (RFC 6298, section 2.3).
 const SMOOTHING: u64 = 8;
 /// A steady round trip moves only when the smoothed one is further off than this...

@@ -27,7 +27,7 @@ pub use country::{CountryTable, Matched, TableError};
 pub use decisions::DecisionLog;
 pub use facts::{classes, facts};
 pub use geography::{centre, continent, countries};
-pub use health::{HealthTracker, Limits};
+pub use health::{HealthTracker, Limits, WINDOW};
 pub use judgement::{Due, Judge, JudgeLimits, Native};
 pub use moves::{dns_differences, moves};
 pub use orders::{loads, pinned, without};

@@ -12,14 +12,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use model::{UnixMillis, codec};
 
-use super::{Digest, Entry, Piece};
+use super::{Digest, Entry, Piece, words};
 
 /// How much is kept, and in what pieces.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +46,11 @@ pub const LIMITS: Limits = Limits {
     piece: 2 << 20,
 };
 
+/// The largest log that is read, all of its files together: four times what a region keeps.
+const LARGEST: u64 = 256 << 20;
+/// Places of damage are told up to this many; all are counted.
+const MOST_DAMAGE: usize = 20;
+
 /// What was read of a log.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -52,8 +58,10 @@ pub struct Log {
     pub entries: Vec<Entry>,
     /// What they refer to.
     pub bytes: BTreeMap<Digest, Vec<u8>>,
-    /// What could not be read, a sentence each.
+    /// What could not be read, a sentence each; the first few.
     pub damage: Vec<String>,
+    /// How many more places could not be read.
+    pub more_damage: u64,
 }
 
 impl Log {
@@ -65,16 +73,30 @@ impl Log {
                 Ok(Piece::Bytes(name, bytes)) if Digest::of(&bytes) == name => {
                     self.bytes.insert(name, bytes);
                 }
-                Ok(Piece::Bytes(name, _)) => self.damage.push(format!("{from}: bytes are not what {name} names")),
+                Ok(Piece::Bytes(name, _)) => self.damaged(|| {
+                    format!(
+                        "{from}, byte {at}: the bytes are not those that {} names",
+                        words::printable(&name.to_string())
+                    )
+                }),
                 Ok(Piece::Entry(entry)) => self.entries.push(*entry),
-                Err(error) => self.damage.push(format!("{from}, byte {at}: {error}")),
+                Err(error) => self.damaged(|| format!("{from}, byte {at}: {}", words::printable(&error.to_string()))),
             }
             at += 4 + envelope.len();
         }
-        if at < bytes.len() {
-            self.damage.push(format!("{from}: it breaks off after {at} of {} bytes", bytes.len()));
+        if at == 0 && !bytes.is_empty() {
+            self.damaged(|| format!("{from}: this is no decision log, or its first bytes are damaged"));
+        } else if at < bytes.len() {
+            self.damaged(|| format!("{from}: it breaks off after {at} of {} bytes", bytes.len()));
         }
         at
+    }
+
+    fn damaged(&mut self, what: impl FnOnce() -> String) {
+        match self.damage.len() < MOST_DAMAGE {
+            true => self.damage.push(what()),
+            false => self.more_damage += 1,
+        }
     }
 
     /// Reads a file of a log, or all files of a directory: one that holds the log, or a region's state directory.
@@ -87,9 +109,10 @@ impl Log {
         if files.is_empty() {
             bail!("{} holds no decision log: no file of it ends in .log", path.display());
         }
-        let mut log = Self::default();
+        let (mut log, mut room) = (Self::default(), LARGEST);
         for file in files {
-            let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let bytes = whole_file(&file, room).with_context(|| format!("cannot read {}", file.display()))?;
+            room -= bytes.len() as u64;
             log.take(&file.display().to_string(), &bytes);
         }
         if log.entries.is_empty() && !log.damage.is_empty() {
@@ -97,6 +120,21 @@ impl Log {
         }
         Ok(log)
     }
+}
+
+/// A regular file of at most `room` bytes.
+fn whole_file(path: &Path, room: u64) -> anyhow::Result<Vec<u8>> {
+    // A named pipe would wait for its writer, and a device need not end.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        bail!("a decision log is a regular file; this is something else");
+    }
+    let mut bytes = Vec::new();
+    file.take(room + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > room {
+        bail!("a decision log has at most {} MiB, all of its files together", LARGEST >> 20);
+    }
+    Ok(bytes)
 }
 
 /// A decision of the log in `folder` by its number, or the last one, and the file that it stands in.
@@ -252,7 +290,7 @@ impl Writer {
         if written.is_err() {
             self.close();
         } else {
-            self.next += 1;
+            self.next = self.next.saturating_add(1);
         }
         written.map(|()| entry)
     }

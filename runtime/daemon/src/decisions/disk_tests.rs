@@ -104,5 +104,49 @@ fn where_there_is_no_log_that_is_said() {
     assert!(Log::read(folder.path()).unwrap_err().to_string().contains("holds no decision log"));
     let file = folder.path().join("x.log");
     std::fs::write(&file, b"a text that is no log at all").unwrap();
-    assert!(Log::read(&file).unwrap_err().to_string().contains("no decision could be read"));
+    let said = Log::read(&file).unwrap_err().to_string();
+    assert!(said.contains("x.log: this is no decision log"), "{said}");
+    for odd in ["/dev/zero", "/dev/null"] {
+        let said = format!("{:#}", Log::read(Path::new(odd)).unwrap_err());
+        assert!(said.contains(odd) && said.contains("something else"), "{said}");
+    }
+    File::create(&file).unwrap().set_len(LARGEST + 1).unwrap();
+    let said = format!("{:#}", Log::read(&file).unwrap_err());
+    assert!(said.contains("x.log") && said.contains("at most 256 MiB"), "{said}");
+}
+
+#[test]
+fn however_a_log_was_made_reading_it_ends_and_says_where_it_is_wrong() {
+    let piece = |envelope: &[u8]| [&(envelope.len() as u32).to_le_bytes()[..], envelope].concat();
+    let good = piece(&codec::encode(&Piece::Entry(Box::new(entry("probes")))));
+    let sealed = |body: &[u8]| {
+        let bytes = [&[0x50, 1], body].concat();
+        [&bytes[..], &crc32fast::hash(&bytes).to_le_bytes()].concat()
+    };
+    // The name of a region is a text like any other to whoever forges one.
+    let forged = codec::encode(&Piece::Entry(Box::new(entry("probes"))));
+    let at = forged.windows(7).position(|part| part == b"eu-west").unwrap();
+    let mut body = forged[2..forged.len() - 4].to_vec();
+    body[at - 2..at + 5].copy_from_slice(b"\x1b[2Jeu;");
+    let cases: [(&str, Vec<u8>, &str); 6] = [
+        ("a region that cannot be", piece(&sealed(&body)), "cannot be decoded"),
+        ("a length without bytes", piece(&sealed(&[0, 0xff, 0xff, 0xff, 0xff, 0x0f])), "cannot be decoded"),
+        ("no kind of piece", piece(&sealed(&[7])), "cannot be decoded"),
+        ("another format", piece(&[0x50, 9, 0, 0, 0, 0]), "checksum"),
+        ("bytes of another name", piece(&codec::encode(&Piece::Bytes(Digest::of(b"a"), b"b".to_vec()))), "not those"),
+        ("a length beyond the end", u32::MAX.to_le_bytes().to_vec(), "breaks off"),
+    ];
+    for (what, bad, says) in cases {
+        let mut log = Log::default();
+        log.take("a.log", &[&good[..], &bad].concat());
+        assert_eq!(log.entries.len(), 1, "{what}: what stands before it was lost");
+        let [said] = log.damage.as_slice() else { panic!("{what}: {:?}", log.damage) };
+        let place = if says == "breaks off" { "after" } else { "byte" };
+        assert!(said.starts_with("a.log") && said.contains(says), "{what}: {said}");
+        assert!(said.contains(&format!("{place} {}", good.len())), "{what}: {said}");
+        assert!(!said.contains('\u{1b}'), "{what}: a terminal would obey {said:?}");
+    }
+    let mut log = Log::default();
+    log.take("a.log", &piece(&sealed(&[7])).repeat(100_000));
+    assert_eq!((log.damage.len(), log.more_damage), (20, 99_980));
 }

@@ -17,10 +17,13 @@ use policy::{Generation, PolicyHost};
 use serde::Serialize;
 
 use super::disk::Log;
-use super::{Digest, Entry, Kind, whole};
+use super::{Digest, Entry, Kind, recordable, whole};
 
 /// The most differences that are told one by one.
 const MOST_TOLD: usize = 200;
+/// Files that do not load, and questions to one tree without an answer, are tried up to this many: each may take all of
+/// its time.
+const MOST_FAILURES: usize = 10;
 
 /// By which files questions are asked again.
 pub enum Under {
@@ -79,8 +82,10 @@ pub struct Replay {
     pub changed: Vec<Changed>,
     /// How many more differences there are.
     pub more: u64,
-    /// What could not be read of the log.
+    /// What could not be read of the log; the first few.
     pub damage: Vec<String>,
+    /// How many more places could not be read.
+    pub more_damage: u64,
     /// Why the files could not be asked at all, if so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Finding>,
@@ -88,7 +93,8 @@ pub struct Replay {
 
 /// Asks everything in `log` again, as far as `wanted` says so.
 pub async fn replay(host: &PolicyHost, log: &Log, under: &Under, wanted: impl Fn(&Entry) -> bool) -> Replay {
-    let mut replay = Replay { damage: log.damage.clone(), ..Replay::default() };
+    let mut replay = Replay { damage: log.damage.clone(), more_damage: log.more_damage, ..Replay::default() };
+    let mut failures = 0;
     let mut groups: BTreeMap<(&Digest, &Digest), Vec<&Entry>> = BTreeMap::new();
     for entry in log.entries.iter().filter(|entry| wanted(entry)) {
         replay.decisions += 1;
@@ -104,10 +110,15 @@ pub async fn replay(host: &PolicyHost, log: &Log, under: &Under, wanted: impl Fn
             replay.pass(&entries, "the files or facts of that time are not in the log, or another build wrote them");
             continue;
         };
+        if failures >= MOST_FAILURES {
+            replay.pass(&entries, "too many files of this log did not load");
+            continue;
+        }
         let files = under.files(&recorded);
         match host.load(files.clone(), facts).await {
             Ok(loaded) => again(&mut replay, &mut changed, (log, &files), entries, &loaded).await,
             Err(findings) => {
+                failures += 1;
                 replay.pass(&entries, "the files do not load");
                 if replay.refused.is_empty() {
                     replay.refused = findings;
@@ -141,19 +152,29 @@ async fn again(
     for entry in entries {
         distinct.entry((entry.kind, &entry.question, &entry.facts, &entry.answer)).or_default().push(entry);
     }
+    let mut failures = 0;
     for ((kind, question, facts, answer), entries) in distinct {
+        if failures >= MOST_FAILURES {
+            replay.pass(&entries, "too many questions to these files had no answer");
+            continue;
+        }
         let kept = (log.get::<Question>(question.as_ref()), log.get::<Answer>(answer.as_ref()));
         let facts = log.get::<Facts>(facts.as_ref());
         let (Some(question), Some(was)) = kept else {
             replay.pass(&entries, "question or answer are not in the log, or another build wrote them");
             continue;
         };
+        if !recordable(&question) {
+            replay.pass(&entries, "no region records a question of this kind");
+            continue;
+        }
         let question = whole(question, files, facts.clone().unwrap_or_default());
         let now = match &question {
             // It was answered when the files were loaded.
             Question::Load { .. } => Ok(Answer::Loaded(Box::new(super::declared(declarations)))),
             _ => child.ask(question.clone()).await.map_err(|error| error.to_string()),
         };
+        failures += usize::from(now.is_err());
         let same = now.as_ref().is_ok_and(|now| model::codec::plain(now).ok() == model::codec::plain(&was).ok());
         if same {
             replay.same += entries.len() as u64;

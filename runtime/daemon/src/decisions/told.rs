@@ -75,7 +75,7 @@ impl Told {
             lines.push(if *line > 0 { format!("  {file}:{line}  {name}") } else { format!("  {file}  {name}") });
         }
         lines.extend(self.account.iter().map(|line| format!("  {line}")));
-        lines.join("\n") + "\n"
+        lines.iter().map(|line| words::printable(line) + "\n").collect()
     }
 }
 
@@ -105,7 +105,7 @@ fn places(entry: &Entry, tree: &PolicyTree, question: Option<&Question>, answer:
         (Kind::Conflict, Some(Question::Resolve { resolver, .. }), _) => {
             let file = "data-replication/conflict-resolution.scm";
             let text = tree.0.get(file).map_or("", String::as_str);
-            let line = text.lines().position(|line| line.contains(&format!("define-conflict-resolver {resolver}")));
+            let line = text.lines().position(|line| line.contains(&format!("(define-conflict-resolver '{resolver}")));
             let line = line.map_or(0, |at| at as u32 + 1);
             vec![Place { name: resolver.clone(), file: file.to_owned(), line }]
         }

@@ -13,6 +13,11 @@ pub const MOST_LINES: usize = 60;
 /// The most names in a line.
 const MOST_NAMES: usize = 12;
 
+/// A text without what a terminal would obey: a log may come from anywhere.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// What came of a question, in a sentence.
 pub fn summary(answer: &Answer) -> String {
     match answer {
@@ -31,9 +36,12 @@ pub fn summary(answer: &Answer) -> String {
         Answer::Refused(findings) => {
             format!("nothing of use: {}", findings.first().map(ToString::to_string).unwrap_or_default())
         }
-        Answer::ResolvedMany(_) | Answer::Samples(_) | Answer::Proof(_) | Answer::Tested(_) | Answer::Value(_) => {
-            "an answer of another kind".to_owned()
-        }
+        Answer::ResolvedMany(_)
+        | Answer::Samples(_)
+        | Answer::Proof(_)
+        | Answer::Tested(_)
+        | Answer::Value(_)
+        | Answer::Verdicts(_) => "an answer of another kind".to_owned(),
     }
 }
 

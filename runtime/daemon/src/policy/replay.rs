@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::decisions::disk::Log;
 use crate::decisions::replay::queries::{Queries, Traffic};
 use crate::decisions::replay::{Replay, Under, replay};
-use crate::decisions::{Entry, Kind};
+use crate::decisions::{Entry, Kind, words};
 use crate::deploy::BadConfiguration;
 use crate::start::gate;
 
@@ -111,8 +111,10 @@ async fn under(args: &ReplayArgs) -> anyhow::Result<Under> {
             Ok(Under::Files(crate::start::watch::read_tree(dir).map_err(BadConfiguration)?))
         }
         (Some(file), _) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            Ok(Under::OneFile(policy_file(file)?, text))
+            let named = policy_file(file)?;
+            let text = crate::start::watch::read_file(file);
+            let text = text.map_err(|reason| anyhow::anyhow!("cannot read {}: {reason}", file.display()))?;
+            Ok(Under::OneFile(named, text))
         }
         (None, Some(generation)) => Ok(Under::Files(Primary::of(&args.place).await?.tree(generation).await?)),
         (None, None) => Ok(Under::Recorded),
@@ -148,7 +150,7 @@ async fn decisions(args: &ReplayArgs, log: &Log, host: &PolicyHost) -> anyhow::R
 }
 
 fn account(outcome: &Replay) -> Vec<String> {
-    let Replay { decisions, same, differ, not_asked, changed, more, damage, .. } = outcome;
+    let Replay { decisions, same, differ, not_asked, changed, more, damage, more_damage, .. } = outcome;
     let mut lines = vec![format!("{decisions} decisions: {same} come out the same, {differ} otherwise")];
     lines.extend(not_asked.iter().map(|(why, count)| format!("  {count} were not asked again: {why}")));
     for one in changed {
@@ -163,7 +165,10 @@ fn account(outcome: &Replay) -> Vec<String> {
         lines.push(format!("  and {more} more differences"));
     }
     lines.extend(damage.iter().map(|damage| format!("  passed over: {damage}")));
-    lines
+    if *more_damage > 0 {
+        lines.push(format!("  passed over: {more_damage} more pieces"));
+    }
+    lines.iter().map(|line| words::printable(line)).collect()
 }
 
 async fn queries(args: &ReplayArgs, file: &Path, log: &Log, host: &PolicyHost) -> anyhow::Result<ExitCode> {
@@ -186,7 +191,8 @@ async fn queries(args: &ReplayArgs, file: &Path, log: &Log, host: &PolicyHost) -
     let countries = countries.map_err(|error| anyhow::anyhow!("--geoip: {error}"))?;
     let read = Queries::read(file, &countries.table.load())?;
     if read.queries == 0 {
-        let first = read.not_understood.1.first().map_or_else(String::new, |first| format!("; {first}"));
+        let first = read.not_understood.1.first().map(|first| format!("; {}", words::printable(first)));
+        let first = first.unwrap_or_default();
         bail!("{} holds no line of an address and a name{first}", file.display());
     }
     let mut tables = Vec::new();
@@ -225,7 +231,7 @@ fn traffic_lines(traffic: &Traffic) -> Vec<String> {
     if *not_understood > 0 {
         lines.push(format!("  {not_understood} lines are not understood: {}", first_not_understood.join("; ")));
     }
-    lines
+    lines.iter().map(|line| words::printable(line)).collect()
 }
 
 #[cfg(test)]

@@ -30,8 +30,12 @@ use super::generations::RefusedGeneration;
 
 /// The most resolvers that are compared, by name: each is asked to settle a few dozen conflicts.
 const RESOLVERS: usize = 32;
-/// Probes of the window in which verdicts about a region are compared.
+/// Probes of a window that has just begun, in which verdicts about a region are compared.
 const PROBES: u32 = 10;
+/// In a full window, verdicts are compared for up to so many losses, ...
+const MOST_LOSSES: u32 = 48;
+/// ... and for so many of them in a row, or all.
+const LONGEST_RUN: u32 = 12;
 /// The most regions whose loss is imagined.
 const LOST: usize = 16;
 
@@ -237,13 +241,17 @@ pub async fn dry_run(
     (regions, moment): (&Regions, &Moment),
 ) -> Result<BlastRadius, RefusedGeneration> {
     let (child, plans, resolvers, bounds) = before;
-    let table = match route(child, &moment.facts).await {
-        Ok(table) => table,
-        Err(error) => {
-            tracing::warn!(%error, "the generation in force was not asked again: its last table is compared");
-            plans.routing.clone()
-        }
-    };
+    // Each child has one question at a time: what they are asked runs beside each other, in no order that matters.
+    let (table, resolvers, verdicts, failovers) = tokio::join!(
+        route(child, &moment.facts),
+        resolvers_differ((child, resolvers), (&after.child, &after.resolvers)),
+        verdicts_differ(child, &after.child),
+        plans_differ(child, &after.child, &moment.facts),
+    );
+    let table = table.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the generation in force was not asked again: its last table is compared");
+        plans.routing.clone()
+    });
     let new = &after.plans;
     let traffic = routing::moves(&table, &new.routing, regions, &moment.states, &moment.traffic);
     let flips = compliance::flips((&plans.residency, &plans.replication), (&new.residency, &new.replication));
@@ -252,9 +260,9 @@ pub async fn dry_run(
         (&plans.replication, &plans.lag, &plans.edge),
         (&new.replication, &new.lag, &new.edge),
     ));
-    differences.extend(resolvers_differ((child, resolvers), (&after.child, &after.resolvers)).await?);
-    differences.extend(verdicts_differ(child, &after.child).await?);
-    differences.extend(plans_differ(child, &after.child, &moment.facts).await?);
+    differences.extend(resolvers?);
+    differences.extend(verdicts?);
+    differences.extend(failovers?);
     let mut radius = BlastRadius::new(traffic, flips, differences, (bounds, after.bounds));
     radius.given_up = super::edges::given_up(plans, new, regions, moment.now);
     Ok(radius)
@@ -309,32 +317,38 @@ fn outcome(outcome: &Option<Resolution>) -> String {
 
 /// Observations that `region-verdict` judges otherwise, where every observer saw the same.
 async fn verdicts_differ(before: &Generation, after: &Generation) -> Result<Option<Difference>, RefusedGeneration> {
-    let (mut count, mut first) = (0_u32, None);
-    for losses in 0..=PROBES {
-        for run in (0..=losses).filter(|run| losses == 0 || *run > 0) {
-            let (was, becomes) = tokio::join!(unwell(before, losses, run), unwell(after, losses, run));
-            let (Ok(was), becomes) = (was, becomes?) else { return Ok(None) };
-            if was != becomes {
-                count += 1;
-                first.get_or_insert((losses, run, was, becomes));
-            }
-        }
-    }
-    let word = |unwell: bool| if unwell { "unwell" } else { "steady" };
-    Ok(first.map(|(losses, run, was, becomes)| Difference {
+    let seen = observations();
+    let (was, becomes) = tokio::join!(verdicts(before, &seen), verdicts(after, &seen));
+    // The generation in force is not to blame here.
+    let (Ok(was), becomes) = (was, becomes?) else { return Ok(None) };
+    let other: Vec<_> =
+        seen.iter().zip(was.iter().zip(&becomes)).filter(|(_, (was, becomes))| was != becomes).collect();
+    let word = |unwell: &bool| (if *unwell { "unwell" } else { "steady" }).to_owned();
+    Ok(other.first().map(|(Observation { probes, losses, losses_in_a_row }, (was, becomes))| Difference {
         what: format!(
-            "a region that lost {losses} of {PROBES} probes, {run} in a row (and {} other cases)",
-            count.saturating_sub(1)
+            "a region that lost {losses} of {probes} probes, {losses_in_a_row} in a row (and {} other cases)",
+            other.len() - 1
         ),
-        was: Some(word(was).to_owned()),
-        becomes: Some(word(becomes).to_owned()),
+        was: Some(word(was)),
+        becomes: Some(word(becomes)),
     }))
 }
 
-async fn unwell(child: &Generation, losses: u32, run: u32) -> Result<bool, RefusedGeneration> {
-    match ask(child, Question::Health { observations: vec![seen(losses, run); 2] }).await? {
-        Answer::Unwell(unwell) => Ok(unwell),
-        other => Err(unexpected("a verdict", other)),
+/// What is imagined of a region: a window that has just begun, and a full one, with every loss that might be a bound.
+fn observations() -> Vec<Observation> {
+    let begun = (0..=PROBES).flat_map(|losses| (u32::from(losses > 0)..=losses).map(move |run| (PROBES, losses, run)));
+    let full = (0..=MOST_LOSSES).flat_map(|losses| {
+        let runs = (u32::from(losses > 0)..=losses).filter(move |run| *run <= LONGEST_RUN || *run == losses);
+        runs.map(move |run| (routing::WINDOW, losses, run))
+    });
+    let seen = |(probes, losses, losses_in_a_row)| Observation { probes, losses, losses_in_a_row };
+    full.chain(begun).map(seen).collect()
+}
+
+async fn verdicts(child: &Generation, seen: &[Observation]) -> Result<Vec<bool>, RefusedGeneration> {
+    match ask(child, Question::Verdicts { seen: seen.to_vec() }).await? {
+        Answer::Verdicts(verdicts) => Ok(verdicts),
+        other => Err(unexpected("verdicts", other)),
     }
 }
 

@@ -69,7 +69,11 @@ fn folders() -> Vec<&'static str> {
     folders
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
+/// Reads one policy file.
+///
+/// # Errors
+/// A reason: it cannot be read, is no regular file, too large, or not text.
+pub fn read_file(path: &Path) -> Result<String, String> {
     let said = |error: std::io::Error| error.to_string();
     // A named pipe would wait for its writer, and a device need not end.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(said)?;

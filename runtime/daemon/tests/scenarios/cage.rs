@@ -15,26 +15,26 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const PACE: Duration = Duration::from_millis(10);
 const FILE: &str = "traffic-routing/failover.scm";
 
-/// Forms that must cost their child and nothing else, and whether their line must be known.
-const ATTACKS: &[(&str, bool)] = &[
-    ("(define (spin) (spin)) (spin)", true),
-    ("(let loop ([all '()]) (loop (cons 1 all)))", true),
-    ("(let loop ([text \"double\"]) (loop (string-append text text)))", true),
-    ("(define (deep n) (+ 1 (deep (+ n 1)))) (deep 0)", true),
-    ("(define (deep x) (transduce (list x) (mapping deep) (into-list))) (deep 1)", false),
-    ("(define-syntax bomb (syntax-rules () [(_ a) (begin (bomb (a a)) (bomb (a a)))])) (bomb 1)", false),
-    ("(expt 7 100000000)", false),
-    ("(make-vector 1000000000000 0)", false),
-    ("(range 0 1000000000)", false),
-    ("(command \"id\" '())", true),
-    ("(#%module-get% 'nothing)", true),
-    ("(eval '(+ 1 2))", true),
-    ("(require \"/etc/passwd\")", true),
-    ("(require-builtin steel/process)", true),
-    ("(define half-written (list 1 2", true),
-    ("\"a text that nobody closed", true),
-    ("#| a comment that nobody closed", true),
-    (")", true),
+/// Forms that must cost their child and nothing else.
+const ATTACKS: &[&str] = &[
+    "(define (spin) (spin)) (spin)",
+    "(let loop ([all '()]) (loop (cons 1 all)))",
+    "(let loop ([text \"double\"]) (loop (string-append text text)))",
+    "(define (deep n) (+ 1 (deep (+ n 1)))) (deep 0)",
+    "(define (deep x) (transduce (list x) (mapping deep) (into-list))) (deep 1)",
+    "(define-syntax bomb (syntax-rules () [(_ a) (begin (bomb (a a)) (bomb (a a)))])) (bomb 1)",
+    "(expt 7 100000000)",
+    "(make-vector 1000000000000 0)",
+    "(range 0 1000000000)",
+    "(command \"id\" '())",
+    "(#%module-get% 'nothing)",
+    "(eval '(+ 1 2))",
+    "(require \"/etc/passwd\")",
+    "(require-builtin steel/process)",
+    "(define half-written (list 1 2",
+    "\"a text that nobody closed",
+    "#| a comment that nobody closed",
+    ")",
 ];
 
 /// What clients saw.
@@ -98,15 +98,13 @@ fn forms_that_run_away(cluster: &Cluster, clients: &Clients) {
     let good = std::fs::read_to_string(&path).unwrap();
     let above = good.lines().count();
     let deep = format!("{}1{}", "(list ".repeat(20_000), ")".repeat(20_000));
-    for (form, placed) in ATTACKS.iter().copied().chain([(deep.as_str(), true)]) {
+    for form in ATTACKS.iter().copied().chain([deep.as_str()]) {
         let shown: String = form.chars().take(60).collect();
         std::fs::write(&path, format!("{good}\n{form}\n")).unwrap();
         let said = refusal(cluster, &format!("{shown} is refused"), FILE);
         println!("{shown}\n  {said}\n  {}", clients.so_far());
-        if placed {
-            let line = said.split_once(".scm:").and_then(|(_, at)| at.split(':').next()?.parse::<usize>().ok());
-            assert!(line.is_some_and(|line| line > above), "{shown}: another place than line {}: {said}", above + 2);
-        }
+        let line = said.split_once(".scm:").and_then(|(_, at)| at.split(':').next()?.parse::<usize>().ok());
+        assert!(line.is_some_and(|line| line > above), "{shown}: another place than line {}: {said}", above + 2);
         std::fs::write(&path, &good).unwrap();
         settled(cluster, &format!("all is well after {shown}"));
         assert!(REGIONS.iter().all(|region| generation(cluster, region) == Some(1)), "{shown} came into force");
@@ -174,6 +172,7 @@ fn nothing_that_is_saved_or_typed_keeps_a_region_from_serving() {
             for form in ["(let loop () (loop))", "(make-vector 1000000000000 0)", "(command \"id\" '())", "(car '())"] {
                 let typed = cluster.run(&["repl", "--eval", form]);
                 assert_eq!(typed.status.code(), Some(1), "{form}: {}", text(&typed));
+                assert!(text(&typed).contains("--> input:1:"), "{form} has no place: {}", text(&typed));
                 println!("typed {form}\n  {}\n  {}", text(&typed).trim(), clients.so_far());
             }
             // A good save is taken up as ever.
@@ -185,6 +184,63 @@ fn nothing_that_is_saved_or_typed_keeps_a_region_from_serving() {
         broken.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     assert_eq!(*clients.failures.lock().unwrap(), Vec::<String>::new());
+}
+
+const MAPPING: &str = "region-config/region-mapping.scm";
+
+/// The mapping with another region first, which is beyond the bounds, and a note.
+fn mapping_with(good: &str, first: &str, note: &str) -> String {
+    let judged = good.split_once("(test-module").map_or(good, |(judged, _)| judged);
+    let from = "(list (if (complete? region) 0 1)";
+    assert!(judged.contains(from), "{MAPPING} no longer has {from}");
+    let to = format!("(list (if (equal? (region-id region) '{first}) 0 1)");
+    format!("{};; {note}\n", judged.replace(from, &to))
+}
+
+#[test]
+fn a_word_that_meets_a_save_is_for_what_it_names_or_for_nothing() {
+    let cluster = Cluster::deployed();
+    let latency = cluster.file("traffic-routing/latency-routing.scm");
+    let by_distance = std::fs::read_to_string(&latency).unwrap();
+    let by_distance = by_distance.split_once("(test-module").unwrap().0.to_owned();
+    std::fs::write(&latency, by_distance.replace("(define near-equal 1.10)", "(define near-equal 1000)")).unwrap();
+    let path = cluster.file(MAPPING);
+    let good = std::fs::read_to_string(&path).unwrap();
+    let waiting = |what: &str, not: &str| {
+        until(what, PATIENCE, || {
+            let hash = cluster.status("us-east")?["policy_waiting"]["hash"].as_str()?.to_owned();
+            (hash != not).then_some(hash)
+        })
+    };
+    let (mut last, mut taken, mut leads) = (String::new(), 0, "");
+    for round in 0..6 {
+        // Two changes that nobody may make without a word: one waits, the other is saved while its word is given.
+        let mut others = REGIONS.into_iter().filter(|region| *region != leads);
+        let (one, other) = (others.next().unwrap(), others.next().unwrap());
+        std::fs::write(&path, mapping_with(&good, one, &format!("round {round}, first"))).unwrap();
+        let first = waiting("the first change waiting", &last);
+        let before = cluster.status("us-east").unwrap()["policy_hash"].clone();
+        let word = std::thread::scope(|scope| {
+            let word = scope.spawn(|| cluster.run(&["policy", "confirm", &first]));
+            std::thread::park_timeout(Duration::from_millis(40 * round));
+            std::fs::write(&path, mapping_with(&good, other, &format!("round {round}, second"))).unwrap();
+            word.join().unwrap()
+        });
+        let said = text(&word);
+        let confirmed = word.status.success();
+        assert!(confirmed || (word.status.code() == Some(1) && said.contains("does not wait")), "{said}");
+        if confirmed {
+            (taken, leads) = (taken + 1, one);
+        }
+        // Whatever came of the word, the second change has none.
+        let second = waiting("the second change waiting", &first);
+        let status = cluster.status("us-east").unwrap();
+        assert_ne!(status["policy_hash"].as_str(), Some(second.as_str()), "in force without a word: {status}");
+        let in_force = if confirmed { first.clone().into() } else { before };
+        assert_eq!(status["policy_hash"], in_force, "the word was {said}");
+        last = second;
+    }
+    println!("{taken} of 6 words came before the save");
 }
 
 #[test]

@@ -74,6 +74,57 @@ fn what_policies_decided_outlives_a_kill_and_comes_out_the_same_when_it_is_asked
 }
 
 #[test]
+fn a_log_that_was_damaged_or_forged_is_told_of_and_replayed_as_far_as_it_goes() {
+    let cluster = Cluster::deployed();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let log = elsewhere.path().join("1.log");
+    let kept = until("some decisions on disk", SOON, || {
+        let folder = cluster.state("us-east").join("decisions");
+        let newest = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).max()?;
+        std::fs::copy(newest, &log).ok().filter(|bytes| *bytes > 10_000)?;
+        let replayed = cluster.run(&["policy", "replay", "--log", log.to_str().unwrap(), "--json"]);
+        let replayed: Value = serde_json::from_slice(&replayed.stdout).ok()?;
+        (replayed["same"].as_u64() > Some(2)).then_some(std::fs::read(&log).unwrap())
+    });
+    let replay = |what: &str, bytes: &[u8], code: i32, says: &str| {
+        std::fs::write(&log, bytes).unwrap();
+        let ended = cluster.run(&["policy", "replay", "--log", log.to_str().unwrap()]);
+        let said = text(&ended);
+        assert_eq!(ended.status.code(), Some(code), "{what}: {said}");
+        assert!(said.contains(says) && !said.contains('\u{1b}') && !said.contains("panicked"), "{what}: {said}");
+        said
+    };
+    replay("whole", &kept, 0, "come out the same");
+    replay("torn", &kept[..kept.len() - 3], 0, "it breaks off after");
+    replay("nothing", b"", 2, "0 decisions");
+    replay("a line of JSON", b"{\"kind\": \"route\", \"region\": \"mars\"}\n", 2, "this is no decision log");
+    replay("a huge line", &vec![b'x'; 8 << 20], 2, "this is no decision log");
+    replay("an archive", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", 2, "1.log");
+    // A piece of the middle, bit by bit: what follows it is read all the same, and nothing else is believed.
+    let length = u32::from_le_bytes(kept[..4].try_into().unwrap()) as usize;
+    let mut damaged = kept.clone();
+    damaged[4 + length / 2] ^= 0x10;
+    let said = replay("a flipped bit", &damaged, 2, "1.log, byte 0: the checksum");
+    assert!(said.contains("are not in the log"), "{said}");
+    for odd in ["/dev/zero", elsewhere.path().join("nowhere.log").to_str().unwrap()] {
+        let ended = cluster.run(&["policy", "replay", "--log", odd]);
+        assert_eq!(ended.status.code(), Some(2), "{odd}: {}", text(&ended));
+        assert!(text(&ended).contains(odd), "{}", text(&ended));
+    }
+    let queries = elsewhere.path().join("queries");
+    std::fs::write(&queries, vec![0xff; 1 << 20]).unwrap();
+    let draft = cluster.file(MAPPING);
+    let words = ["policy", "replay", draft.to_str().unwrap(), "--queries", queries.to_str().unwrap()];
+    for odd in [queries.as_path(), std::path::Path::new("/dev/zero")] {
+        let words = [words[0], words[1], words[2], words[3], odd.to_str().unwrap()];
+        let ended = cluster.run(&words);
+        assert_eq!(ended.status.code(), Some(2), "{}", text(&ended));
+        assert!(text(&ended).contains("line 1: it has no name behind the address"), "{}", text(&ended));
+    }
+    assert!(cluster.status("us-east").is_some(), "{}", cluster.logs());
+}
+
+#[test]
 fn a_replay_under_other_files_says_what_would_have_come_out_otherwise() {
     let cluster = Cluster::deployed();
     let before = cluster.status("us-east").unwrap()["generation"].clone();

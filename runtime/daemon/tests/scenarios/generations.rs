@@ -70,6 +70,37 @@ fn a_tree_that_is_not_good_is_not_published() {
     assert!(REGIONS.iter().all(|region| generation(&cluster, region) == Some(1)));
 }
 
+#[test]
+fn a_candidate_that_answers_otherwise_elsewhere_is_loaded_there_once_more_and_comes_into_force() {
+    let cluster = Cluster::deployed();
+    // What us-east cannot know and the other two measure: the round trip between them.
+    until("the round trip between the others", SOON, || {
+        let asked = "(region-rtt (cadr (all-regions)) (car (all-regions)))";
+        let seen = text(&cluster.run(&["repl", "--region", "eu-west", "--eval", asked]));
+        seen.trim().parse::<f64>().is_ok().then_some(())
+    });
+    let before = cluster.run(&["repl", "--eval", "(region-rtt (cadr (all-regions)) (car (all-regions)))"]);
+    assert_eq!(text(&before).trim(), "#false", "us-east knows what it cannot measure");
+    let file = cluster.file("data-replication/eventual-consistency.scm");
+    let good = std::fs::read_to_string(&file).unwrap();
+    let odd = "(require \"repomind/regions.scm\" \"repomind/routing.scm\")\n\
+               (define measured? (region-rtt (cadr (all-regions)) (car (all-regions))))\n\
+               (define-replication-strategy 'odd (list (cons 'lag-target (if measured? 6000 5000))))\n";
+    std::fs::write(&file, format!("{good}\n{odd}")).unwrap();
+    everywhere(&cluster, 2);
+    for region in ["eu-west", "ap-southeast"] {
+        let log = std::fs::read_to_string(cluster.state(region).join("daemon.log")).unwrap();
+        assert!(log.contains("a candidate answers otherwise here than where it is proposed"), "{region}: {log}");
+    }
+    // One that answers alike is not told of.
+    std::fs::write(&file, format!("{good}\n;; Alike.\n")).unwrap();
+    everywhere(&cluster, 3);
+    for region in ["eu-west", "ap-southeast"] {
+        let log = std::fs::read_to_string(cluster.state(region).join("daemon.log")).unwrap();
+        assert_eq!(log.matches("a candidate answers otherwise here").count(), 1, "{region}: {log}");
+    }
+}
+
 /// What a daemon holds: memory in KiB, descriptors, and the processes below it.
 #[derive(Debug)]
 struct Holdings {

@@ -30,6 +30,7 @@ mod replication;
 mod signing;
 mod simulate;
 mod subjects;
+mod ten_minutes;
 mod watching;
 
 use std::time::Duration;

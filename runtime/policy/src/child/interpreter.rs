@@ -20,7 +20,7 @@ use steel::{RootedSteelVal, SteelErr};
 
 use super::declare::{Ledger, is_function, lock, takes_other_than};
 use super::values::{RegionObject, Scheme, answered, shown, wrap};
-use super::{Library, cage, faults, natives};
+use super::{Library, cage, faults, locating, natives};
 use crate::reference::{self, ASKED, Asked};
 use crate::scan;
 use crate::versions;
@@ -32,15 +32,11 @@ const API: isize = reference::API;
 /// How many failed tests are told when a tree is refused.
 const MOST_FAILURES: usize = 50;
 
-/// The function that tells which form comes next, and the module that hands it on, which only marked texts can require.
-const MARK: &str = "form-begins!";
-const MARKS: &str = "repomind/marks.scm";
-
 /// The form that holds a file's own tests.
 const TESTS: &str = "test-module";
 
 /// The name under which REPL input is shown in findings.
-const TYPED: &str = "input";
+pub(crate) const TYPED: &str = "input";
 
 /// Functions that call others with so many arguments. A function that is called by the
 /// engine itself has no place in the interpreter's account of an error; one called by these has.
@@ -53,7 +49,14 @@ const CALLERS: &[&str] = &[
 
 /// The texts that `require` can find.
 #[derive(Clone, Default)]
-struct Modules(Arc<RwLock<BTreeMap<String, String>>>);
+pub(super) struct Modules(Arc<RwLock<BTreeMap<String, String>>>);
+
+impl Modules {
+    /// Adds texts, in place of those of the same names.
+    pub(super) fn add(&self, texts: impl IntoIterator<Item = (String, String)>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).extend(texts);
+    }
+}
 
 impl SourceModuleResolver for Modules {
     fn resolve(&self, key: &str) -> Option<String> {
@@ -68,12 +71,12 @@ impl SourceModuleResolver for Modules {
 pub struct Interpreter {
     pub(super) engine: Engine,
     pub(super) ledger: Arc<Mutex<Ledger>>,
-    modules: Modules,
+    pub(super) modules: Modules,
     library: BTreeSet<String>,
     /// The tree's files.
     pub(super) files: BTreeMap<String, String>,
     /// Their outermost forms.
-    forms: BTreeMap<String, Vec<scan::Form>>,
+    pub(super) forms: BTreeMap<String, Vec<scan::Form>>,
     /// What each of them requires.
     pub(super) requires: BTreeMap<String, Vec<String>>,
     /// Exported functions and the file that each comes from.
@@ -83,11 +86,11 @@ pub struct Interpreter {
     callers: Vec<RootedSteelVal>,
     interrupts: ThreadStateController,
     /// To the parent, which is told of every file that work begins on.
-    socket: Option<Arc<File>>,
-    /// Whether the parent is told of each form.
-    marking: bool,
+    pub(super) socket: Option<Arc<File>>,
+    /// The file that brought another child down, where the parent is told of each form.
+    pub(super) at_fault: Option<String>,
     /// The file told of last.
-    at: String,
+    pub(super) at: String,
     scanning: bool,
     /// Whether the files' own tests and the laws of resolvers are checked.
     pub(super) examining: bool,
@@ -128,7 +131,7 @@ impl Interpreter {
             regions: Vec::new(),
             callers,
             socket: None,
-            marking: false,
+            at_fault: None,
             at: String::new(),
             scanning,
             examining: true,
@@ -164,10 +167,14 @@ impl Interpreter {
     pub(super) fn at(&mut self, file: &str) {
         if self.at != file {
             file.clone_into(&mut self.at);
-            // A parent that is gone is noticed when the answer is written.
-            if let Some(socket) = &self.socket {
-                let _ = wire::write(&mut &**socket, &Report::At(file.to_owned()));
-            }
+            self.report(&Report::At(file.to_owned()));
+        }
+    }
+
+    /// Tells the parent. One that is gone is noticed when the answer is written.
+    pub(super) fn report(&self, what: &Report) {
+        if let Some(socket) = &self.socket {
+            let _ = wire::write(&mut &**socket, what);
         }
     }
 
@@ -184,7 +191,7 @@ impl Interpreter {
             let scan = scan::scan(module, text, |_| true, &[]);
             self.names.extend(scan.outline.provided().map(|name| (name.to_owned(), Some(module.clone()))));
         }
-        self.modules.0.write().unwrap_or_else(PoisonError::into_inner).extend(library);
+        self.modules.add(library);
     }
 
     /// Reads the whole library, so that no tree waits for it; whether all of it could be read.
@@ -209,7 +216,7 @@ impl Interpreter {
             return Err(others);
         }
         let order = self.scan()?;
-        self.modules.0.write().unwrap_or_else(PoisonError::into_inner).extend(self.texts());
+        self.modules.add(self.texts());
         let mut findings = Vec::new();
         let mut failed: BTreeSet<&String> = BTreeSet::new();
         for (number, file) in order.iter().enumerate() {
@@ -219,6 +226,9 @@ impl Interpreter {
                 continue;
             }
             self.at(file);
+            if self.at_fault.as_ref() == Some(file) {
+                self.compile_form_by_form(file);
+            }
             lock(&self.ledger).file.clone_from(file);
             let program = format!("(require (prefix-in p{number}. {file:?}))");
             if let Err(error) = self.engine.compile_and_run_raw_program(program) {
@@ -256,27 +266,18 @@ impl Interpreter {
         TestReport { tests, findings, warnings, unreached }
     }
 
-    /// Has the parent told of every form of a tree before it runs.
-    pub fn mark_forms(&mut self) {
-        lock(&self.ledger).marks.clone_from(&self.socket);
-        let mut modules = self.modules.0.write().unwrap_or_else(PoisonError::into_inner);
-        modules.insert(MARKS.to_owned(), format!("(require-builtin repomind/host)\n(provide {MARK})\n"));
-        self.marking = true;
-    }
-
     /// What the engine reads for each file.
     fn texts(&self) -> BTreeMap<String, String> {
-        if !self.marking {
-            let text = |(file, text): (&String, &String)| {
-                let forms = &self.forms[file];
-                (file.clone(), if self.examining { text.clone() } else { scan::without(text, forms, TESTS) })
+        let text = |(file, text): (&String, &String)| {
+            let forms = &self.forms[file];
+            let text = match &self.at_fault {
+                Some(_) => locating::marked(text, forms),
+                None if self.examining => text.clone(),
+                None => scan::without(text, forms, TESTS),
             };
-            return self.files.iter().map(text).collect();
-        }
-        let mark = |(file, text): (&String, &String)| {
-            (file.clone(), format!("(require {MARKS:?}) {}", scan::marked(text, &self.forms[file], MARK)))
+            (file.clone(), text)
         };
-        self.files.iter().map(mark).collect()
+        self.files.iter().map(text).collect()
     }
 
     /// Scans all files; gives the order in which each comes after those that it requires.
@@ -498,6 +499,7 @@ impl Interpreter {
             let _ = self.engine.compile_and_run_raw_program(definition.clone());
         }
         drop_printed();
+        self.at(TYPED);
         match self.engine.compile_and_run_raw_program(source.to_owned()) {
             Ok(_) if lock(&self.ledger).failed > 0 => {
                 let typed = BTreeMap::from([(lock(&self.ledger).file.clone(), source.to_owned())]);

@@ -3,6 +3,19 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
+#[test]
+fn a_system_that_lacks_a_part_of_the_cage_is_told_of_by_name() {
+    for (part, says) in
+        [("landlock", "Landlock (files are refused by seccomp alone)"), ("seccomp", "seccomp (policies can")]
+    {
+        let _turn = crate::arena::turn();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_caged-call")).args(["without", part]).output().expect("a process");
+        let said = String::from_utf8(output.stdout).expect("text");
+        assert!(output.status.success() && said.starts_with(says) && said.lines().count() == 1, "{part}: {said}");
+    }
+}
+
 /// The status of a process that shuts `part` of the cage around itself and makes `call`.
 fn caged(part: &str, call: &str) -> ExitStatus {
     let _turn = crate::arena::turn();

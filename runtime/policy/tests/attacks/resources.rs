@@ -16,17 +16,14 @@ fn underlined(finding: &Finding) -> String {
     finding.source_line.chars().skip(finding.column as usize - 1).take(finding.width as usize).collect()
 }
 
-fn assert_dies_at_load(forms: &str) {
-    let finding = dies_at_load(forms);
-    assert!(finding.line > 50 && finding.column > 0, "no place in {finding:?}");
-}
-
-/// The finding about forms that bring their child down; it names the file at least.
-fn dies_at_load(forms: &str) -> Finding {
+/// Forms the last of which brings its child down: file and line of that one are named.
+fn assert_dies_in_the_last_form(forms: &str) {
+    let above = support::tree().0[FILE].lines().count();
     let finding = load(Child::Scanned, forms).finding();
     assert_names_the_file(&finding);
     assert!(finding.message.contains("died") || finding.message.contains("no answer within"), "{finding}");
-    finding
+    assert_eq!(finding.line as usize, above + forms.lines().count(), "{finding:?}");
+    assert!(finding.column > 0, "{finding:?}");
 }
 
 fn assert_dies_when_asked(forms: &str, form: &str) {
@@ -80,33 +77,53 @@ fn a_loop_that_swallows_its_interruption_is_killed() {
 
 #[test]
 fn a_list_that_grows_without_end_costs_its_child_only() {
-    assert_dies_at_load("(let loop ([all '()]) (loop (cons 1 all)))");
+    assert_dies_in_the_last_form("(let loop ([all '()]) (loop (cons 1 all)))");
     assert_dies_when_asked("", "(let loop ([all '()]) (loop (cons 1 all)))");
 }
 
 #[test]
 fn a_number_of_a_hundred_million_digits_is_never_computed() {
-    // The compiler computes it, before any form of the file runs.
-    dies_at_load("(expt 7 100000000)");
+    // The compiler computes them, before any form of the file runs.
+    assert_dies_in_the_last_form("(expt 7 100000000)");
+    assert_dies_in_the_last_form("(define far 40)\n(expt 10 (expt 10 10))");
+    assert_dies_in_the_last_form("(define far 100000000)\n(define near 7)\n(expt near far)");
     assert_dies_when_asked("", "(expt 7 (* 50000000 (string-length key)))");
 }
 
 #[test]
-fn a_macro_that_doubles_itself_is_stopped() {
-    // It is expanded before any form of the file runs, so that the file alone can be named.
-    dies_at_load("(define-syntax bomb (syntax-rules () [(_ a) (begin (bomb (a a)) (bomb (a a)))]))\n(bomb 1)");
+fn a_macro_that_doubles_itself_is_stopped_and_its_use_named() {
+    // It is expanded before any form of the file runs.
+    let bomb = "(define-syntax bomb (syntax-rules () [(_ a) (begin (bomb (a a)) (bomb (a a)))]))";
+    assert_dies_in_the_last_form(&format!("{bomb}\n(bomb 1)"));
+    assert_dies_in_the_last_form(&format!(
+        "{bomb}\n(define harmless 1)\n(define (deep inside) (let ([a 1]) (bomb a)))"
+    ));
+}
+
+#[test]
+fn in_a_long_file_no_harmless_form_is_named_for_another() {
+    let harmless: String =
+        (0..1500).map(|number| format!("(define (harmless-{number} a) (list a {number}))\n")).collect();
+    let above = support::tree().0[FILE].lines().count();
+    let finding = load(Child::Scanned, &format!("{harmless}(let loop () (loop))")).finding();
+    assert_names_the_file(&finding);
+    assert!(finding.message.contains("no answer within"), "{finding}");
+    assert!([0, above + 1501].contains(&(finding.line as usize)), "{finding:?}");
+    let finding = load(Child::Scanned, &format!("{harmless}(expt 7 100000000)")).finding();
+    assert_names_the_file(&finding);
+    assert!([0, above + 1501].contains(&(finding.line as usize)), "{finding:?}");
 }
 
 #[test]
 fn recursion_without_an_end_costs_its_child_only() {
-    assert_dies_at_load("(define (deep n) (+ 1 (deep (+ n 1))))\n(deep 0)");
+    assert_dies_in_the_last_form("(define (deep n) (+ 1 (deep (+ n 1))))\n(deep 0)");
     assert_dies_when_asked("(define (deep n) (+ 1 (deep (+ n 1))))", "(deep 0)");
 }
 
 #[test]
 fn recursion_through_a_transducer_costs_its_child_only() {
     let deep = "(define (deep x) (transduce (list x) (mapping deep) (into-list)))";
-    assert_dies_at_load(&format!("{deep}\n(deep 1)"));
+    assert_dies_in_the_last_form(&format!("{deep}\n(deep 1)"));
     assert_dies_when_asked(deep, "(deep 1)");
 }
 
@@ -128,7 +145,7 @@ fn a_source_nested_twenty_thousand_deep_costs_only_the_child_that_reads_it() {
 #[test]
 fn hashing_what_is_nested_too_deep_costs_its_child_only() {
     let nest = "(define (nest n x) (if (= n 0) x (nest (- n 1) (list x))))";
-    assert_dies_at_load(&format!("{nest}\n(hash-insert (hash) (nest 3000000 '()) 1)"));
+    assert_dies_in_the_last_form(&format!("{nest}\n(hash-insert (hash) (nest 3000000 '()) 1)"));
     assert_dies_when_asked(nest, "(hash-insert (hash) (nest 3000000 '()) 1)");
 }
 
@@ -142,14 +159,14 @@ fn an_answer_nested_too_deep_is_not_followed_down() {
 #[test]
 fn a_vector_a_text_or_a_range_beyond_all_memory_costs_its_child_only() {
     for form in ["(make-vector 1000000000000 0)", "(make-string 1000000000000 #\\a)", "(range 0 1000000000)"] {
-        assert_dies_at_load(form);
+        assert_dies_in_the_last_form(form);
         assert_dies_when_asked("", form);
     }
 }
 
 #[test]
 fn a_text_that_doubles_without_end_costs_its_child_only() {
-    assert_dies_at_load("(let loop ([text \"double\"]) (loop (string-append text text)))");
+    assert_dies_in_the_last_form("(let loop ([text \"double\"]) (loop (string-append text text)))");
     assert_dies_when_asked("", "(let loop ([text \"double\"]) (loop (string-append text text)))");
 }
 

@@ -1,15 +1,22 @@
 //! Shuts a part of the cage around itself, then makes one system call:
 //! `caged-call calls|files|limits CALL`. Exit code 0: the call succeeded; 1: it
 //! was refused. The kernel may end the process before either.
+//! `caged-call without landlock|seccomp` prints what a system without it is said to lack.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
 
 use policy::testing::cage;
+use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [part, call] = arguments.as_slice() else { std::process::exit(64) };
+    if part == "without" {
+        deny(call);
+        policy::cage_report().iter().for_each(|missing| println!("{missing}"));
+        std::process::exit(0);
+    }
     let run = prepare(call);
     let shut = match part.as_str() {
         "calls" => cage::shut_calls().map_err(|error| error.to_string()),
@@ -25,6 +32,24 @@ fn main() {
         std::process::exit(65);
     }
     std::process::exit(if run() { 0 } else { 1 });
+}
+
+/// Makes this system one that lacks a part of the cage, as far as this process can tell.
+fn deny(part: &str) {
+    let number = |number: libc::c_int| {
+        let first = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, number as u64);
+        SeccompRule::new(vec![first.expect("a condition")]).expect("a rule")
+    };
+    let (rules, errno) = match part {
+        "landlock" => ((libc::SYS_landlock_create_ruleset, Vec::new()), libc::ENOSYS),
+        "seccomp" => ((libc::SYS_prctl, vec![number(libc::PR_GET_SECCOMP)]), libc::EINVAL),
+        _ => std::process::exit(64),
+    };
+    let refused = SeccompAction::Errno(errno.unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into().expect("a known architecture");
+    let filter = SeccompFilter::new([rules].into(), SeccompAction::Allow, refused, arch).expect("a filter");
+    let program = seccompiler::BpfProgram::try_from(filter).expect("a program");
+    seccompiler::apply_filter(&program).expect("a filter in force");
 }
 
 /// Whether a call gave no error.

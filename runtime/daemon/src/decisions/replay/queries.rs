@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use model::RegionId;
 use model::names::DnsName;
 use model::routing::{AnswerShape, ClientClass, RoutingPlan};
@@ -20,6 +20,10 @@ use super::super::words;
 
 /// Lines that are not understood are told up to this many; all are counted.
 const MOST_TOLD: usize = 10;
+/// A file whose first lines, this many, are all no queries is no log of any.
+const MOST_STRAY: u64 = 100_000;
+/// Client classes and names are told apart up to this many pairs.
+const MOST_PAIRS: usize = 1_000_000;
 /// The longest line.
 const LONGEST: usize = 4096;
 
@@ -81,6 +85,12 @@ impl Queries {
                 break;
             }
             queries.take(number, &String::from_utf8_lossy(&line), countries);
+            if queries.queries == 0 && queries.not_understood.0 >= MOST_STRAY {
+                break;
+            }
+            if queries.counted.len() > MOST_PAIRS {
+                bail!("{}, line {number}: more than {MOST_PAIRS} countries and names; cut the file", path.display());
+            }
         }
         Ok(queries)
     }
