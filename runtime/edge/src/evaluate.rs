@@ -66,8 +66,13 @@ impl Request for Asked {
         }
         let lines: Vec<&str> =
             self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect();
-        (!lines.is_empty()).then(|| lines.join(", "))
+        (!lines.is_empty()).then(|| lines.join(between(name)))
     }
+}
+
+/// What stands between the lines of a header. HTTP/2 has each cookie in a line of its own (RFC 9113, section 8.2.3).
+pub fn between(name: &str) -> &'static str {
+    if name == "cookie" { "; " } else { ", " }
 }
 
 /// Where an edge stands, and what it can do.

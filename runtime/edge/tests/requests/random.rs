@@ -65,7 +65,7 @@ const ENDS: [&str; 16] = [
     "//",
     "@:!$&'()*+,=-_~",
 ];
-const PARAMETERS: [&str; 16] = [
+const PARAMETERS: [&str; 15] = [
     "a=1",
     "a=2",
     "b=2",
@@ -73,7 +73,6 @@ const PARAMETERS: [&str; 16] = [
     "page=2",
     "sort=up",
     "utm_source=x",
-    "utm_source",
     "gclid=9",
     "utm_sources=1",
     "",

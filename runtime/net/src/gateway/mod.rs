@@ -198,7 +198,7 @@ impl model::edge::Request for Seen<'_> {
     }
     fn header(&self, name: &str) -> Option<String> {
         let lines: Vec<&str> = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        (!lines.is_empty()).then(|| lines.join(", "))
+        (!lines.is_empty()).then(|| lines.join(edge::evaluate::between(name)))
     }
 }
 

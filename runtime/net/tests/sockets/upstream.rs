@@ -149,3 +149,31 @@ async fn what_no_region_has_is_no_failure_of_a_region() {
     let answer = ask(address, "GET /ask HTTP/1.1\r\nrepomind-needs: time-travel", "").await;
     assert!(answer.starts_with("http/1.1 501") && answer.contains("time-travel"), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_in_a_line_of_its_own_is_seen_by_rules_as_one_among_others() {
+    let dir = keys();
+    let (listener, address) = bind().await;
+    let mut plans = plans();
+    let session = model::edge::Named { name: "session".into(), value: None };
+    let bypass = CacheRule {
+        name: RuleId::new("signed-in").unwrap(),
+        when: RequestMatch { cookies: vec![session], ..RequestMatch::default() },
+        bypass: true,
+        ..plans.edge.rules[0].clone()
+    };
+    plans.edge.rules.insert(0, bypass);
+    let apis = BTreeMap::from([(id("us-east"), counting("200 OK").await)]);
+    let (served, verifier) =
+        (fixture_with(dir.path(), "us-east", apis, plans), TokenVerifier::load(dir.path()).unwrap());
+    tokio::spawn(net::serve_gateway(listener, served, verifier, GatewayConfig::default(), CancellationToken::new()));
+    // HTTP/2 sends cookies so (RFC 9113, section 8.2.3).
+    for (cookies, control) in [
+        ("cookie: a=1\r\ncookie: session=2", "cdn-cache-control: no-store"),
+        ("cookie: a=1; session=2", "cdn-cache-control: no-store"),
+        ("cookie: a=1\r\ncookie: b=2", "cdn-cache-control: max-age=60"),
+    ] {
+        let answer = ask(address, &format!("GET /assets/a HTTP/1.1\r\n{cookies}"), "").await;
+        assert!(answer.contains(control), "{cookies}: {answer}");
+    }
+}
