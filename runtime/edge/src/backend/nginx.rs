@@ -213,11 +213,12 @@ fn cookies(rule: &CacheRule) -> impl Iterator<Item = &String> {
 
 /// The parameters in a rule's key; none where all are in it.
 fn parameters(rule: &CacheRule) -> Option<&[String]> {
-    rule.key.iter().fold(Some(&[]), |before, part| match part {
-        KeyPart::QueryOnly(names) => Some(names.as_slice()),
-        KeyPart::Query | KeyPart::QueryExcept(_) => None,
-        _ => before,
-    })
+    let query = rule.key.iter().find_map(|part| match part {
+        KeyPart::QueryOnly(names) => Some(Some(names.as_slice())),
+        KeyPart::Query | KeyPart::QueryExcept(_) => Some(None),
+        _ => None,
+    });
+    query.unwrap_or(Some(&[]))
 }
 
 /// What a request for a shared answer is reduced to: what is in the key of its rule and nothing else, so that nobody
