@@ -49,11 +49,11 @@ sub vcl_recv {
     call rm_purge;
   }
   # Paths that mean another one to somebody behind us, and targets that are too long.
-  if (req.url ~ "(?i)^[^?]*(?:%(?:2e|2f|5c|00)|\\|//|/\.\.?(?:[/?]|$))|^[^/]|^.{8193}") {
+  if (req.url ~ "(?i)^[^?]*(?:%(?:2[ef]|5c|00|3[0-9]|[46][1-9a-f]|[57][0-9a])|\\|//|/\.\.?(?:[/?]|$))|^[^/]|^.{8193}" || !req.http.Host) {
     call rm_refuse;
   }
   std.collect(req.http.Cookie, "; ");
-  if (req.url ~ "^(?:/v1/)" && vsthrottle.is_denied("data-per-client:" + client.ip, 600, 60.000s)) {
+  if (req.url ~ "^(?:/v1/)" && vsthrottle.is_denied("data-per-client:" + regsub(regsub(regsub(regsub(client.ip, "^((?:[0-9a-f]+:){3}[0-9a-f]+):.*$", "\1"), "^(.*:):(?:[0-9a-f]+:){0,3}[0-9a-f]*$", "\1"), "^(.*::.*?)(?::[0-9a-f]+){4}$", "\1"), "(?::0){2,}(?=:|$)", ":"), 600, 60.000s)) {
     set req.http.rm-limit = "data-per-client";
     set req.http.rm-policy = {""data-per-client";q=600;w=60"};
     set req.http.rm-wait = "1";
@@ -95,7 +95,7 @@ sub rm_purge {
 
 # Not looked up: handed on.
 sub rm_bypass {
-  if (req.http.Upgrade) {
+  if (req.http.Upgrade ~ "(?i)^websocket$") {
     call rm_onward;
     if (req.http.rm-left ~ "^ap-southeast(?: |$)") {
       set req.backend_hint = region_ap_southeast;
@@ -108,6 +108,11 @@ sub rm_bypass {
     }
     return (pipe);
   }
+  if (req.method == "CONNECT" || req.method == "PRI") {
+    return (synth(405, "Method Not Allowed"));
+  }
+  # Other protocols are not spoken here: behind a pipe a client would speak to a region past everything above.
+  unset req.http.Upgrade;
   return (pass);
 }
 
@@ -173,11 +178,44 @@ sub rm_onward {
     unset req.http.rm-fresh;
     unset req.http.rm-sie;
   }
-  set req.http.repomind-request-id = server.identity + "-" + req.xid;
+  unset req.http.rm-shared;
+  unset req.http.rm-hostless;
+  set req.http.x-request-id = server.identity + "-" + req.xid;
   call rm_country;
   unset req.http.repomind-country;
   call rm_about;
   call rm_routes;
+}
+
+# What is shared is fetched by what is in its key and nothing else, so that nobody chooses what others get: no other
+# parameters, no port of a host, no body, and none of the headers that services take for another host, scheme or path.
+sub rm_by_key {
+  set req.http.rm-shared = "1";
+  unset req.http.forwarded;
+  unset req.http.front-end-https;
+  unset req.http.x-forwarded-host;
+  unset req.http.x-forwarded-path;
+  unset req.http.x-forwarded-port;
+  unset req.http.x-forwarded-prefix;
+  set req.http.x-forwarded-proto = "https";
+  unset req.http.x-forwarded-scheme;
+  unset req.http.x-forwarded-server;
+  unset req.http.x-forwarded-ssl;
+  unset req.http.x-host;
+  unset req.http.x-http-method-override;
+  unset req.http.x-method-override;
+  unset req.http.x-original-host;
+  unset req.http.x-original-url;
+  unset req.http.x-rewrite-url;
+  unset req.http.x-url-scheme;
+  if (req.http.rm-rule == "assets-long") {
+    set req.url = regsub(req.url, "\?.*$", "");
+    set req.http.Host = regsub(req.http.Host.lower(), ":[0-9]+$", "");
+  }
+  elsif (req.http.rm-rule == "default-short") {
+    set req.url = regsub(regsub(req.url, "\?.*$", "") + "?" + regsub(std.querysort("/?" + regsuball(regsuball(regsuball("&" + regsub(req.url, "^[^?]*\??", ""), "&(?:utm_source|utm_medium|utm_campaign|gclid)(?:=[^&]*)?(?=&|$)", ""), "&+", "&"), "^&|&$", "")), "^/\??", ""), "\?$", "");
+    set req.http.Host = regsub(req.http.Host.lower(), ":[0-9]+$", "");
+  }
 }
 
 sub rm_about {
@@ -276,6 +314,7 @@ sub vcl_hit {
   if (obj.ttl + std.duration(regsub(obj.http.rm-times, "^\S+ (\S+) .*$", "\1"), 0s) > 0s) {
     set req.http.rm-came = "stale";
     call rm_onward;
+    call rm_by_key;
     return (deliver);
   }
   # Fetch a fresh one first, and remember whether this one may do in its place.
@@ -293,6 +332,7 @@ sub vcl_miss {
     return (synth(503, "No region answers"));
   }
   call rm_onward;
+  call rm_by_key;
   set req.http.rm-came = "miss";
   return (fetch);
 }
@@ -320,6 +360,12 @@ sub vcl_backend_fetch {
     var.set("if-error", bereq.http.rm-sie);
     var.set("url", regsub(bereq.http.Host.lower(), ":[0-9]+$", "") + regsub(bereq.url, "\?.*$", ""));
     var.set("own", bereq.http.Authorization);
+    if (bereq.http.rm-shared) {
+      unset bereq.body;
+    }
+    if (bereq.http.rm-hostless) {
+      unset bereq.http.Host;
+    }
     if (bereq.uncacheable && bereq.method !~ "^(?:GET|HEAD|OPTIONS|TRACE)$") {
       # What has a body cannot be sent twice from here.
       var.set("attempts", "1");
@@ -354,10 +400,12 @@ sub rm_clean {
   unset bereq.http.rm-country;
   unset bereq.http.rm-encoding;
   unset bereq.http.rm-fresh;
+  unset bereq.http.rm-hostless;
   unset bereq.http.rm-key;
   unset bereq.http.rm-left;
   unset bereq.http.rm-region;
   unset bereq.http.rm-rule;
+  unset bereq.http.rm-shared;
   unset bereq.http.rm-sie;
   unset bereq.http.rm-timeout;
 }
@@ -459,6 +507,8 @@ sub vcl_backend_response {
   # How long it is fresh, how long then while a fresh one is fetched, how long where no region answers, and by which rule.
   set beresp.http.rm-times = regsub("" + beresp.ttl, "\..*$", "") + " " + var.get("swr") + " " + var.get("sie") + " " + var.get("deciding");
   std.collect(beresp.http.Cache-Tag, ",");
+  # What has a blank in it is no tag.
+  set beresp.http.Cache-Tag = regsuball("," + beresp.http.Cache-Tag, ",\s*[^,\s]+(?:\s+[^,\s]+)+\s*(?=,|$)", "");
   var.set("revision", "");
   if (var.get("rule") == "assets-long") {
     var.set("revision", "5bde34107b912799");
@@ -534,11 +584,15 @@ sub rm_lifetime {
   var.set("given", "");
   if (beresp.http.CDN-Cache-Control) {
     var.set("control", beresp.http.CDN-Cache-Control);
-  } elsif (var.get("control") ~ "(?i)(?:^|,)\s*s-maxage\s*=\s*\x22?[0-9]{1,9}\x22?\s*(?:,|$)") {
-    var.set("given", regsub(var.get("control"), "(?i)^(?:.*?,)?\s*s-maxage\s*=\s*\x22?([0-9]+).*$", "\1s"));
+  } elsif (var.get("control") ~ "(?i)(?:^|,)\s*s-maxage\s*(?:=|,|$)") {
+    var.set("given", regsub(var.get("control"), "(?i)^(?:.*?,)??\s*s-maxage\s*(?:=\s*\x22*([^,]*?)\x22*\s*)?(?:,.*)?$", "=\1"));
   }
-  if (var.get("given") == "" && var.get("control") ~ "(?i)(?:^|,)\s*max-age\s*=\s*\x22?[0-9]{1,9}\x22?\s*(?:,|$)") {
-    var.set("given", regsub(var.get("control"), "(?i)^(?:.*?,)?\s*max-age\s*=\s*\x22?([0-9]+).*$", "\1s"));
+  if (var.get("given") == "" && var.get("control") ~ "(?i)(?:^|,)\s*max-age\s*(?:=|,|$)") {
+    var.set("given", regsub(var.get("control"), "(?i)^(?:.*?,)??\s*max-age\s*(?:=\s*\x22*([^,]*?)\x22*\s*)?(?:,.*)?$", "=\1"));
+  }
+  if (var.get("given") != "" && var.get("given") !~ "^=[0-9]+$") {
+    # What says no number may be meant to say that it is old already (RFC 9111, section 4.2.1).
+    var.set("keep", "no");
   }
   if (var.get("control") ~ "(?i)(?:^|,)\s*(?:no-store|private|no-cache)\s*(?:=[^,]*)?(?:,|$)") {
     var.set("keep", "no");
@@ -548,10 +602,16 @@ sub rm_lifetime {
     var.set("sie", "0s");
   }
   set beresp.ttl = std.duration(var.get("ttl"), 0s);
-  if (var.get("given") != "" && std.duration(var.get("given"), 0s) < std.duration(var.get("ttl"), 0s)) {
-    set beresp.ttl = std.duration(var.get("given"), 0s);
+  # More than nine digits are more than any rule says.
+  if (var.get("given") ~ "^=[0-9]{1,9}$") {
+    var.set("given", regsub(var.get("given"), "^=", "") + "s");
+    if (std.duration(var.get("given"), 0s) < std.duration(var.get("ttl"), 0s)) {
+      set beresp.ttl = std.duration(var.get("given"), 0s);
+    }
   }
-  if (beresp.http.Age) {
+  if (beresp.http.Age ~ "^[0-9]{10,}$") {
+    var.set("keep", "no");
+  } elsif (beresp.http.Age ~ "^[0-9]+$") {
     set beresp.ttl = beresp.ttl - std.duration(beresp.http.Age + "s", 0s);
   }
 }
@@ -571,10 +631,16 @@ sub rm_may_lie {
   std.collect(beresp.http.repomind-jurisdiction, ",");
   var.set("classes", "," + var.get("class") + ",");
   if (beresp.http.repomind-class) {
-    var.set("classes", "," + std.tolower(regsuball(beresp.http.repomind-class, "\s", "")) + ",");
+    var.set("classes", regsuball("," + std.tolower(regsuball(beresp.http.repomind-class, "\s", "")) + ",", ",+", ","));
+    if (var.get("classes") == ",") {
+      var.set("keep", "no");
+    }
   }
   var.set("countries", std.toupper(regsuball("," + beresp.http.repomind-jurisdiction, "\s", "")));
-  var.set("countries", regsub(var.get("countries"), ",+$", ""));
+  var.set("countries", regsub(regsuball(var.get("countries"), ",+", ","), ",$", ""));
+  if (var.get("countries") !~ "^(?:,[A-Z][A-Z])*$") {
+    var.set("keep", "no");
+  }
   if (var.get("classes") ~ ",public,") {
     var.set("classes", regsuball(var.get("classes"), ",public(?=,)", ""));
   }
@@ -617,7 +683,10 @@ sub rm_may_lie {
 }
 
 sub vcl_backend_error {
-  call rm_failed;
+  if (!bereq.http.Content-Length && !bereq.http.Transfer-Encoding) {
+    # Where there is a body, it may be the client that broke off.
+    call rm_failed;
+  }
   if (bereq.retries + 1 < std.integer(var.get("attempts"), 1) && var.get("left") != "") {
     return (retry);
   }
@@ -692,7 +761,7 @@ sub vcl_deliver {
     set resp.http.repomind-request-id = server.identity + "-" + req.xid;
   } else {
     call rm_came;
-    set resp.http.repomind-request-id = req.http.repomind-request-id;
+    set resp.http.repomind-request-id = req.http.x-request-id;
   }
   if (resp.http.rm-browser) {
     set resp.http.Cache-Control = resp.http.rm-browser;

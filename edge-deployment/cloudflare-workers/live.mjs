@@ -122,6 +122,10 @@ const server = createServer((request, response) => {
 });
 
 async function serve(request, response) {
+  if (!request.url.startsWith("/")) {
+    // `*`, and whole URLs, which only proxies are asked for.
+    return response.writeHead(400, { "content-type": "application/problem+json" }).end(JSON.stringify({ type: "about:blank", title: "Bad Request", status: 400 }));
+  }
   const headers = { ...request.headers };
   for (const name of Object.keys(headers)) if (/^(cf-|mf-)/.test(name)) delete headers[name];
   // Whoever is on this machine is believed about the country that it asks from.

@@ -44,9 +44,11 @@ function lifetime(headers: Headers, most: number): number {
   const control = cdn ?? headers.get("cache-control") ?? "";
   if (["no-store", "private", "no-cache"].some((word) => directive(control, word) !== undefined)) return 0;
   const shared = cdn === null ? directive(control, "s-maxage") : undefined;
-  const given = shared ?? directive(control, "max-age") ?? most;
+  // What says no number may be meant to say that it is old already (RFC 9111, section 4.2.1).
+  const given = shared === undefined ? directive(control, "max-age") : shared;
+  if (given === null) return 0;
   const age = (headers.get("age") ?? "0").trim();
-  return Math.min(given, most) - (/^\d+$/.test(age) ? Number(age) : 0);
+  return Math.min(given ?? most, most) - (/^\d+$/.test(age) ? Number(age) : 0);
 }
 
 function variesByKey(rule: CacheRule, headers: Headers): boolean {

@@ -1,7 +1,7 @@
 // What the form says about a request, before anything is looked up.
 
 import type { CacheRule, EdgeAuth, EdgeRoute, Form, KeyPart, Named, RateLimit, RequestMatch, Rule } from "./form.ts";
-import { escaped, normalised, only, sorted } from "./text.ts";
+import { escaped, network, normalised, only, sorted } from "./text.ts";
 
 export interface Asked {
   method: string;
@@ -30,7 +30,7 @@ export function asked(request: Request): Asked {
 
 /** Whether the path may mean another one to somebody behind the edge. */
 export function isDevious(path: string): boolean {
-  return /%2e|%2f|%5c|%00|\\|\/\//i.test(path) || path.split("/").some((part) => part === "." || part === "..");
+  return /%(?:2[ef]|5c|00|3[0-9]|[46][1-9a-f]|[57][0-9a])|\\|\/\//i.test(path) || path.split("/").some((part) => part === "." || part === "..");
 }
 
 export function cookie(headers: Headers, name: string): string | undefined {
@@ -85,6 +85,15 @@ export function key(rule: CacheRule, asked: Asked): string {
   return [...rule.key.map(part), ...varied].join(" ");
 }
 
+/** Path and query as they are in the key: what is shared is fetched by that and nothing else. */
+export function targetOf(rule: CacheRule, { path, query }: Asked): string {
+  const kept = rule.key.flatMap((part) => part === "query" ? [sorted(query)]
+    : typeof part !== "object" ? []
+    : "query_only" in part ? [only(query, part.query_only)]
+    : "query_except" in part ? [sorted(query, part.query_except)] : []).join("");
+  return kept === "" ? path : `${path}?${kept}`;
+}
+
 export interface Plan {
   limits: [RateLimit, string][];
   guard: EdgeAuth | undefined;
@@ -107,7 +116,7 @@ export function plan(form: Form, asked: Asked): Plan {
 }
 
 function bucket(limit: RateLimit, asked: Asked): string {
-  if (limit.key === "client") return asked.client;
+  if (limit.key === "client") return network(asked.client);
   if (limit.key === "country") return asked.country ?? "XX";
   if (limit.key === "everyone") return "everyone";
   return asked.headers.get(limit.key.header) ?? "";

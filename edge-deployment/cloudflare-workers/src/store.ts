@@ -17,6 +17,10 @@ export async function lookUp(key: string): Promise<Stored | undefined> {
   return { ...(JSON.parse(meta) as Omit<Stored, "response">), response };
 }
 
+export async function forget(key: string): Promise<void> {
+  await caches.default.delete(address(key));
+}
+
 /** The headers of a stored answer, as the origin sent them. */
 export function original(stored: Stored): Headers {
   const headers = new Headers(stored.response.headers);

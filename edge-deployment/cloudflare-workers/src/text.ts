@@ -47,3 +47,11 @@ export function directive(header: string, name: string): number | null | undefin
 export function words(list: string | null): string[] {
   return (list ?? "").split(",").map((word) => word.trim().toLowerCase()).filter((word) => word !== "");
 }
+
+/** Who counts as one client: an IPv4 address, or the /64 of an IPv6 one. */
+export function network(address: string): string {
+  const [front = [], back] = address.split("::", 2).map((half) => half.split(":").filter((group) => group !== ""));
+  if (!address.includes(":") || front.length > 8) return address;
+  const zeros = back === undefined ? [] : new Array<string>(8 - front.length - back.length).fill("0");
+  return [...front, ...zeros, ...(back ?? [])].slice(0, 4).map((group) => parseInt(group, 16).toString(16)).join(":") + "::";
+}

@@ -8,10 +8,10 @@ import { read } from "./form.ts";
 import { verify } from "./guard.ts";
 import { count, metrics } from "./metrics.ts";
 import type { Taken } from "./objects.ts";
-import { type Asked, asked as readRequest, cookie, isDevious, key as keyOf, plan as planOf, type Plan, regions } from "./plan.ts";
+import { type Asked, asked as readRequest, cookie, isDevious, key as keyOf, plan as planOf, type Plan, regions, targetOf } from "./plan.ts";
 import { ask, isFailure, passedOver } from "./regions.ts";
 import { known, purge, setDown, since } from "./shared.ts";
-import { lookUp, original, store, type Stored } from "./store.ts";
+import { forget, lookUp, original, store, type Stored } from "./store.ts";
 import { normalised } from "./text.ts";
 
 export { Bucket, Shared } from "./objects.ts";
@@ -21,6 +21,12 @@ const LONGEST_TARGET = 8192;
 const LONGEST_COMMAND = 65_536;
 /** How long a request waits for another one that fetches the same answer. */
 const COALESCE_MS = 10_000;
+/** Headers that services take for another host, scheme, path or method; `backend.rs` of the runtime has the same list. */
+const TAKEN_FOR_OTHERS = [
+  "forwarded", "front-end-https", "x-forwarded-host", "x-forwarded-path", "x-forwarded-port", "x-forwarded-prefix",
+  "x-forwarded-proto", "x-forwarded-scheme", "x-forwarded-server", "x-forwarded-ssl", "x-host", "x-http-method-override",
+  "x-method-override", "x-original-host", "x-original-url", "x-rewrite-url", "x-url-scheme",
+];
 
 /** How an answer came about. */
 interface Came {
@@ -92,8 +98,10 @@ async function limit({ plan, env, now }: Context): Promise<Came | undefined> {
 
 /** Not looked up: the regions answer. */
 async function pass(context: Context): Promise<Came> {
-  const { request, plan } = context;
-  const given = await fetchFrom(context, request.body, forwarded(context, new Headers(request.headers)));
+  const { asked, request, plan } = context;
+  const target = asked.path + (asked.query === "" ? "" : `?${asked.query}`);
+  const headers = forwarded(context, new Headers(request.headers), new URL(request.url).host);
+  const given = await fetchFrom(context, request.body, headers, { method: request.method, target });
   if (!given) return unanswered();
   // A connection that changes its protocol is handed on as it is.
   const response = given.response.status === 101 ? given.response : changeable(given.response);
@@ -160,14 +168,21 @@ function given({ request, now }: Context, key: string, stored: Stored, came: "hi
   return { came, response, key, kept: stored.kept, region: stored.region, status: `hit; ttl=${left}; detail=${came}` };
 }
 
-/** Fetches an answer and stores it where it may be. An error leaves what is stored as it is. */
+/**
+ * Fetches an answer and stores it where it may be. An error leaves what is stored as it is; an answer that may not be
+ * stored takes it away. What is shared is fetched by what is in its key and nothing else, so that nobody chooses what
+ * others get.
+ */
 async function refresh(
   context: Context, key: string, stale: Stored | undefined,
 ): Promise<{ response: Came["response"]; region: string; kept?: Kept } | undefined> {
   const { plan, asked, now, request } = context;
-  const headers = forwarded(context, new Headers(request.headers));
-  for (const name of ["if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "cookie"]) headers.delete(name);
   const rule = plan.rule!.rule;
+  const inKey = (name: string) => rule.key.some((part) => typeof part === "object" && "header" in part && part.header === name);
+  const headers = new Headers(request.headers);
+  for (const name of TAKEN_FOR_OTHERS) if (!inKey(name)) headers.delete(name);
+  forwarded(context, headers, rule.key.includes("host") ? asked.host : undefined);
+  for (const name of ["if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "cookie"]) headers.delete(name);
   for (const vary of rule.vary) headers.set(vary.header, normalised(asked.headers.get(vary.header) ?? "", vary.values));
   const cookies = rule.key.flatMap((part) => typeof part === "object" && "cookie" in part
     ? [`${part.cookie}=${cookie(asked.headers, part.cookie) ?? ""}`] : []);
@@ -176,7 +191,7 @@ async function refresh(
   headers.set("accept-encoding", "br, gzip");
   const tag = stale?.response.headers.get("etag");
   if (tag) headers.set("if-none-match", tag);
-  const fetched = await fetchFrom(context, null, headers, "GET");
+  const fetched = await fetchFrom(context, null, headers, { method: "GET", target: targetOf(rule, asked) });
   if (!fetched) return undefined;
   let { response } = fetched;
   if (response.status === 304 && stale) {
@@ -185,7 +200,10 @@ async function refresh(
     response = new Response(stale.response.clone().body, { status: stale.status, headers: merged });
   }
   const kept = keep(form, plan.rule!, asked, response.status, response.headers, now);
-  if (typeof kept === "string") return { ...fetched, response: changeable(response) };
+  if (typeof kept === "string") {
+    if (stale && !isFailure(response.status)) await forget(key);
+    return { ...fetched, response: changeable(response) };
+  }
   const [ours, theirs] = response.body ? response.body.tee() : [null, null];
   const entry = { kept, at: now, region: fetched.region, status: response.status };
   const stored = store(key, entry, response.headers, ours);
@@ -195,10 +213,11 @@ async function refresh(
   return { ...fetched, response: shown, kept };
 }
 
-async function fetchFrom(context: Context, body: BodyInit | null, headers: Headers, method = context.request.method) {
+async function fetchFrom(
+  context: Context, body: BodyInit | null, headers: Headers, { method, target }: { method: string; target: string },
+) {
   const { asked, plan, now, down } = context;
   const order = regions(form, plan.route, asked.country, (region) => down.includes(region) || passedOver(region, now));
-  const target = asked.path + (asked.query === "" ? "" : `?${asked.query}`);
   // `Content-Length: 0` makes a body of nothing, and a request for something may be made with none at all.
   if (method === "GET" || method === "HEAD") {
     body = null;
@@ -210,12 +229,12 @@ async function fetchFrom(context: Context, body: BodyInit | null, headers: Heade
 }
 
 /** Headers for the regions: without what belongs to this connection, to tests, and to operators. */
-function forwarded({ asked, request }: Context, headers: Headers): Headers {
+function forwarded({ asked }: Context, headers: Headers, host: string | undefined): Headers {
   for (const name of [...headers.keys()]) {
     if (/^(cf-|repomind-test-|repomind-country$|x-real-ip$|connection$|keep-alive$|te$|transfer-encoding$)/.test(name)) headers.delete(name);
   }
   headers.set("x-forwarded-for", asked.client);
-  headers.set("x-forwarded-host", new URL(request.url).host);
+  if (host !== undefined) headers.set("x-forwarded-host", host);
   headers.set("x-forwarded-proto", "https");
   return headers;
 }
@@ -273,9 +292,9 @@ async function operate(request: Request, asked: Asked, env: Env, now: number): P
   const text = request.method === "POST" ? await request.text() : "";
   const command = text.length <= LONGEST_COMMAND ? parse(text) : undefined;
   if (what === "POST /.repomind/purge" && command) {
-    const urls = strings(command.urls).map((url) => new URL(url)).map((url) => `url:${url.hostname}${url.pathname}`);
-    const tags = [...strings(command.tags), ...urls];
-    if (tags.length === 0) return no(422, "Name tags or urls");
+    const urls = strings(command.urls).map((url) => URL.canParse(url) ? new URL(url) : undefined);
+    const tags = [...strings(command.tags), ...urls.flatMap((url) => url ? [`url:${url.hostname}${url.pathname}`] : [])];
+    if (tags.length === 0 || urls.includes(undefined)) return no(422, "Name tags or whole urls");
     await purge(env, tags, command.soft === true, now);
     return Response.json({ purged: tags });
   }

@@ -1,11 +1,14 @@
 // The same answer everywhere: what the reference evaluator decides about each request of the corpus, the worker does.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { corpus, form, startEdge, startKeys } from "./harness.mjs";
 
 test("the worker decides as the reference does", async () => {
-  const lines = corpus("decisions.json");
+  // Lines of another corpus, but for dots in paths, which the platform climbs before the worker sees them.
+  const others = process.env.EDGE_LINES ? JSON.parse(readFileSync(process.env.EDGE_LINES, "utf8")) : undefined;
+  const lines = others?.filter(({ asked }) => !/\/\.\.?(?:[/?]|$)/.test(asked.target)) ?? corpus("decisions.json");
   assert.ok(lines.length >= 300);
   const keys = await startKeys(corpus("tokens.json").jwks.keys);
   const policy = form();

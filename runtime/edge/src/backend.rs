@@ -12,6 +12,29 @@ use model::record::DataClass;
 use crate::compile::Complaint;
 use crate::form::Form;
 
+/// Headers that services take for another host, scheme, path or method than the request has. Nobody may choose what
+/// others get by them, so that answers that are shared are fetched without those that are not in the key. The worker
+/// has the same list (`TAKEN_FOR_OTHERS` in `worker.ts`).
+pub const TAKEN_FOR_OTHERS: [&str; 17] = [
+    "forwarded",
+    "front-end-https",
+    "x-forwarded-host",
+    "x-forwarded-path",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-host",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-host",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-url-scheme",
+];
+
 /// What of the form a kind of edge cannot do. Those that are not reducible forbid its use.
 pub fn complaints(backend: Backend, form: &Form) -> Vec<Complaint> {
     let mut found = Vec::new();

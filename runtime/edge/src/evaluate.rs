@@ -13,6 +13,7 @@ pub mod text;
 pub mod token;
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 
 use model::edge::{CacheRule, EdgeAuth, EdgeRoute, KeyPart, LimitKey, Proof, RateLimit, Request};
 use model::{Country, RegionId, RuleId};
@@ -65,8 +66,13 @@ impl Request for Asked {
         }
         let lines: Vec<&str> =
             self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str()).collect();
-        (!lines.is_empty()).then(|| lines.join(", "))
+        (!lines.is_empty()).then(|| lines.join(between(name)))
     }
+}
+
+/// What stands between the lines of a header. HTTP/2 has each cookie in a line of its own (RFC 9113, section 8.2.3).
+pub fn between(name: &str) -> &'static str {
+    if name == "cookie" { "; " } else { ", " }
 }
 
 /// Where an edge stands, and what it can do.
@@ -154,12 +160,15 @@ pub struct Plan<'f> {
 /// The longest target, in bytes; what is longer is refused with 414.
 pub const LONGEST_TARGET: usize = 8192;
 
-/// Whether the path may mean another one to somebody behind the edge: dots that climb, or characters whose meaning
-/// depends on who decodes them. Such a request is refused with 400, because a rule for the one would keep the other.
+/// Whether the path may mean another one to somebody behind the edge: dots that climb, characters whose meaning depends
+/// on who decodes them, and letters and digits that are encoded, as nobody does who means well (RFC 3986, section 2.3).
+/// Such a request is refused with 400, because a rule for the one would keep the other.
 pub fn is_devious(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
     let encoded = ["%2e", "%2f", "%5c", "%00", "\\"].iter().any(|bad| lower.contains(bad));
-    encoded || lower.contains("//") || lower.split('/').any(|part| part == "." || part == "..")
+    let octet = |digits: &str| u8::from_str_radix(digits.get(..2)?, 16).ok();
+    let disguised = lower.split('%').skip(1).filter_map(octet).any(|octet| octet.is_ascii_alphanumeric());
+    encoded || disguised || lower.contains("//") || lower.split('/').any(|part| part == "." || part == "..")
 }
 
 /// What the form says about a request.
@@ -188,10 +197,18 @@ pub fn guards(auth: &EdgeAuth, asked: &Asked) -> bool {
 /// The name of a request's bucket.
 pub fn limit_key(limit: &RateLimit, asked: &Asked) -> String {
     match &limit.key {
-        LimitKey::Client => asked.client.clone(),
+        LimitKey::Client => whole(&asked.client),
         LimitKey::Country => asked.country.map_or_else(|| "XX".to_owned(), |country| country.to_string()),
         LimitKey::Everyone => "everyone".to_owned(),
         LimitKey::Header(name) => asked.header(name).unwrap_or_default(),
+    }
+}
+
+/// Who counts as one client: an IPv4 address, or all of a /64 of IPv6, which is what one subscriber has.
+fn whole(client: &str) -> String {
+    match client.parse::<Ipv6Addr>().map(|address| address.to_bits() >> 64 << 64) {
+        Ok(network) => Ipv6Addr::from_bits(network).to_string(),
+        Err(_) => client.to_owned(),
     }
 }
 

@@ -105,6 +105,10 @@ fn decision(answered: Answered) -> Decision {
 }
 
 fn lines(form: &Form) -> Vec<Line> {
+    decided(form, cases())
+}
+
+fn decided(form: &Form, cases: Vec<Case>) -> Vec<Line> {
     let jwks = serde_json::from_value(tokens()["jwks"].clone()).expect("keys");
     let keys = Keys { jwks: [("http://127.0.0.1:9/jwks.json".to_owned(), jwks)].into(), ..Keys::default() };
     let mut cloudflare = Edge::new(form, Place::worldwide(), keys.clone());
@@ -114,7 +118,7 @@ fn lines(form: &Form) -> Vec<Line> {
         let differs = (here != there).then_some(there);
         Line { about: case.about.clone(), asked: case, cloudflare: here, varnish: differs }
     };
-    cases().into_iter().map(line).collect()
+    cases.into_iter().map(line).collect()
 }
 
 #[test]
@@ -149,13 +153,35 @@ fn varnish_decides_as_the_reference_does() {
     if !varnishd::is_there() {
         return;
     }
-    let mut form = form();
-    let lines = lines(&form);
+    let form = form();
+    differs_nowhere(&lines(&form), form);
+}
+
+/// Requests by a seed: EDGE_SEED and EDGE_PAIRS choose others, and more. EDGE_LINES names a file that they are written to
+/// with what the reference decides, for the worker: `EDGE_LINES=FILE npm test -- corpus` in cloudflare-workers.
+#[test]
+fn varnish_decides_as_the_reference_does_what_nobody_would_ask() {
+    let number = |name: &str, otherwise: u64| {
+        std::env::var(name).map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+    };
+    let (seed, pairs) = (number("EDGE_SEED", 1), number("EDGE_PAIRS", 500));
+    let form = form();
+    let lines = decided(&form, requests::random::pairs(seed, pairs as usize));
+    if let Some(file) = std::env::var_os("EDGE_LINES") {
+        std::fs::write(file, serde_json::to_string(&lines).expect("plain data")).expect("lines are written");
+    }
+    println!("EDGE_SEED={seed} EDGE_PAIRS={pairs}");
+    if varnishd::is_there() {
+        differs_nowhere(&lines, form);
+    }
+}
+
+fn differs_nowhere(lines: &[Line], mut form: Form) {
     let regions = Regions::start(&form);
     form.origins.clone_from(&regions.origins);
     let varnish = Varnish::start(&form);
     let mut wrong = Vec::new();
-    for line in &lines {
+    for line in lines {
         let case = &line.asked;
         let mut headers = case.headers.clone();
         headers.push(script(&case.script));
@@ -164,8 +190,8 @@ fn varnish_decides_as_the_reference_does() {
         let wanted = line.varnish.as_ref().unwrap_or(&line.cloudflare);
         if found != *wanted {
             wrong.push(format!(
-                "{}: {} {}\n  found  {found:?}\n  wanted {wanted:?}",
-                line.about, case.method, case.target
+                "{}: {} {}\n  by {:?}\n  to {:?}\n  found  {found:?}\n  wanted {wanted:?}",
+                line.about, case.method, case.target, case.script.headers, case.headers
             ));
         }
     }

@@ -183,6 +183,14 @@ fn a_saved_rule_reaches_both_edges_and_what_it_forbids_is_not_given_any_more() {
         let (status, body) = (answer.status, &answer.body);
         assert!(cache_status(&answer).contains("bypass"), "{kind}: {status} {:?} {body}", answer.headers);
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
+        let token = std::fs::read_to_string(edged.cluster.state("pki/token")).unwrap();
+        let bearer = format!("Bearer {}", token.trim());
+        let labels = [("authorization", bearer.as_str()), ("repomind-class", "public")];
+        let target = format!("/v1/data/notes/through-{kind}");
+        let written = exchange(edged.at[kind], "PUT", &target, &labels, "written").unwrap();
+        assert_eq!(written.status / 100, 2, "{kind}: {}", written.body);
+        let read = edged.get(kind, &target, &labels[..1]);
+        assert_eq!((read.status, read.body.as_str()), (200, "written"), "{kind}");
     }
     let began = Instant::now();
     edged.save(
@@ -299,4 +307,25 @@ fn no_process_of_an_edge_outlives_the_one_that_keeps_it() {
     let destroyed = edged.cluster.run(&["destroy"]);
     assert!(destroyed.status.success(), "{}", text(&destroyed));
     all_gone(&below);
+}
+
+#[test]
+fn edges_reach_gateways_that_have_a_certificate_by_https() {
+    let files = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let [chain, key] = ["chain.pem", "key.pem"].map(|name| files.path().join(name));
+    std::fs::write(&chain, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    for (environment, scheme) in [
+        (Vec::new(), "http://"),
+        (vec![("REPOMIND_TLS_CERT", chain.to_str().unwrap()), ("REPOMIND_TLS_KEY", key.to_str().unwrap())], "https://"),
+    ] {
+        let cluster = Cluster::deployed_with(&environment);
+        let order = cluster.admin("us-east", "GET", "/edge", "").unwrap();
+        let order: Value = serde_json::from_str(&order.body).unwrap_or_else(|_| panic!("{}", order.body));
+        let form: Value = serde_json::from_str(order["form"].as_str().unwrap_or_default()).expect("a form");
+        let origins = form["origins"].as_object().unwrap_or_else(|| panic!("{order}"));
+        assert_eq!(origins.len(), 3, "{order}");
+        assert!(origins.values().all(|url| url.as_str().is_some_and(|url| url.starts_with(scheme))), "{origins:?}");
+    }
 }

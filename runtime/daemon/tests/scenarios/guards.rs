@@ -30,8 +30,19 @@ impl Issuer {
     }
 
     fn token(&self, issuer: &str, audience: &str, seconds: i64) -> String {
+        self.token_with(issuer, audience, seconds, |_| ())
+    }
+
+    fn token_with(
+        &self,
+        issuer: &str,
+        audience: &str,
+        seconds: i64,
+        change: impl FnOnce(&mut jsonwebtoken::Header),
+    ) -> String {
         let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
         header.kid = Some(self.name.to_owned());
+        change(&mut header);
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
         let claims = json!({ "iss": issuer, "aud": audience, "exp": now + seconds });
         let key = jsonwebtoken::EncodingKey::from_ed_pem(self.key.serialize_pem().as_bytes()).unwrap();
@@ -94,6 +105,19 @@ fn who_comes_past_the_edge_is_not_let_in_where_a_guard_stands() {
 
     let (issuer, audience) = ("https://id.repomind.io", "repomind");
     let good = first.token(issuer, audience, 600);
+    let parts: Vec<&str> = good.split('.').collect();
+    let headed = |header: Value| URL_SAFE_NO_PAD.encode(header.to_string());
+    let none = format!("{}.{}.{}", headed(json!({ "alg": "none", "kid": "first" })), parts[1], parts[2]);
+    let unknown = format!("{}.{}.{}", headed(json!({ "alg": "XX999", "kid": "first" })), parts[1], parts[2]);
+    let secret = jsonwebtoken::EncodingKey::from_secret(&first.key.public_key_raw());
+    let mut symmetric = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    symmetric.kid = Some("first".to_owned());
+    let claims = json!({ "iss": issuer, "aud": audience, "exp": u32::MAX });
+    let by_secret = jsonwebtoken::encode(&symmetric, &claims, &secret).unwrap();
+    let critical = first.token_with(issuer, audience, 600, |header| header.crit = Some(vec!["exp".to_owned()]));
+    let elsewhere =
+        stranger.token_with(issuer, audience, 600, |header| header.jku = Some(format!("http://{}", server.at)));
+    let huge = first.token(issuer, &"x".repeat(9000), 600);
     for (token, status, why) in [
         (None, 401, "nothing is shown"),
         (Some("not.a.token"), 401, "no token at all"),
@@ -101,6 +125,12 @@ fn who_comes_past_the_edge_is_not_let_in_where_a_guard_stands() {
         (Some(first.token("https://evil.example", audience, 600).as_str()), 401, "another issuer"),
         (Some(first.token(issuer, "elsewhere", 600).as_str()), 401, "another audience"),
         (Some(first.token(issuer, audience, -600).as_str()), 401, "past its time"),
+        (Some(none.as_str()), 401, "no algorithm"),
+        (Some(unknown.as_str()), 401, "an algorithm nobody knows"),
+        (Some(by_secret.as_str()), 401, "the public key as a secret"),
+        (Some(critical.as_str()), 401, "an extension that must be understood"),
+        (Some(elsewhere.as_str()), 401, "keys that it names itself"),
+        (Some(huge.as_str()), 401, "a huge one"),
         (Some(good.as_str()), 200, "a good one"),
     ] {
         let answer = asked(&cluster, "/reports/1", token);
@@ -131,7 +161,7 @@ fn who_comes_past_the_edge_is_not_let_in_where_a_guard_stands() {
     let until_when = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
     let signature = edge::evaluate::token::sign_url(b"hush", "/shares/a", "exp", until_when);
     let target = format!("/shares/a?exp={until_when}&sig={signature}");
-    assert_eq!(asked(&cluster, &target, None).status, 503, "it was let in without a secret");
+    assert_eq!(asked(&cluster, &target, None).status, 500, "it was let in without a secret");
     std::fs::create_dir_all(cluster.state("secrets")).unwrap();
     std::fs::write(cluster.state("secrets/share-key"), "hush\n").unwrap();
     assert_eq!(asked(&cluster, &target, None).status, 200);

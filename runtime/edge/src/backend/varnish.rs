@@ -52,6 +52,7 @@ pub fn program(form: &Form, options: &Options) -> String {
         ("@RULES@", rules(form)),
         ("@PREPARE@", keys::prepare(form, options.observe)),
         ("@HASH@", keys::hash(form)),
+        ("@BY_KEY@", keys::by_key(form)),
         ("@CLEAN@", keys::clean(form)),
         ("@PASSED@", observed("  unset req.http.rm-key;\n")),
         ("@ROUTES@", routes(form)),
@@ -196,6 +197,13 @@ fn rules_cookies(form: &Form) -> bool {
     in_keys || whens.any(|when| !when.cookies.is_empty())
 }
 
+/// A client: an IPv4 address, or the /64 of an IPv6 one. Zeros are left out where the address has most of them (RFC 5952),
+/// so that one /64 is written in several ways, which are brought to one.
+const CLIENT: &str = concat!(
+    r#"regsub(regsub(regsub(regsub(client.ip, "^((?:[0-9a-f]+:){3}[0-9a-f]+):.*$", "\1"), "#,
+    r#""^(.*:):(?:[0-9a-f]+:){0,3}[0-9a-f]*$", "\1"), "^(.*::.*?)(?::[0-9a-f]+){4}$", "\1"), "(?::0){2,}(?=:|$)", ":")"#
+);
+
 fn limits(form: &Form) -> String {
     let mut out = String::new();
     if form.limits.iter().any(|limit| limit.key == LimitKey::Country) {
@@ -203,7 +211,7 @@ fn limits(form: &Form) -> String {
     }
     for limit in &form.limits {
         let key = match &limit.key {
-            LimitKey::Client => "client.ip".to_owned(),
+            LimitKey::Client => CLIENT.to_owned(),
             LimitKey::Country => "req.http.rm-country".to_owned(),
             LimitKey::Everyone => "\"everyone\"".to_owned(),
             LimitKey::Header(name) => format!("req.http.{name}"),

@@ -138,9 +138,13 @@ fn lifetime(head: &Head, most: u32) -> Option<u32> {
     if ["no-store", "private", "no-cache"].iter().any(|word| says(word).is_some()) {
         return None;
     }
-    let shared = if ours { None } else { says("s-maxage").flatten() };
-    let given = shared.or_else(|| says("max-age").flatten()).unwrap_or(u64::from(most));
-    let age = head.header("age").and_then(|age| age.trim().parse::<u64>().ok()).unwrap_or(0);
+    let shared = if ours { None } else { says("s-maxage") };
+    // What says no number may be meant to say that it is old already (RFC 9111, section 4.2.1).
+    let given = match shared.or_else(|| says("max-age")) {
+        Some(given) => given?,
+        None => u64::from(most),
+    };
+    let age = head.header("age").and_then(|age| text::directive(&format!("age={age}"), "age").flatten()).unwrap_or(0);
     let left = given.min(u64::from(most)).saturating_sub(age);
     u32::try_from(left).ok().filter(|&left| left > 0)
 }

@@ -257,7 +257,8 @@ impl<'f> Edge<'f> {
         }
     }
 
-    /// Fetches an answer and stores it where it may be. An error leaves what is stored as it is.
+    /// Fetches an answer and stores it where it may be. An error leaves what is stored as it is; an answer that may not
+    /// be stored takes it away, because it is not what the origin would have given any more.
     fn refresh(
         &mut self,
         plan: &Plan<'_>,
@@ -271,6 +272,8 @@ impl<'f> Edge<'f> {
         if let Some(kept) = &kept {
             let entry = Entry { kept: kept.clone(), status: head.status, region: region.clone(), at: now };
             self.cache.insert(key.to_owned(), entry);
+        } else if !failed(&head) {
+            self.cache.remove(key);
         }
         Some((region, head, kept))
     }

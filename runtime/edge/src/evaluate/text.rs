@@ -53,12 +53,14 @@ fn is_refused(parameters: &str) -> bool {
 }
 
 /// The seconds of a directive such as `max-age=60` in a header of the form of `Cache-Control`, or whether it is there
-/// at all: `Some(None)` for a directive without a number.
+/// at all: `Some(None)` for a directive without a whole number.
 pub fn directive(header: &str, name: &str) -> Option<Option<u64>> {
     header.split(',').find_map(|entry| {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
         let value = value.trim().trim_matches('"');
-        key.trim().eq_ignore_ascii_case(name).then(|| value.parse().ok())
+        let is_number = !value.is_empty() && value.bytes().all(|digit| digit.is_ascii_digit());
+        // A number beyond all bounds is still one (RFC 9111, section 1.2.2).
+        key.trim().eq_ignore_ascii_case(name).then(|| is_number.then(|| value.parse().unwrap_or(u64::MAX)))
     })
 }
 

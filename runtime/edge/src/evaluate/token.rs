@@ -65,6 +65,10 @@ pub fn verify(auth: &EdgeAuth, asked: &Asked, keys: &Keys, now: u64) -> Result<(
             if !algorithms.iter().any(|&algorithm| of_library(algorithm) == header.alg) {
                 return Err(Denied::Invalid);
             }
+            // RFC 7515, section 4.1.11: who does not understand what must be understood refuses. Nothing is understood.
+            if header.crit.is_some() {
+                return Err(Denied::Invalid);
+            }
             let set = keys.jwks.get(jwks).ok_or(Denied::Invalid)?;
             let key = match &header.kid {
                 Some(kid) => set.find(kid),

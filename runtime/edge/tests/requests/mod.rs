@@ -1,5 +1,7 @@
 //! The requests of the corpus: what origins may answer, crossed with rules, and what clients may ask, by hand.
 
+pub mod random;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -278,6 +280,12 @@ fn devious(all: &mut Vec<Case>) {
         "/pages/a%5Cb",
         "/pages/a%00b",
         "/pages/a%20b",
+        "/%70ages/a",
+        "/pages/%4A",
+        "/pages/%5a%7A%39",
+        "/pages/%5Bx%5d%60%7B%2d%3a%40",
+        "/pages/%C3%A9?a=%61",
+        "/pages/50%",
     ] {
         all.push(get("devious", path, &[]));
     }

@@ -4,6 +4,7 @@
 // Each binary uses a part.
 #![allow(dead_code)]
 
+pub mod nginxd;
 pub mod varnishd;
 
 use std::collections::BTreeMap;

@@ -28,6 +28,8 @@ pub struct Varnish {
     dir: tempfile::TempDir,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for proxies that say in the PROXY protocol for whom they ask.
+    pub proxied: SocketAddr,
 }
 
 impl Varnish {
@@ -44,9 +46,9 @@ impl Varnish {
         let file = dir.path().join("first.vcl");
         std::fs::write(&file, vcl).expect("a file");
         let address = free_port();
-        let admin = free_port();
+        let (admin, proxied) = (free_port(), free_port());
         let child = Command::new("varnishd")
-            .args(["-F", "-a", &address.to_string(), "-T", &admin.to_string(), "-n"])
+            .args(["-F", "-a", &address.to_string(), "-a", &format!("{proxied},PROXY"), "-T", &admin.to_string(), "-n"])
             .arg(dir.path().join("work"))
             .args(["-f".as_ref(), file.as_os_str()])
             .args([
@@ -64,7 +66,7 @@ impl Varnish {
             .stderr(std::fs::File::create(dir.path().join("log")).expect("a log"))
             .spawn()
             .expect("varnishd starts");
-        let mut varnish = Self { child, dir, address };
+        let mut varnish = Self { child, dir, address, proxied };
         let log = varnish.dir.path().join("log");
         let why = || format!("varnishd does not come up:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
         let listens = || {

@@ -74,7 +74,7 @@ impl Guards {
             Proof::SignedUrl { secret, .. } => {
                 let known = region.secret(secret).ok_or_else(|| {
                     tracing::error!(guard = %auth.name, %secret, "this region holds no such secret, so that nobody is let in");
-                    Problem::unavailable("guard", "what this request shows cannot be verified here").with("rule", auth.name.as_str())
+                    unverifiable(auth, "what this request shows cannot be verified here")
                 })?;
                 let keys = Keys { secrets: BTreeMap::from([(secret.clone(), known)]), ..Keys::default() };
                 verify(auth, &asked, &keys, now)
@@ -91,7 +91,7 @@ impl Guards {
         let known = self.keys(url, |set| set.fetched.elapsed() < KEEP).await;
         let known = known.map_err(|why| {
             tracing::error!(guard = %auth.name, %url, %why, "the keys of an issuer cannot be had, so that nobody is let in");
-            Problem::unavailable("guard", "the keys that this request is verified with cannot be had").with("rule", auth.name.as_str())
+            unverifiable(auth, "the keys that this request is verified with cannot be had")
         })?;
         let with =
             |set: &Set| Keys { jwks: BTreeMap::from([(url.to_owned(), JwkSet::clone(&set.keys))]), ..Keys::default() };
@@ -135,6 +135,11 @@ impl Guards {
         known.insert(url.to_owned(), set.clone());
         Ok(set)
     }
+}
+
+/// Not 503: anybody can show something that cannot be verified, and an edge would pass the region over for everybody.
+fn unverifiable(auth: &EdgeAuth, detail: &str) -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "guard", detail).with("rule", auth.name.as_str())
 }
 
 fn refusal(auth: &EdgeAuth, denied: Denied) -> Problem {

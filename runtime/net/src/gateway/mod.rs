@@ -111,6 +111,8 @@ impl Gateway {
         let asset = path.starts_with(assets::PREFIX);
         let route = routes::name_of(path).unwrap_or(if asset { "assets" } else { "proxy" });
         let counted = self.limits.count(&*self.region, &request, client);
+        let upgrade =
+            request.version() < http::Version::HTTP_2 && request.headers().contains_key(http::header::UPGRADE);
         let deadline = tokio::time::Instant::now() + limits::REQUEST_TIME;
         let admitted = async {
             // RFC 9112, 3.2: what HTTP/1.1 requires, lest two servers in a row take a request to mean two hosts.
@@ -118,6 +120,10 @@ impl Gateway {
                 && request.headers().get_all(http::header::HOST).iter().count() != 1
             {
                 return Err(Problem::new(StatusCode::BAD_REQUEST, "host", "send one Host header"));
+            }
+            if request.method() == http::Method::CONNECT {
+                // Granted, it would be a way to speak on past everything here.
+                return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this is no proxy for other hosts"));
             }
             counted.refusal().map_or(Ok(()), Err)?;
             self.guards.check(&*self.region, &request, (client, matches!(route, "proxy" | "assets"))).await?;
@@ -157,6 +163,10 @@ impl Gateway {
             tracing::info!(target: "access", id, method, route, status, ms, country, served);
         }
         headers.insert(REQUEST_ID, id);
+        if upgrade && status != 101 {
+            // A cache in front of us may have joined this connection to the client's: it speaks of nothing else.
+            headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        }
         counted.tell(headers);
         set(headers, "repomind-region", self.region.id().as_str(), false);
         headers.insert("repomind-generation", generation);
@@ -188,7 +198,7 @@ impl model::edge::Request for Seen<'_> {
     }
     fn header(&self, name: &str) -> Option<String> {
         let lines: Vec<&str> = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-        (!lines.is_empty()).then(|| lines.join(", "))
+        (!lines.is_empty()).then(|| lines.join(edge::evaluate::between(name)))
     }
 }
 

@@ -74,6 +74,11 @@ impl Gateway {
         let candidates = self.candidates(client, &needs, host(&request));
         if candidates.is_empty() {
             let named: Vec<&str> = needs.iter().map(Feature::as_str).collect();
+            if !self.region.regions().by_id.values().any(|region| needs.is_subset(&region.features)) {
+                // Not 503: an edge would take it for a failure of this region, and keep others from it.
+                let detail = "no region has what this request needs";
+                return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "needs", detail).with("needs", named));
+            }
             let detail = "no region that serves now has what this request needs";
             return Err(Problem::unavailable("no-region", detail).with("needs", named));
         }

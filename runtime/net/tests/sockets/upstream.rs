@@ -125,3 +125,55 @@ async fn a_limit_of_the_edge_holds_at_the_gateway_for_each_client_and_says_what_
         assert!(answer.starts_with("http/1.1 200"), "{path} {client}: {answer}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_change_of_protocol_that_was_not_granted_nothing_more_is_heard() {
+    let (address, _dir, _) = gateway(BTreeMap::from([(id("us-east"), counting("200 OK").await)])).await;
+    let refused = ask(address, "CONNECT other.example:443 HTTP/1.1", "").await;
+    assert!(refused.starts_with("http/1.1 405"), "{refused}");
+    for protocol in ["websocket", "h2c"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let first = format!("GET /chat HTTP/1.1\r\nhost: x\r\nupgrade: {protocol}\r\nconnection: upgrade\r\n\r\n");
+        let behind = "GET /behind HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 203.0.113.9\r\n\r\n";
+        stream.write_all((first + behind).as_bytes()).await.unwrap();
+        let mut answers = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_string(&mut answers)).await;
+        assert!(read.is_ok(), "{protocol}: the connection stays open: {answers}");
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{protocol}: {answers}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_region_has_is_no_failure_of_a_region() {
+    let (address, _dir, _) = gateway(BTreeMap::from([(id("us-east"), counting("200 OK").await)])).await;
+    let answer = ask(address, "GET /ask HTTP/1.1\r\nrepomind-needs: time-travel", "").await;
+    assert!(answer.starts_with("http/1.1 501") && answer.contains("time-travel"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_in_a_line_of_its_own_is_seen_by_rules_as_one_among_others() {
+    let dir = keys();
+    let (listener, address) = bind().await;
+    let mut plans = plans();
+    let session = model::edge::Named { name: "session".into(), value: None };
+    let bypass = CacheRule {
+        name: RuleId::new("signed-in").unwrap(),
+        when: RequestMatch { cookies: vec![session], ..RequestMatch::default() },
+        bypass: true,
+        ..plans.edge.rules[0].clone()
+    };
+    plans.edge.rules.insert(0, bypass);
+    let apis = BTreeMap::from([(id("us-east"), counting("200 OK").await)]);
+    let (served, verifier) =
+        (fixture_with(dir.path(), "us-east", apis, plans), TokenVerifier::load(dir.path()).unwrap());
+    tokio::spawn(net::serve_gateway(listener, served, verifier, GatewayConfig::default(), CancellationToken::new()));
+    // HTTP/2 sends cookies so (RFC 9113, section 8.2.3).
+    for (cookies, control) in [
+        ("cookie: a=1\r\ncookie: session=2", "cdn-cache-control: no-store"),
+        ("cookie: a=1; session=2", "cdn-cache-control: no-store"),
+        ("cookie: a=1\r\ncookie: b=2", "cdn-cache-control: max-age=60"),
+    ] {
+        let answer = ask(address, &format!("GET /assets/a HTTP/1.1\r\n{cookies}"), "").await;
+        assert!(answer.contains(control), "{cookies}: {answer}");
+    }
+}

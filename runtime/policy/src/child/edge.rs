@@ -100,6 +100,10 @@ pub fn cache_rule(ledger: &mut Ledger, given: &[SteelVal]) -> Scheme<()> {
     };
     few("key", rule.key.len())?;
     few("vary", rule.vary.len())?;
+    let query = |part: &&KeyPart| matches!(part, KeyPart::Query | KeyPart::QueryOnly(_) | KeyPart::QueryExcept(_));
+    if rule.key.iter().filter(query).count() > 1 {
+        return Err(fault("`key` speaks of the query twice; name all parameters in one (query …) or (query-except …)"));
+    }
     if rule.when.paths.is_empty() && rule.when.suffixes.is_empty() {
         return Err(fault("`path` must begin with /; it matches every path that begins so"));
     }

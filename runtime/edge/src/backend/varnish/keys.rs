@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 
 use model::edge::{CacheRule, KeyPart};
 
-use super::{any_of, keeps, quoted};
+use super::super::TAKEN_FOR_OTHERS;
+use super::{any_of, covered, keeps, quoted};
 use crate::form::{Form, Rule};
 
 const HOST: &str = "regsub(req.http.Host.lower(), \":[0-9]+$\", \"\")";
@@ -47,6 +48,43 @@ fn hash_key(out: &mut String, rule: &CacheRule) {
     }
     for vary in &rule.vary {
         let _ = writeln!(out, "    hash_data(\" vary:{0}=\" + req.http.{0});", vary.header);
+    }
+}
+
+/// Statements that reduce a request to the key of its rule.
+pub fn by_key(form: &Form) -> String {
+    let rules = || form.rules.iter().map(|rule| &rule.rule).filter(|rule| keeps(rule));
+    let in_some_key = |name: &&str| rules().any(|rule| covered(rule).iter().any(|covered| covered == name));
+    let (some, none): (Vec<&str>, Vec<&str>) = TAKEN_FOR_OTHERS.iter().copied().partition(in_some_key);
+    let mut out: String = none.iter().map(|name| taken_for_others(name, "  ")).collect();
+    for (at, rule) in rules().enumerate() {
+        let word = if at == 0 { "if" } else { "elsif" };
+        let query = rule.key.iter().find_map(|part| match part {
+            KeyPart::QueryOnly(_) => Some("req.http.rm-query".to_owned()),
+            part => excepted(part).map(sorted),
+        });
+        let target = query.map_or(PATH.to_owned(), |query| format!("regsub({PATH} + \"?\" + {query}, \"\\?$\", \"\")"));
+        let host = match rule.key.contains(&KeyPart::Host) {
+            true => format!("set req.http.Host = {HOST};"),
+            false => "set req.http.rm-hostless = \"1\";".to_owned(),
+        };
+        let covered = covered(rule);
+        let free = some.iter().filter(|name| !covered.iter().any(|covered| covered == *name));
+        let free: String = free.map(|name| taken_for_others(name, "    ")).collect();
+        let _ = write!(
+            out,
+            "  {word} (req.http.rm-rule == \"{}\") {{\n    set req.url = {target};\n    {host}\n{free}  }}\n",
+            rule.name
+        );
+    }
+    out
+}
+
+/// Takes away a header that services take for another host, scheme, path or method.
+fn taken_for_others(name: &str, indent: &str) -> String {
+    match name {
+        "x-forwarded-proto" => format!("{indent}set req.http.x-forwarded-proto = \"https\";\n"),
+        name => format!("{indent}unset req.http.{name};\n"),
     }
 }
 

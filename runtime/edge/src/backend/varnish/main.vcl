@@ -31,7 +31,7 @@ sub vcl_recv {
     call rm_purge;
   }
   # Paths that mean another one to somebody behind us, and targets that are too long.
-  if (req.url ~ "(?i)^[^?]*(?:%(?:2e|2f|5c|00)|\\|//|/\.\.?(?:[/?]|$))|^[^/]|^.{8193}") {
+  if (req.url ~ "(?i)^[^?]*(?:%(?:2[ef]|5c|00|3[0-9]|[46][1-9a-f]|[57][0-9a])|\\|//|/\.\.?(?:[/?]|$))|^[^/]|^.{8193}" || !req.http.Host) {
     call rm_refuse;
   }
 @COLLECT@
@@ -66,12 +66,17 @@ sub rm_purge {
 
 # Not looked up: handed on.
 sub rm_bypass {
-  if (req.http.Upgrade) {
+  if (req.http.Upgrade ~ "(?i)^websocket$") {
     call rm_onward;
 @PIPE@
     return (pipe);
   }
 @PASSED@
+  if (req.method == "CONNECT" || req.method == "PRI") {
+    return (synth(405, "Method Not Allowed"));
+  }
+  # Other protocols are not spoken here: behind a pipe a client would speak to a region past everything above.
+  unset req.http.Upgrade;
   return (pass);
 }
 
@@ -121,10 +126,19 @@ sub rm_onward {
     unset req.http.rm-fresh;
     unset req.http.rm-sie;
   }
-  set req.http.repomind-request-id = server.identity + "-" + req.xid;
+  unset req.http.rm-shared;
+  unset req.http.rm-hostless;
+  set req.http.x-request-id = server.identity + "-" + req.xid;
   call rm_country;
   unset req.http.repomind-country;
 @LATE@
+}
+
+# What is shared is fetched by what is in its key and nothing else, so that nobody chooses what others get: no other
+# parameters, no port of a host, no body, and none of the headers that services take for another host, scheme or path.
+sub rm_by_key {
+  set req.http.rm-shared = "1";
+@BY_KEY@
 }
 
 sub rm_about {
@@ -175,6 +189,7 @@ sub vcl_hit {
   if (obj.ttl + std.duration(regsub(obj.http.rm-times, "^\S+ (\S+) .*$", "\1"), 0s) > 0s) {
     set req.http.rm-came = "stale";
     call rm_onward;
+    call rm_by_key;
     return (deliver);
   }
   # Fetch a fresh one first, and remember whether this one may do in its place.
@@ -192,6 +207,7 @@ sub vcl_miss {
     return (synth(503, "No region answers"));
   }
   call rm_onward;
+  call rm_by_key;
   set req.http.rm-came = "miss";
   return (fetch);
 }
@@ -219,6 +235,12 @@ sub vcl_backend_fetch {
     var.set("if-error", bereq.http.rm-sie);
     var.set("url", regsub(bereq.http.Host.lower(), ":[0-9]+$", "") + regsub(bereq.url, "\?.*$", ""));
     var.set("own", bereq.http.Authorization);
+    if (bereq.http.rm-shared) {
+      unset bereq.body;
+    }
+    if (bereq.http.rm-hostless) {
+      unset bereq.http.Host;
+    }
     if (bereq.uncacheable && bereq.method !~ "^(?:GET|HEAD|OPTIONS|TRACE)$") {
       # What has a body cannot be sent twice from here.
       var.set("attempts", "1");
@@ -250,10 +272,12 @@ sub rm_clean {
   unset bereq.http.rm-country;
   unset bereq.http.rm-encoding;
   unset bereq.http.rm-fresh;
+  unset bereq.http.rm-hostless;
   unset bereq.http.rm-key;
   unset bereq.http.rm-left;
   unset bereq.http.rm-region;
   unset bereq.http.rm-rule;
+  unset bereq.http.rm-shared;
   unset bereq.http.rm-sie;
   unset bereq.http.rm-timeout;
 }
@@ -334,6 +358,8 @@ sub vcl_backend_response {
   # How long it is fresh, how long then while a fresh one is fetched, how long where no region answers, and by which rule.
   set beresp.http.rm-times = regsub("" + beresp.ttl, "\..*$", "") + " " + var.get("swr") + " " + var.get("sie") + " " + var.get("deciding");
   std.collect(beresp.http.Cache-Tag, ",");
+  # What has a blank in it is no tag.
+  set beresp.http.Cache-Tag = regsuball("," + beresp.http.Cache-Tag, ",\s*[^,\s]+(?:\s+[^,\s]+)+\s*(?=,|$)", "");
   var.set("revision", "");
 @REVISIONS@
   set beresp.http.xkey = var.get("tags") + " " + regsuball(beresp.http.Cache-Tag, "\s*,\s*", " ") + " url:" + var.get("url") + " revision:" + var.get("revision");
@@ -360,11 +386,15 @@ sub rm_lifetime {
   var.set("given", "");
   if (beresp.http.CDN-Cache-Control) {
     var.set("control", beresp.http.CDN-Cache-Control);
-  } elsif (var.get("control") ~ "(?i)(?:^|,)\s*s-maxage\s*=\s*\x22?[0-9]{1,9}\x22?\s*(?:,|$)") {
-    var.set("given", regsub(var.get("control"), "(?i)^(?:.*?,)?\s*s-maxage\s*=\s*\x22?([0-9]+).*$", "\1s"));
+  } elsif (var.get("control") ~ "(?i)(?:^|,)\s*s-maxage\s*(?:=|,|$)") {
+    var.set("given", regsub(var.get("control"), "(?i)^(?:.*?,)??\s*s-maxage\s*(?:=\s*\x22*([^,]*?)\x22*\s*)?(?:,.*)?$", "=\1"));
   }
-  if (var.get("given") == "" && var.get("control") ~ "(?i)(?:^|,)\s*max-age\s*=\s*\x22?[0-9]{1,9}\x22?\s*(?:,|$)") {
-    var.set("given", regsub(var.get("control"), "(?i)^(?:.*?,)?\s*max-age\s*=\s*\x22?([0-9]+).*$", "\1s"));
+  if (var.get("given") == "" && var.get("control") ~ "(?i)(?:^|,)\s*max-age\s*(?:=|,|$)") {
+    var.set("given", regsub(var.get("control"), "(?i)^(?:.*?,)??\s*max-age\s*(?:=\s*\x22*([^,]*?)\x22*\s*)?(?:,.*)?$", "=\1"));
+  }
+  if (var.get("given") != "" && var.get("given") !~ "^=[0-9]+$") {
+    # What says no number may be meant to say that it is old already (RFC 9111, section 4.2.1).
+    var.set("keep", "no");
   }
   if (var.get("control") ~ "(?i)(?:^|,)\s*(?:no-store|private|no-cache)\s*(?:=[^,]*)?(?:,|$)") {
     var.set("keep", "no");
@@ -374,10 +404,16 @@ sub rm_lifetime {
     var.set("sie", "0s");
   }
   set beresp.ttl = std.duration(var.get("ttl"), 0s);
-  if (var.get("given") != "" && std.duration(var.get("given"), 0s) < std.duration(var.get("ttl"), 0s)) {
-    set beresp.ttl = std.duration(var.get("given"), 0s);
+  # More than nine digits are more than any rule says.
+  if (var.get("given") ~ "^=[0-9]{1,9}$") {
+    var.set("given", regsub(var.get("given"), "^=", "") + "s");
+    if (std.duration(var.get("given"), 0s) < std.duration(var.get("ttl"), 0s)) {
+      set beresp.ttl = std.duration(var.get("given"), 0s);
+    }
   }
-  if (beresp.http.Age) {
+  if (beresp.http.Age ~ "^[0-9]{10,}$") {
+    var.set("keep", "no");
+  } elsif (beresp.http.Age ~ "^[0-9]+$") {
     set beresp.ttl = beresp.ttl - std.duration(beresp.http.Age + "s", 0s);
   }
 }
@@ -398,10 +434,16 @@ sub rm_may_lie {
   std.collect(beresp.http.repomind-jurisdiction, ",");
   var.set("classes", "," + var.get("class") + ",");
   if (beresp.http.repomind-class) {
-    var.set("classes", "," + std.tolower(regsuball(beresp.http.repomind-class, "\s", "")) + ",");
+    var.set("classes", regsuball("," + std.tolower(regsuball(beresp.http.repomind-class, "\s", "")) + ",", ",+", ","));
+    if (var.get("classes") == ",") {
+      var.set("keep", "no");
+    }
   }
   var.set("countries", std.toupper(regsuball("," + beresp.http.repomind-jurisdiction, "\s", "")));
-  var.set("countries", regsub(var.get("countries"), ",+$", ""));
+  var.set("countries", regsub(regsuball(var.get("countries"), ",+", ","), ",$", ""));
+  if (var.get("countries") !~ "^(?:,[A-Z][A-Z])*$") {
+    var.set("keep", "no");
+  }
 @RESIDENCY@
   if (var.get("classes") != ",") {
     var.set("keep", "no");
@@ -409,7 +451,10 @@ sub rm_may_lie {
 }
 
 sub vcl_backend_error {
-  call rm_failed;
+  if (!bereq.http.Content-Length && !bereq.http.Transfer-Encoding) {
+    # Where there is a body, it may be the client that broke off.
+    call rm_failed;
+  }
   if (bereq.retries + 1 < std.integer(var.get("attempts"), 1) && var.get("left") != "") {
     return (retry);
   }
@@ -462,7 +507,7 @@ sub vcl_deliver {
     set resp.http.repomind-request-id = server.identity + "-" + req.xid;
   } else {
     call rm_came;
-    set resp.http.repomind-request-id = req.http.repomind-request-id;
+    set resp.http.repomind-request-id = req.http.x-request-id;
   }
   if (resp.http.rm-browser) {
     set resp.http.Cache-Control = resp.http.rm-browser;
