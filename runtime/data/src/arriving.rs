@@ -99,7 +99,7 @@ impl Writer {
         let (version, address) = (&entry.sibling.version, &entry.address);
         if entry.sibling.is_marker()
             && row.is_none()
-            && !self.is_wounded(address)
+            && !self.is_wounded(group, address)
             && group.vector.has_passed(&version.context)
         {
             self.quieten(group, address, &|_, dead| version.supersedes(&dead.version))?;

@@ -108,7 +108,7 @@ impl Writer {
     pub(crate) fn check(&mut self, group: &mut Group, keys: Vec<Address>) -> Result<u64, DataError> {
         let mut astray = 0;
         for address in keys {
-            if group.rows.contains_key(&address) || self.is_wounded(&address) {
+            if group.rows.contains_key(&address) || self.is_wounded(group, &address) {
                 continue;
             }
             // What the ledger does not tell of was never committed.

@@ -386,7 +386,7 @@ impl Writer {
         let graves = self.graves_of(group, address)?;
         let replaced = row.into_iter().chain(&graves).flat_map(|row| &row.siblings);
         // Of a wounded key it has forgotten what it held.
-        let whole = !self.is_wounded(address) && {
+        let whole = !self.is_wounded(group, address) && {
             let partial = self.partial.read().expect("nothing panics while it holds the lock");
             !partial.contains(&(dot.actor.region.clone(), dot.actor.incarnation))
         };

@@ -4,8 +4,8 @@
 //! comes first. One that a hold keeps stays. The region that wrote it deletes it; the others of its scope do
 //! so one after the other where it has not, because that region may be gone.
 //!
-//! The delete is stamped just after what it deletes, not with the time: a write that another region made meanwhile wins
-//! over it, as it would have won over the record. From the moment on at which a record is over it is shown nowhere, whether
+//! The delete is stamped like what it deletes, not with the time: a write that another region made meanwhile wins over it,
+//! as it would have won over the record, also where it is stamped just after the record because a clock is slow. From the moment on at which a record is over it is shown nowhere, whether
 //! or not a region has deleted it, and a write finds no record in its place.
 //!
 //! **Time** here runs by the monotonic clock and follows the wall clock forward: a wall clock that is set back lets nothing
@@ -24,6 +24,7 @@ use model::{Millis, Mono, RegionId, RuleId, UnixMillis};
 use store::{Store, StoreError};
 use tokio::sync::oneshot;
 
+use crate::faults::Fault;
 use crate::group::Change;
 use crate::plane::DataPlane;
 use crate::types::{DataError, ETag, LabelClaims, Write};
@@ -167,7 +168,8 @@ impl DataPlane {
     /// Whether a row is over and nobody holds it: then it is shown to nobody, also where it has not been deleted yet.
     pub(crate) fn is_over(&self, rules: &LabelRules, row: &Row) -> bool {
         let mut live = row.siblings.iter().filter_map(|sibling| sibling.content.record());
-        row_expiry(rules, row).is_some_and(|(at, _)| at <= self.retention_now())
+        !self.shared.faults.makes(Fault::ShowExpired)
+            && row_expiry(rules, row).is_some_and(|(at, _)| at <= self.retention_now())
             && !live.any(|record| self.is_held(&record.labels))
     }
 

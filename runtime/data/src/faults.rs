@@ -34,11 +34,19 @@ pub enum Fault {
     MendFromAny,
     /// This region settles conflicts by another resolver than the others do.
     OtherResolver,
+    /// Readers are shown what is over.
+    ShowExpired,
+    /// A delete because a time is over is stamped like one that somebody asked for.
+    ExpireLikeAWrite,
+    /// The condition of a write is not looked at.
+    IgnoreCondition,
+    /// Quotas bound nothing.
+    IgnoreQuota,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::AckBeforeSync,
         Self::ReuseCounter,
         Self::DropTombstone,
@@ -53,6 +61,10 @@ impl Fault {
         Self::FoldAsArrived,
         Self::MendFromAny,
         Self::OtherResolver,
+        Self::ShowExpired,
+        Self::ExpireLikeAWrite,
+        Self::IgnoreCondition,
+        Self::IgnoreQuota,
     ];
 }
 

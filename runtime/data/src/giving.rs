@@ -85,20 +85,28 @@ impl DataPlane {
     /// # Errors
     /// Those of the disk, damaged rows, and [`DataError::Damaged`] while other regions are asked for a key of the part.
     pub fn part(&self, giving: &Giving, max_bytes: usize) -> Result<SnapshotPart, DataError> {
-        let vector = self.vector();
+        let (vector, mut partial, waiting) = (self.vector(), self.partial_by_now(), self.waiting());
         let rows = self.shared.store.rows_between(giving.after.as_ref(), None, ROWS, max_bytes);
         let (rows, more) = self.suspecting(rows.map_err(DataError::from))?;
         let upto = rows.last().filter(|_| more).map(|(address, _)| address.clone());
+        // Also where it has become so meanwhile.
+        partial.extend(self.partial_by_now());
         let mut part = SnapshotPart {
             began: giving.began.clone(),
             vector,
-            partial: self.partial_by_now(),
+            partial,
             after: giving.after.clone(),
             upto,
             rows: Vec::new(),
         };
+        let inside = |address: &Address| {
+            part.after.as_ref().is_none_or(|after| address > after)
+                && part.upto.as_ref().is_none_or(|upto| address <= upto)
+        };
         // After the last part the peer takes over logs by what it was given.
-        self.nothing_waits_between(part.after.as_ref(), part.upto.as_ref())?;
+        if waiting.iter().chain(&self.waiting()).any(inside) {
+            return Err(DataError::Damaged { retry_after: crate::plane::RETRY_AFTER });
+        }
         let mut rows: BTreeMap<Address, Row> = rows.into_iter().collect();
         // What is buried here may not be there yet.
         for (address, row) in self.graves()? {

@@ -165,23 +165,32 @@ impl Writer {
 
     /// Everything up to `stable` is buried, as far as nothing stood in the way since the last call: where a tombstone
     /// stands beside something alive, other regions, which may not hold that, may have buried it, and must not forget
-    /// it. This may go back, since a tombstone may be brought back.
+    /// it. This may go back, since a tombstone may be brought back. While other regions are asked for a damaged row, there
+    /// may have been a tombstone in it that comes back with what they say.
     pub(crate) fn has_buried(&mut self, group: &mut Group, stable: &Arc<PositionVector>) {
-        let mut burials = Burials::clone(&self.burials.load());
-        burials.buried.join(stable);
-        for ((region, life), first) in std::mem::take(&mut self.standing) {
+        let mut burials = self.burials_of(group);
+        let standing = std::mem::take(&mut self.standing);
+        if !self.waits_for_rows(group) {
+            burials.buried.join(stable);
+        }
+        for ((region, life), first) in standing {
             burials.buried.limit(&region, life, first - 1);
         }
         group.facts.push((BURIED.to_owned(), codec::encode(&burials.buried)));
-        self.burials.store(Arc::new(burials));
+        group.burials = Some(burials);
     }
 
     /// Every region has buried up to here.
     pub(crate) fn is_quiet(&mut self, group: &mut Group, everywhere: &PositionVector) {
-        let mut burials = Burials::clone(&self.burials.load());
+        let mut burials = self.burials_of(group);
         burials.quiet.join(everywhere);
         group.facts.push((QUIET.to_owned(), codec::encode(&burials.quiet)));
-        self.burials.store(Arc::new(burials));
+        group.burials = Some(burials);
+    }
+
+    /// How far this region is with its tombstones, with this group.
+    fn burials_of(&self, group: &Group) -> Burials {
+        group.burials.clone().unwrap_or_else(|| Burials::clone(&self.burials.load()))
     }
 
     /// Lays a row to rest that nothing alive is in, and that goes because a peer does not have it any more.
@@ -258,7 +267,8 @@ impl Writer {
         if row.as_ref().is_some_and(|row| !only_markers(row)) {
             return Ok(row);
         }
-        let grave = self.buried_as(GRAVE, group, address)?.and_then(|grave| loud(grave, &self.burials.load().quiet));
+        let quiet = self.burials_of(group).quiet;
+        let grave = self.buried_as(GRAVE, group, address)?.and_then(|grave| loud(grave, &quiet));
         Ok(match grave {
             Some(grave) => {
                 let dead = grave.siblings.into_iter().filter(|dead| !self.is_replaced_by_lost(address, &dead.version));

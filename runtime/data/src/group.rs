@@ -9,10 +9,12 @@ use model::record::{Address, Entry, Record, Row, Shipment};
 use model::residency::PermittedRegions;
 use model::snapshot::Given;
 use model::version::{CausalContext, Dot, LogPosition, PositionVector};
+use model::wound::Wound;
 use model::{RegionId, RuleId, UnixMillis};
 use store::StoredRow;
 use tokio::sync::oneshot;
 
+use crate::graves::Burials;
 use crate::hearing::{Logs, Span};
 use crate::ledger::Refusals;
 use crate::losses::{Losses, Settlement};
@@ -164,6 +166,12 @@ pub(crate) struct Group {
     pub(crate) losses: Losses,
     /// What is held, with the writes of this group, of namespaces with a quota.
     pub(crate) used: Usage,
+    /// Wounds as this group leaves them; none where one is healed. Nobody is told before they are on disk.
+    pub(crate) wounds: BTreeMap<Address, Option<Wound>>,
+    /// How many damaged rows lie aside, where the group changes that.
+    pub(crate) aside: Option<usize>,
+    /// How far this region is with its tombstones, where the group changes that.
+    pub(crate) burials: Option<Burials>,
     pub(crate) answers: Answers,
 }
 
@@ -184,6 +192,9 @@ impl Group {
             left: 0,
             losses: Losses::new(),
             used: Usage::new(),
+            wounds: BTreeMap::new(),
+            aside: None,
+            burials: None,
             answers: Answers::default(),
         }
     }

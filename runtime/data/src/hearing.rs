@@ -30,6 +30,8 @@ use crate::writer::Writer;
 const HEARD: &str = "heard/";
 /// Before the names of the facts that say the same of peers that have not finished.
 const HEARING: &str = "hearing/";
+/// The fact that says how far the givers of rows were where this region was not.
+const AHEAD: &str = "ahead";
 /// The fact that lists the logs of which this region has refused entries.
 const PARTIAL: &str = "log/partial";
 /// Rows of this region that are compared in one group, at most.
@@ -78,6 +80,9 @@ pub(crate) struct Hearsay {
     progress: BTreeMap<RegionId, (PositionVector, Address)>,
     /// Those that began and have not finished, and the life in which each began.
     unfinished: BTreeMap<RegionId, Option<Incarnation>>,
+    /// How far they were when they read rows that this region took, where its logs do not reach: it may hold writes from
+    /// there, and its vector does not say so.
+    ahead: PositionVector,
 }
 
 fn named(name: &str, before: &str) -> Result<RegionId, StoreError> {
@@ -101,7 +106,11 @@ impl Hearsay {
             let life = vector_of(&name, &bytes)?.newest(&peer);
             unfinished.insert(peer, life);
         }
-        Ok(Self { heard, unfinished, ..Self::default() })
+        let ahead = match store.meta(AHEAD)?.filter(|bytes| !bytes.is_empty()) {
+            Some(bytes) => vector_of(AHEAD, &bytes)?,
+            None => PositionVector::new(),
+        };
+        Ok(Self { heard, unfinished, ahead, ..Self::default() })
     }
 
     /// Whether something that peers have said has not been caught up with.
@@ -276,6 +285,7 @@ impl Writer {
         addresses.extend(group.rows.keys().filter(inside).cloned());
         addresses.extend(span.rows.keys().cloned());
         addresses.extend(self.buried_between(group, span.after.as_ref(), span.upto.as_ref())?);
+        self.is_ahead(group, &span.vector);
         for address in addresses {
             self.hear_of(group, &span, address)?;
         }
@@ -327,7 +337,7 @@ impl Writer {
         };
         let given = self.part_lost(group, &address, given, ours.as_ref())?;
         // Of such a key this region knows nothing any more, whatever it has taken over.
-        let wounded = self.is_wounded(&address);
+        let wounded = self.is_wounded(group, &address);
         let nothing = PositionVector::new();
         // What another peer has said to be superseded stays so, whoever has not heard of it yet.
         let held = |dot: &Dot| {
@@ -363,6 +373,9 @@ impl Writer {
             let before = self.row(group, &address)?;
             self.close_grave(group, &address, before.as_ref(), &row)?;
             self.note_losses(group, &address, ours.as_ref(), &row)?;
+            if !row.siblings.is_empty() {
+                self.heal_without_copy(group, &address);
+            }
             group.rows.insert(address, (!row.siblings.is_empty()).then_some(row));
         }
         Ok(())
@@ -408,6 +421,42 @@ impl Writer {
             self.hearsay.unfinished.remove(&peer);
             self.hearsay.heard.retain(|from, heard| *from != peer || heard.upto.is_none());
             group.facts.push((format!("{HEARING}{peer}"), Vec::new()));
+        }
+    }
+
+    /// Rows of a region that was this far are taken over.
+    pub(crate) fn is_ahead(&mut self, group: &mut Group, vector: &PositionVector) {
+        let mut ahead = self.hearsay.ahead.beyond(&group.vector);
+        ahead.join(&vector.beyond(&group.vector));
+        self.keep_ahead(group, ahead);
+    }
+
+    fn keep_ahead(&mut self, group: &mut Group, ahead: PositionVector) {
+        if self.hearsay.ahead != ahead {
+            let fact = if ahead.is_empty() { Vec::new() } else { codec::encode(&ahead) };
+            group.facts.push((AHEAD.to_owned(), fact));
+            self.hearsay.ahead = ahead;
+        }
+    }
+
+    /// What came as rows and is in no log: its origin has lost the log since, and no other region has taken it over. Only
+    /// this region knows what of it is among its rows, so they are given to all.
+    pub(crate) fn spread_ahead(&mut self, group: &mut Group) {
+        let reached = self.acks.reached();
+        let (mut ahead, mut spread) = (PositionVector::new(), false);
+        for (origin, incarnation, end) in self.hearsay.ahead.beyond(&group.vector).iter() {
+            let own = *origin == self.me && incarnation < self.store.incarnation();
+            let later = |vector: &PositionVector| vector.newest(origin).is_some_and(|life| life > incarnation);
+            let has = |vector: &PositionVector| vector.offset(origin, incarnation) >= end;
+            let lost = own || *origin != self.me && reached.get(origin).is_none_or(later);
+            match lost && !reached.values().any(has) {
+                true => spread = true,
+                false => ahead.advance(&position(origin, incarnation, end)),
+            }
+        }
+        self.keep_ahead(group, ahead);
+        if spread {
+            self.acks.owe_rows_to_all();
         }
     }
 
@@ -462,7 +511,7 @@ impl Writer {
             return Ok(true);
         }
         // That a wounded key does not have it says nothing.
-        if self.hearsay.heard.is_empty() || self.is_wounded(&entry.address) {
+        if self.hearsay.heard.is_empty() || self.is_wounded(group, &entry.address) {
             return Ok(false);
         }
         let dot = &entry.sibling.version.dot;

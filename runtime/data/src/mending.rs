@@ -117,6 +117,8 @@ impl DataPlane {
         }
         match self.shared.store.row(address) {
             Err(error @ StoreError::Corrupt { .. }) => Err(self.found_damaged(address, &error).await?),
+            // Somebody else has come upon it meanwhile.
+            Ok(_) if self.is_wounded(address) => Err(DataError::Damaged { retry_after: crate::plane::RETRY_AFTER }),
             other => Ok(other?),
         }
     }
@@ -163,18 +165,11 @@ impl DataPlane {
         }
     }
 
-    /// Refuses a span with a key that other regions are being asked for.
-    pub(crate) fn nothing_waits_between(
-        &self,
-        after: Option<&Address>,
-        upto: Option<&Address>,
-    ) -> Result<(), DataError> {
-        let inside =
-            |address: &Address| after.is_none_or(|after| address > after) && upto.is_none_or(|upto| address <= upto);
-        match self.wounds().open.iter().any(|(address, wound)| !wound.without_copy && inside(address)) {
-            true => Err(DataError::Damaged { retry_after: crate::plane::RETRY_AFTER }),
-            false => Ok(()),
-        }
+    /// The keys that other regions are being asked for.
+    pub(crate) fn waiting(&self) -> Vec<Address> {
+        let wounds = self.wounds();
+        let waiting = wounds.open.iter().filter(|(_, wound)| !wound.without_copy);
+        waiting.map(|(address, _)| address.clone()).collect()
     }
 
     /// What there is of damage.
@@ -195,24 +190,28 @@ impl DataPlane {
         open.map(|(address, _)| address.clone()).take(STATED).collect()
     }
 
-    /// What this region holds of some keys that `peer` may hold, and how far it is. It leaves out those of which it has
-    /// forgotten what it held.
+    /// What this region holds of some keys that `peer` may hold, and how far it is. It leaves out those whose rows it
+    /// cannot read. Of a key of which it has forgotten what it held it states what its logs have, and its silence says
+    /// nothing: two regions that have lost the same row must not wait for each other.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn state(&self, peer: &RegionId, keys: &[Address]) -> Result<Statement, DataError> {
         let mut statement = Statement { vector: self.vector(), partial: self.partial_by_now(), rows: Vec::new() };
+        let mut rows = Vec::new();
         let graves: BTreeMap<Address, Row> = self.graves()?.into_iter().collect();
-        for address in keys.iter().take(STATED).filter(|address| !self.is_wounded(address)) {
+        for address in keys.iter().take(STATED) {
             let row = match self.shared.store.row(address) {
                 Err(StoreError::Corrupt { .. }) => continue,
                 other => other?,
             };
             let row = self.with_grave(row, graves.get(address));
             let given = self.given(peer, address, row.into_iter().flat_map(|row| row.siblings))?;
-            statement.rows.push((address.clone(), given));
+            rows.push((address.clone(), given));
         }
-        Ok(statement)
+        // Also where it has become so meanwhile.
+        statement.partial.extend(self.partial_by_now());
+        Ok(Statement { rows, ..statement })
     }
 
     /// Takes what `from` states.
@@ -268,23 +267,72 @@ impl Writer {
         }
         let wound = Wound { vector: group.vector.clone(), heard: BTreeSet::new(), without_copy: false };
         let aside = name(ASIDE, &address);
-        let more = usize::from(self.fact(group, &aside)?.is_none());
+        if self.fact(group, &aside)?.is_none() {
+            group.aside = Some(group.aside.unwrap_or(self.wounds().aside) + 1);
+        }
         group.keep_fact(aside, bytes);
-        group.keep_fact(name(WOUND, &address), codec::encode(&wound));
+        self.count_again(group, &address.namespace);
         group.rows.insert(address.clone(), row);
-        let mut wounds = self.wounds_mut();
-        wounds.aside += more;
-        wounds.open.insert(address, wound);
+        Self::keep_wound(group, address, wound);
         Ok(())
+    }
+
+    fn keep_wound(group: &mut Group, address: Address, wound: Wound) {
+        group.keep_fact(name(WOUND, &address), codec::encode(&wound));
+        group.wounds.insert(address, Some(wound));
+    }
+
+    fn wounds(&self) -> RwLockReadGuard<'_, Wounds> {
+        self.wounds.read().expect("nothing panics while it holds the lock")
     }
 
     fn wounds_mut(&self) -> RwLockWriteGuard<'_, Wounds> {
         self.wounds.write().expect("nothing panics while it holds the lock")
     }
 
+    /// A group is about to be committed that takes damaged rows out: from now on nobody takes them for missing.
+    pub(crate) fn hurt(&self, changed: &BTreeMap<Address, Option<Wound>>) {
+        if changed.values().all(Option::is_none) {
+            return;
+        }
+        let mut wounds = self.wounds_mut();
+        for (address, wound) in changed.iter().filter_map(|(address, wound)| Some((address, wound.as_ref()?))) {
+            wounds.open.entry(address.clone()).or_insert_with(|| wound.clone());
+        }
+    }
+
+    /// What a group has changed about wounds is on disk. A wound is healed no sooner, since one that seems healed and is
+    /// not would be asked about no more.
+    pub(crate) fn wounded(&self, changed: BTreeMap<Address, Option<Wound>>, aside: Option<usize>) {
+        if changed.is_empty() && aside.is_none() {
+            return;
+        }
+        let mut wounds = self.wounds_mut();
+        wounds.aside = aside.unwrap_or(wounds.aside);
+        for (address, wound) in changed {
+            match wound {
+                Some(wound) => drop(wounds.open.insert(address, wound)),
+                None => {
+                    wounds.open.remove(&address);
+                    wounds.said.remove(&address);
+                }
+            }
+        }
+    }
+
     /// What is known of the damage to a key.
-    fn wound_of(&self, address: &Address) -> Option<Wound> {
-        self.wounds.read().expect("nothing panics while it holds the lock").open.get(address).cloned()
+    fn wound_of(&self, group: &Group, address: &Address) -> Option<Wound> {
+        match group.wounds.get(address) {
+            Some(changed) => changed.clone(),
+            None => self.wounds().open.get(address).cloned(),
+        }
+    }
+
+    /// Whether other regions are being asked for a row.
+    pub(crate) fn waits_for_rows(&self, group: &Group) -> bool {
+        let waits = |wound: &Wound| !wound.without_copy;
+        group.wounds.values().flatten().any(waits)
+            || self.wounds().open.iter().any(|(address, wound)| !group.wounds.contains_key(address) && waits(wound))
     }
 
     /// Every write of a key that the logs on this disk have. Reads all of them.
@@ -308,8 +356,8 @@ impl Writer {
         Ok(found)
     }
 
-    pub(crate) fn is_wounded(&self, address: &Address) -> bool {
-        self.wounds.read().expect("nothing panics while it holds the lock").open.contains_key(address)
+    pub(crate) fn is_wounded(&self, group: &Group, address: &Address) -> bool {
+        self.wound_of(group, address).is_some()
     }
 
     /// Compares what a peer states of wounded keys, and heals those of which all have spoken.
@@ -322,14 +370,19 @@ impl Writer {
             return Err(DataError::Overtaken { retry_after: crate::plane::RETRY_AFTER });
         }
         self.refuse_erased(&mut span);
+        self.is_ahead(group, &span.vector);
         let refused = std::mem::take(&mut span.refused);
         for (address, given, rule) in refused {
             self.supersede(group, &address, &given.sibling, &given.permitted)?;
             group.refusals.add(&rule, 1);
         }
         for address in asked {
-            let Some(mut wound) = self.wound_of(&address) else { continue };
+            if !self.is_wounded(group, &address) {
+                continue;
+            }
             self.hear_of(group, &span, address.clone())?;
+            // Which may have ended the wound.
+            let Some(mut wound) = self.wound_of(group, &address) else { continue };
             let said = (span.vector.clone(), span.partial.clone());
             self.wounds_mut().said.entry(address.clone()).or_default().insert(span.from.clone(), said);
             let enough = is_whole(&span, &wound);
@@ -343,8 +396,7 @@ impl Writer {
             if all && !empty && (enough || self.faults.makes(Fault::MendFromAny)) {
                 self.heal(group, &address);
             } else {
-                group.keep_fact(name(WOUND, &address), codec::encode(&wound));
-                self.wounds_mut().open.insert(address, wound);
+                Self::keep_wound(group, address, wound);
             }
         }
         Ok(())
@@ -354,7 +406,7 @@ impl Writer {
     pub(crate) fn is_said_gone(&self, address: &Address, given: &Given, from: &RegionId) -> bool {
         let Dot { actor, .. } = &given.sibling.version.dot;
         let log = (actor.region.clone(), actor.incarnation);
-        let wounds = self.wounds.read().expect("nothing panics while it holds the lock");
+        let wounds = self.wounds();
         let mut said = wounds.said.get(address).into_iter().flatten().filter(|(peer, _)| *peer != from);
         said.any(|(peer, (vector, partial))| {
             given.permitted.contains(peer) && vector.covers_dot(&given.sibling.version.dot) && !partial.contains(&log)
@@ -363,7 +415,7 @@ impl Writer {
 
     /// Something has come under a key of which no region had anything: it stands for itself, and ends the wound.
     pub(crate) fn heal_without_copy(&self, group: &mut Group, address: &Address) {
-        if self.wound_of(address).is_some_and(|wound| wound.without_copy) {
+        if self.wound_of(group, address).is_some_and(|wound| wound.without_copy) {
             self.heal(group, address);
         }
     }
@@ -372,15 +424,13 @@ impl Writer {
     pub(crate) fn heal(&self, group: &mut Group, address: &Address) {
         metrics::counter!("repomind_rows_mended_total").increment(1);
         group.forget_fact(name(WOUND, address));
-        let mut wounds = self.wounds_mut();
-        wounds.open.remove(address);
-        wounds.said.remove(address);
+        group.wounds.insert(address.clone(), None);
     }
 
     /// What a write has seen that ends a wound without a copy. What was lost was written here, since no other region
     /// may hold it; so it has seen all that was.
-    pub(crate) fn over_wound(&self, address: &Address) -> Result<Option<CausalContext>, DataError> {
-        let Some(wound) = self.wound_of(address) else { return Ok(None) };
+    pub(crate) fn over_wound(&self, group: &Group, address: &Address) -> Result<Option<CausalContext>, DataError> {
+        let Some(wound) = self.wound_of(group, address) else { return Ok(None) };
         if !wound.without_copy {
             return Err(DataError::Damaged { retry_after: crate::plane::RETRY_AFTER });
         }
@@ -397,7 +447,7 @@ impl Writer {
         for (name, _) in self.store.facts(ASIDE)? {
             group.forget_fact(name);
         }
-        self.wounds_mut().aside = 0;
+        group.aside = Some(0);
         Ok(())
     }
 }

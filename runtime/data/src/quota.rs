@@ -12,6 +12,7 @@ use model::Namespace;
 use model::record::{Address, Row};
 use store::{Store, StoreError};
 
+use crate::faults::Fault;
 use crate::group::Group;
 use crate::types::DataError;
 use crate::writer::Writer;
@@ -84,7 +85,7 @@ impl Writer {
     ) -> Result<(), DataError> {
         let namespace = &address.namespace;
         let quota = self.plans.load().replication.strategy(namespace).quota;
-        if quota.is_none() {
+        if quota.is_none() || self.faults.makes(Fault::IgnoreQuota) {
             return Ok(());
         }
         let used = match group.used.get(namespace).or_else(|| self.usage.get(namespace)) {
@@ -110,6 +111,14 @@ impl Writer {
         Ok(())
     }
 
+    /// A row of a namespace was damaged: nobody knows what it counted for, so the namespace is counted again.
+    pub(crate) fn count_again(&mut self, group: &mut Group, namespace: &Namespace) {
+        if self.usage.remove(namespace).is_some() {
+            group.used.remove(namespace);
+            group.forget_fact(name(namespace));
+        }
+    }
+
     fn count(&self, namespace: &Namespace) -> Result<Used, DataError> {
         let (mut used, mut after) = (Used::default(), None);
         loop {
@@ -132,7 +141,6 @@ impl Writer {
             let Some(used) = changed.get(&address.namespace).or_else(|| self.usage.get(&address.namespace)) else {
                 continue;
             };
-            // What was damaged counts until the namespace is counted again.
             let before = self.store.row(address).ok().flatten();
             let used = used.replaced(Used::of(before.as_ref()), Used::of(row.as_ref()));
             changed.insert(address.namespace.clone(), used);

@@ -255,6 +255,8 @@ impl DataPlane {
                 break;
             }
         }
+        // Also what somebody has come upon meanwhile.
+        self.none_wounded(namespace, prefix)?;
         Ok(found)
     }
 

@@ -290,6 +290,7 @@ impl Writer {
             Change::Tend(answer) => {
                 self.adopt_lost(group);
                 self.spread_unfinished(group);
+                self.spread_ahead(group);
                 self.forget_hearsay(group);
                 self.forget_lost(group);
                 self.forget_usage(group);
@@ -312,6 +313,9 @@ impl Writer {
             refusals,
             left,
             losses,
+            wounds,
+            aside,
+            burials,
             answers,
             ..
         } = group;
@@ -348,6 +352,7 @@ impl Writer {
             let leaves = std::mem::take(&mut page.leaves);
             let losses = crate::losses::stored_changes(losses);
             let commit = Commit { rows: stored, removed, unlisted, log, adopted, leaves, meta, forgotten, losses };
+            self.hurt(&wounds);
             if let Err(error) = self.commit(commit) {
                 tracing::error!(%error, "a group of writes could not be made durable; none of it is acknowledged");
                 // The engine takes no commit after one that failed; the next start begins a new incarnation,
@@ -365,6 +370,8 @@ impl Writer {
                 let _ = self.unlogged.send(unlogged.into());
             }
             self.scopes.learned(scopes);
+            self.wounded(wounds, aside);
+            burials.into_iter().for_each(|burials| self.burials.store(Arc::new(burials)));
             own.iter().for_each(|(position, at)| self.acks.committed(position, *at));
             metrics::histogram!("repomind_commit_seconds").record(began.elapsed().as_secs_f64());
         }

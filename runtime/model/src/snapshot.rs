@@ -45,8 +45,7 @@ pub struct Statement {
     pub vector: PositionVector,
     /// Logs that it does not hold whole: that it does not hold one of those says nothing.
     pub partial: BTreeSet<(RegionId, Incarnation)>,
-    /// The keys of which it can say what it holds, each with what the receiver may hold of that; nothing, where that is
-    /// nothing.
+    /// The keys whose rows it can read, each with what the receiver may hold of that; nothing, where that is nothing.
     pub rows: Vec<(Address, Vec<Given>)>,
 }
 

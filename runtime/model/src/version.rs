@@ -110,7 +110,8 @@ impl CausalContext {
 pub struct Version {
     /// The name of the write.
     pub dot: Dot,
-    /// Its stamp; greater than the stamp of everything in `context`.
+    /// Its stamp; greater than the stamp of everything in `context`, and no smaller where the write is the delete of a record
+    /// whose time was over.
     pub hlc: Hlc,
     /// What the writer had seen of this key, its own dot not included.
     pub context: CausalContext,

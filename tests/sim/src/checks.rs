@@ -43,6 +43,7 @@ impl World {
     fn check_rows(&self, number: usize, rows: &BTreeMap<Address, Row>) -> Result<(), String> {
         let region = REGIONS[number];
         for (address, row) in rows {
+            self.check_expiry_yields(region, address, row)?;
             for sibling in &row.siblings {
                 let dot = &sibling.version.dot;
                 let Some(made) = self.history.of_dot(dot) else {
@@ -212,6 +213,8 @@ impl World {
                         .into_iter()
                         .flatten()
                         .any(|row| row.siblings.iter().any(|sibling| sibling.is_marker()))
+                    // By a clock that was set back when a region was opened, it is not over yet.
+                    || self.is_row_over(0, row) != self.is_row_over(other, row)
                 {
                     continue;
                 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
-use data::{DataError, View, Write, Written};
+use data::{DataError, ETag, View, Write, Written};
 use model::record::{Address, Row};
 use model::replication::AckLevel;
 use model::version::CausalContext;
 use model::{Key, Namespace};
 
 use crate::history::Made;
+use crate::limits::Terms;
 use crate::plans::{Kind, NAMESPACES, RESOLVED, RESOLVER};
 use crate::world::World;
 
@@ -25,6 +26,8 @@ pub struct Client {
     contexts: BTreeMap<Address, CausalContext>,
     /// The write that it saw last, by key.
     seen: BTreeMap<Address, usize>,
+    /// The tag under which it saw a key last.
+    tags: BTreeMap<Address, ETag>,
     /// Whether it waits for an answer.
     pub busy: bool,
 }
@@ -49,6 +52,8 @@ pub enum Asked {
         kind: Option<Kind>,
         /// The number of the write, once it has reached the log.
         made: Option<usize>,
+        /// When it is over, and what it is made on condition of.
+        terms: Terms,
         /// Goes on when it is asked to.
         future: Writing,
     },
@@ -111,18 +116,24 @@ impl World {
                 1 => Some(AckLevel::Majority),
                 _ => None,
             };
+            let mut labels = if as_it_is { Default::default() } else { kind.labels() };
+            let mut terms = Terms::default();
+            if self.options.limits {
+                terms = Terms::draw(random, self.now, deletes, self.clients[client].tags.get(&address));
+                labels.retain_until = terms.until;
+            }
             let write = Write {
                 address: address.clone(),
                 value: value.as_ref().map(|value| bytes::Bytes::copy_from_slice(value.as_bytes())),
                 content_type: "text/plain".into(),
-                labels: if as_it_is { Default::default() } else { kind.labels() },
-                if_match: None,
-                if_none_match: false,
+                labels,
+                if_match: terms.is.clone().map(Into::into),
+                if_none_match: terms.absent,
                 context: context.filter(|_| random.one_in(2)),
                 ack,
             };
             let future: Writing = Box::pin(async move { data.write(write).await });
-            Asked::Write { value, kind: (!as_it_is).then_some(kind), made: None, future }
+            Asked::Write { value, kind: (!as_it_is).then_some(kind), made: None, terms, future }
         };
         self.clients[client].busy = true;
         self.pending.push(Pending { client, region, process, address, asked });
@@ -162,7 +173,7 @@ impl World {
                 self.note(|| format!("{client} reads {address} in {region}: {}", shown(&outcome)));
                 self.was_read(client, region, &address, outcome)?;
             }
-            Asked::Write { value, kind, made, future } => {
+            Asked::Write { value, kind, made, terms, future } => {
                 let before = data.row(&address).ok().flatten();
                 let outcome = poll(future);
                 let after = data.row(&address).ok().flatten();
@@ -170,6 +181,13 @@ impl World {
                 let damaged = matches!(outcome, Some(Err(DataError::Damaged { .. })));
                 if made.is_none() && !damaged {
                     *made = self.find_made((region, &address, value, *kind), before.as_ref(), after.as_ref())?;
+                    if let Some(number) = *made {
+                        self.history.made[number].until = terms.until;
+                        self.check_terms(region, &address, terms, (before.as_ref(), after.as_ref()))?;
+                    }
+                }
+                if let Some(Err(DataError::OverQuota { .. })) = &outcome {
+                    self.check_refusal(region, &address)?;
                 }
                 let Some(outcome) = outcome else { return Ok(false) };
                 self.clients[client].busy = false;
@@ -181,6 +199,7 @@ impl World {
                         self.history.made[number].acknowledged = Some(written.copies);
                         self.stats.acknowledged += 1;
                         self.clients[client].contexts.insert(address.clone(), written.context);
+                        self.clients[client].tags.insert(address.clone(), written.etag);
                         self.clients[client].seen.insert(address, number);
                     }
                     (Ok(_), None) => return Err(format!("a write to {address} was acknowledged and is not there")),
@@ -194,7 +213,7 @@ impl World {
     }
 
     /// The write that turned one state of a row into the next.
-    fn find_made(
+    pub(crate) fn find_made(
         &mut self,
         (region, address, value, kind): (usize, &Address, &Option<String>, Option<Kind>),
         before: Option<&Row>,
@@ -222,6 +241,8 @@ impl World {
             acknowledged: None,
             past: Default::default(),
             excused: false,
+            until: None,
+            expiry: false,
         };
         self.history.add(made, &gone).map(Some)
     }
@@ -263,7 +284,13 @@ impl World {
             };
             // A record that lives elsewhere by now is hidden where it was not allowed, and deletes may be there too.
             let hidden = learning || self.history.may_be_hidden(last, region);
-            return match hidden || self.history.made.iter().any(deleted) {
+            let over = |other: &Made| {
+                other.address == *address
+                    && wins(other)
+                    && self.is_over_in(region, other)
+                    && !self.history.made[last].past.contains(&self.number(other))
+            };
+            return match hidden || self.history.made.iter().any(|other| deleted(other) || over(other)) {
                 true => Ok(()),
                 false => Err(format!(
                     "client {client} saw {:?} of {address}, and {region} says that there is no such record",
@@ -282,6 +309,7 @@ impl World {
         if made.address != *address || !made.kind.may_be_in(region) {
             return Err(format!("{region} shows {value:?} as {address}, where it may not be"));
         }
+        self.check_not_over(region, address, number)?;
         if let Some(last) = last.filter(|last| self.history.made[*last].past.contains(&number)) {
             let newer = &self.history.made[last].value;
             return Err(format!("client {client} saw {newer:?} of {address}, and {region} shows the older {value:?}"));
@@ -289,7 +317,10 @@ impl World {
         // A session does not go back in the order by which the last write wins, either.
         if let Some(last) = last.filter(|last| {
             let order = |number: usize| self.history.made[number].order();
-            last_wins && order(number) < order(*last) && !learning && !self.history.may_be_hidden(*last, region)
+            // A delete that all have forgotten wins over nothing that is written later, however a clock stamped it.
+            let forgotten = || number > *last && self.is_forgotten(*last);
+            let backwards = last_wins && order(number) < order(*last);
+            backwards && !learning && !self.history.may_be_hidden(*last, region) && !forgotten()
         }) {
             let before = &self.history.made[last];
             let what = before.value.as_deref().unwrap_or("a delete");
@@ -299,6 +330,7 @@ impl World {
             ));
         }
         self.clients[client].contexts.insert(address.clone(), view.context);
+        self.clients[client].tags.insert(address.clone(), view.etag);
         self.clients[client].seen.insert(address.clone(), number);
         Ok(())
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::Hlc;
 use model::record::Address;
 use model::version::Dot;
+use model::{Hlc, UnixMillis};
 
 use crate::plans::{Kind, REGIONS};
 
@@ -31,6 +31,10 @@ pub struct Made {
     pub past: BTreeSet<usize>,
     /// The only disk that had it is gone: it may be lost.
     pub excused: bool,
+    /// When its time is over.
+    pub until: Option<UnixMillis>,
+    /// It is the delete of something whose time was over.
+    pub expiry: bool,
 }
 
 impl Made {

@@ -19,6 +19,7 @@
 pub mod checks;
 pub mod clients;
 pub mod history;
+pub mod limits;
 pub mod mischief;
 pub mod network;
 pub mod plans;
@@ -40,6 +41,8 @@ pub struct Options {
     pub resolvers: bool,
     /// Rows rot on the disk, and are mended, in place of disks that are lost.
     pub rot: bool,
+    /// Records have an end, a namespace has a quota, and some writes are made only on a condition.
+    pub limits: bool,
     /// The mistake that the regions make.
     pub mistake: Option<data::Fault>,
 }
@@ -50,7 +53,8 @@ impl Options {
         let more = (self.more_losses > 0).then(|| format!(" --more-losses {}", self.more_losses));
         let resolvers = self.resolvers.then(|| " --resolvers".to_owned());
         let rot = self.rot.then(|| " --rot".to_owned());
-        more.into_iter().chain(resolvers).chain(rot).collect()
+        let limits = self.limits.then(|| " --limits".to_owned());
+        more.into_iter().chain(resolvers).chain(rot).chain(limits).collect()
     }
 }
 
@@ -65,6 +69,8 @@ pub struct Stats {
     pub faults: u64,
     /// Writes that were lost with the only disk that had them.
     pub lost_with_disks: u64,
+    /// Records that were deleted because their time was over.
+    pub expired: u64,
     /// Tombstones that were buried.
     pub buried: u64,
     /// How often one region gave another its rows.
@@ -80,6 +86,7 @@ impl Stats {
         self.read += other.read;
         self.faults += other.faults;
         self.lost_with_disks += other.lost_with_disks;
+        self.expired += other.expired;
         self.buried += other.buried;
         self.rows_given += other.rows_given;
         self.agreed_after = self.agreed_after.max(other.agreed_after);

@@ -32,6 +32,9 @@ struct Arguments {
     /// Rows rot on the disk, and are mended, in place of disks that are lost.
     #[arg(long)]
     rot: bool,
+    /// Records have an end, a namespace has a quota, and some writes are made only on a condition.
+    #[arg(long)]
+    limits: bool,
     /// Goes on after a seed that fails, and names all that do.
     #[arg(long)]
     keep_going: bool,
@@ -51,6 +54,7 @@ fn options(arguments: &Arguments) -> Options {
         more_losses: arguments.more_losses,
         resolvers: arguments.resolvers,
         rot: arguments.rot,
+        limits: arguments.limits,
         ..Options::default()
     }
 }
@@ -76,10 +80,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Ok((count, _, stats, took)) => {
-            let Stats { acknowledged, read, faults, lost_with_disks, buried, rows_given, agreed_after } = stats;
+            let Stats { acknowledged, read, faults, lost_with_disks, expired, buried, rows_given, agreed_after } =
+                stats;
             println!(
                 "{count} seeds pass in {:.0} s: {acknowledged} writes acknowledged, {read} reads, {faults} faults, {lost_with_disks} writes \
-                 gone with the only disk that had them, {buried} tombstones buried, rows given {rows_given} times, agreement at most {agreed_after} ms after healing",
+                 gone with the only disk that had them, {expired} records expired, {buried} tombstones buried, rows given {rows_given} times, agreement at most {agreed_after} ms after healing",
                 took.as_secs_f64()
             );
             ExitCode::SUCCESS

@@ -16,6 +16,9 @@ pub const REGIONS: [&str; 3] = ["eu-west", "us-east", "ap-southeast"];
 /// The namespaces: one in which the last write wins, one that keeps siblings.
 pub const NAMESPACES: [&str; 2] = ["notes", "carts"];
 
+/// How many records of the second a region takes, in runs that have a quota.
+pub const QUOTA: u64 = 3;
+
 /// The namespace whose conflicts a resolver settles, in runs that have it.
 pub const RESOLVED: &str = "lists";
 /// The name of that resolver: it puts all values behind each other, in their own order.
@@ -122,6 +125,17 @@ pub fn plans() -> Plans {
     resolved.conflict_resolution = ConflictResolution::Custom(RESOLVER.into());
     plans.replication.namespaces.insert(Namespace::new(NAMESPACES[1]).expect("a fixed name"), siblings);
     plans.replication.namespaces.insert(Namespace::new(RESOLVED).expect("a fixed name"), resolved);
+    plans
+}
+
+/// The same, with at most [`QUOTA`] records of the second namespace.
+pub fn plans_with_a_quota() -> Plans {
+    let mut plans = plans();
+    for (namespace, strategy) in &mut plans.replication.namespaces {
+        if namespace.as_str() == NAMESPACES[1] {
+            strategy.quota.records = Some(QUOTA);
+        }
+    }
     plans
 }
 

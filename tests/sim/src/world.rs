@@ -18,12 +18,12 @@ use crate::clients::{Client, Pending};
 use crate::history::History;
 use crate::mischief::Undo;
 use crate::network::{InFlight, Link, Message, PATIENCE, Parcel, State, WINDOW, Weather};
-use crate::plans::{REGIONS, Resolvers, plans, region};
+use crate::plans::{REGIONS, Resolvers, plans, plans_with_a_quota, region};
 use crate::random::Random;
 use crate::{Options, Stats};
 
 /// When a run begins: some time in 2026.
-const EPOCH: u64 = 1_770_000_000_000;
+pub(crate) const EPOCH: u64 = 1_770_000_000_000;
 /// How long clients and faults go on.
 const CHAOS: u64 = 30_000;
 /// How long regions may take to agree once everything has healed.
@@ -194,7 +194,8 @@ impl World {
         let store = Self::store(site, mistake, now).map_err(|error| error.to_string())?;
         site.life = store.incarnation();
         let peers: BTreeSet<RegionId> = (0..REGIONS.len()).filter(|peer| *peer != number).map(region).collect();
-        let plans = Arc::new(ArcSwap::from_pointee(plans()));
+        let plans = if self.options.limits { plans_with_a_quota() } else { plans() };
+        let plans = Arc::new(ArcSwap::from_pointee(plans));
         let mut opening = Opening::new(site.id.clone(), peers, plans, Arc::new(Resolvers), [7; 32]);
         opening.keep = Retention { age: Millis(KEPT), bytes: ByteCount(1 << 20), watched: Millis(0) };
         opening.clock = Arc::new(SimClock { now: self.clock.clone(), skew: site.skew.clone() });
@@ -358,6 +359,9 @@ impl World {
             Ok(tended) => self.stats.buried += tended.buried,
             Err(error) => self.failed(number, &error.to_string())?,
         }
+        if self.options.limits {
+            self.expire(number, &data).await?;
+        }
         if self.options.rot {
             self.mend(number, &data).await?;
         }
@@ -394,8 +398,22 @@ impl World {
         Ok(())
     }
 
+    /// Whether a write is a delete that is among no region's rows any more.
+    pub(crate) fn is_forgotten(&self, number: usize) -> bool {
+        let made = &self.history.made[number];
+        let holds = |site: &Site| {
+            let row =
+                Store::open_in_memory(&site.disk.copy(), UnixMillis(0)).and_then(|store| store.row(&made.address));
+            // What cannot be read may be it.
+            row.map_or(true, |row| {
+                row.is_some_and(|row| row.siblings.iter().any(|s| s.version.dot == made.dot && !s.is_marker()))
+            })
+        };
+        made.value.is_none() && !self.sites.iter().any(holds)
+    }
+
     /// An error that a region may have only where its disk is at fault.
-    fn failed(&mut self, number: usize, error: &str) -> Result<(), String> {
+    pub(crate) fn failed(&mut self, number: usize, error: &str) -> Result<(), String> {
         self.note(|| format!("{number} fails: {error}"));
         let site = &self.sites[number];
         if site.full || site.rotten { Ok(()) } else { Err(format!("{number} fails with a good disk: {error}")) }
@@ -611,7 +629,8 @@ impl World {
             }
         }
         for (number, site) in self.sites.iter().enumerate() {
-            if self.options.rot && site.rotten {
+            let waits = site.data.as_ref().is_some_and(|data| data.damage().waiting > 0);
+            if waits || self.options.rot && site.rotten {
                 return format!("{number} has damaged rows");
             }
         }

@@ -10,7 +10,9 @@ const SEEDS: u64 = 200;
 fn caught(mistake: Fault) -> String {
     for seed in 1..=SEEDS {
         let (resolvers, rot) = (mistake == Fault::OtherResolver, mistake == Fault::MendFromAny);
-        let options = Options { mistake: Some(mistake), resolvers, rot, ..Options::default() };
+        let limits = [Fault::ShowExpired, Fault::ExpireLikeAWrite, Fault::IgnoreCondition, Fault::IgnoreQuota]
+            .contains(&mistake);
+        let options = Options { mistake: Some(mistake), resolvers, rot, limits, ..Options::default() };
         if let Err(failure) = run(seed, options) {
             println!("{mistake:?}: seed {seed}: {}", failure.what);
             return failure.what;
@@ -30,6 +32,26 @@ fn every_mistake_is_caught() {
 fn the_residency_checks_see_a_scope_that_is_ignored() {
     let what = caught(Fault::IgnoreScope);
     assert!(what.contains("may not be"), "{what}");
+}
+
+#[test]
+fn the_checks_see_a_record_that_is_shown_when_its_time_is_over() {
+    let what = caught(Fault::ShowExpired);
+    assert!(what.contains("whose time is over"), "{what}");
+}
+
+#[test]
+fn the_checks_see_an_expiry_that_wins_over_a_later_write() {
+    let what = caught(Fault::ExpireLikeAWrite);
+    assert!(what.contains("wins over the later write"), "{what}");
+}
+
+#[test]
+fn the_checks_see_a_condition_that_is_ignored_and_a_quota_that_bounds_nothing() {
+    let what = caught(Fault::IgnoreCondition);
+    assert!(what.contains("on condition"), "{what}");
+    let what = caught(Fault::IgnoreQuota);
+    assert!(what.contains("has taken record"), "{what}");
 }
 
 #[test]

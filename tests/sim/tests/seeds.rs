@@ -18,7 +18,12 @@ fn what_a_resolver_makes_is_the_same_in_every_region_under_every_fault() {
 
 #[test]
 fn rows_that_rot_are_mended_and_bring_nothing_back() {
-    all_pass(SEEDS / 2, &Options { rot: true, more_losses: 3, ..Options::default() });
+    all_pass(SEEDS / 2, &rot());
+}
+
+#[test]
+fn what_is_over_is_not_shown_and_conditions_and_quotas_hold_under_every_fault() {
+    all_pass(SEEDS / 2, &Options { limits: true, ..Options::default() });
 }
 
 fn all_pass(seeds: u64, options: &Options) {
@@ -40,9 +45,18 @@ fn all_pass(seeds: u64, options: &Options) {
 }
 
 fn passes(seeds: &[u64]) {
+    passes_with(&Options::default(), seeds);
+}
+
+fn passes_with(options: &Options, seeds: &[u64]) {
     for &seed in seeds {
-        run(seed, Options::default()).unwrap_or_else(|failure| panic!("{failure}"));
+        run(seed, options.clone()).unwrap_or_else(|failure| panic!("{failure}"));
     }
+}
+
+/// Rows rot, and disks are lost or set back besides.
+fn rot() -> Options {
+    Options { rot: true, more_losses: 3, ..Options::default() }
 }
 
 #[test]
@@ -83,6 +97,26 @@ fn what_a_lost_write_had_replaced_is_not_shown_again() {
 #[test]
 fn a_tombstone_does_not_wait_for_what_a_region_had_before_it_lost_its_disk() {
     passes(&[2278]);
+}
+
+#[test]
+fn a_wound_is_healed_when_the_disk_says_so() {
+    passes_with(&rot(), &[1634, 2218, 2288, 2637, 2788, 2839]);
+}
+
+#[test]
+fn regions_that_have_lost_the_same_row_do_not_wait_for_each_other() {
+    passes_with(&rot(), &[641, 3019]);
+}
+
+#[test]
+fn a_delete_that_all_have_forgotten_hides_nothing_that_is_written_later() {
+    passes_with(&rot(), &[2210]);
+}
+
+#[test]
+fn a_row_that_is_in_no_log_any_more_is_given_to_every_region() {
+    passes_with(&Options { more_losses: 1, ..Options::default() }, &[1312]);
 }
 
 #[test]

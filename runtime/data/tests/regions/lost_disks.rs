@@ -130,3 +130,24 @@ async fn a_write_over_a_buried_delete_is_told_where_the_delete_is_not_buried_yet
     link_all(&[&eu, &us, &ap]).await;
     agree(&[&eu, &us, &ap]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_in_no_log_any_more_is_given_to_every_region() {
+    let [eu, us, ap] = Site::three();
+    link_all(&[&eu, &us, &ap]).await;
+    let giving = eu.data.begin_giving(&region(AP));
+    // After what the rows are said to reach to, and among them all the same.
+    put(&eu, "k", DataClass::Public).await;
+    let part = eu.data.part(&giving, 1 << 20).unwrap();
+    ap.data.take_part(&region(EU), part).await.unwrap();
+    assert!(value(&ap.data, "k").await.is_some());
+    let eu = without_disk(eu, 10).await;
+    hear(&eu, &us);
+    hear(&eu, &ap);
+    tend(&ap).await;
+    link_all(&[&eu, &us, &ap]).await;
+    for site in [&eu, &us, &ap] {
+        assert_eq!(value(&site.data, "k").await.as_deref(), Some("k of eu-west"), "in {}", site.id);
+    }
+    agree(&[&eu, &us, &ap]);
+}

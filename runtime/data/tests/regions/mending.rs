@@ -155,6 +155,72 @@ async fn what_no_other_region_may_hold_is_reported_and_can_be_written_anew() {
 }
 
 #[tokio::test]
+async fn what_comes_with_rows_ends_a_wound_of_which_nobody_had_anything() {
+    let [(eu, _), (us, disk), (ap, _)] = sites();
+    let labels = LabelClaims {
+        jurisdictions: Some([Country::new("US").unwrap()].into()),
+        ..write("k", "", DataClass::Personal).labels
+    };
+    us.data.write(Write { labels, ..write("k", "at home", DataClass::Personal) }).await.unwrap();
+    link_all(&[&eu, &us, &ap]).await;
+    us.data.tend().await.unwrap();
+    us.data.tend().await.unwrap();
+    assert!(disk.flip_bit_of_a_row(9));
+    us.data.scrub(None).await.unwrap();
+    mend(&eu, &us).await;
+    mend(&ap, &us).await;
+    assert_eq!(us.data.damage(), Damage { waiting: 0, without_copy: 1, aside: 1 });
+    eu.data.write(write("k", "anew", DataClass::Public)).await.unwrap();
+    let giving = eu.data.begin_giving(&region(US));
+    us.data.take_part(&region(EU), eu.data.part(&giving, 1 << 20).unwrap()).await.unwrap();
+    assert_eq!(value(&us.data, "k").await.as_deref(), Some("anew"));
+    assert_eq!(us.data.damage(), Damage { waiting: 0, without_copy: 0, aside: 1 });
+}
+
+#[tokio::test]
+async fn regions_that_have_lost_the_same_row_do_not_wait_for_each_other() {
+    let [(eu, _), (us, disk), (ap, other)] = sites();
+    eu.data.write(write("k", "good", DataClass::Public)).await.unwrap();
+    link_all(&[&eu, &us, &ap]).await;
+    assert!(disk.flip_bit_of_a_row(1) && other.flip_bit_of_a_row(3));
+    for site in [&us, &ap] {
+        site.data.scrub(None).await.unwrap();
+        damaged(site.data.read(&address("k")).await);
+    }
+    // What the other one has forgotten says nothing, and not that there is nothing.
+    mend(&ap, &us).await;
+    damaged(us.data.read(&address("k")).await);
+    mend(&eu, &us).await;
+    mend(&us, &ap).await;
+    mend(&eu, &ap).await;
+    for site in [&us, &ap] {
+        assert_eq!(value(&site.data, "k").await.as_deref(), Some("good"), "in {}", site.id);
+        assert_eq!(site.data.damage().waiting, 0, "in {}", site.id);
+    }
+}
+
+#[tokio::test]
+async fn a_wound_that_the_disk_does_not_know_to_be_healed_is_open() {
+    let [(eu, _), (us, disk), (ap, _)] = sites();
+    eu.data.write(write("k", "good", DataClass::Public)).await.unwrap();
+    link_all(&[&eu, &us, &ap]).await;
+    assert!(disk.flip_bit_of_a_row(1));
+    us.data.scrub(None).await.unwrap();
+    mend(&eu, &us).await;
+    disk.set_room(Some(0));
+    let stated = ap.data.state(&region(US), &[address("k")]).unwrap();
+    us.data.mend(&region(AP), stated).await.unwrap_err();
+    assert_eq!(us.data.damage().waiting, 1, "it says that it is whole, and its disk is not");
+    assert_eq!(us.data.to_be_asked(&region(AP)), [address("k")]);
+    disk.set_room(None);
+    let us = Site { id: US, data: open_in_memory(US, &[EU, US, AP], &disk), dir: us.dir };
+    damaged(us.data.read(&address("k")).await);
+    mend(&eu, &us).await;
+    mend(&ap, &us).await;
+    assert_eq!(value(&us.data, "k").await.as_deref(), Some("good"));
+}
+
+#[tokio::test]
 async fn a_wound_outlives_a_restart() {
     let [(eu, _), (us, disk), (ap, _)] = sites();
     eu.data.write(write("k", "good", DataClass::Public)).await.unwrap();
