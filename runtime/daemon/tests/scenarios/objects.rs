@@ -330,7 +330,7 @@ fn a_damaged_chunk_is_not_served_and_is_mended_from_another_region_and_an_erasur
     });
     assert!(!files_below(&cluster.state("us-east").join("objects/quarantine")).is_empty());
 
-    let erased = cluster.run(&["subject", "erase", "s-1", "--json"]);
+    let erased = cluster.run(&["subject", "erase", "s-1"]);
     assert!(erased.status.success(), "{}", text(&erased));
     for region in REGIONS {
         assert!([404, 410].contains(&get(&cluster, region, path, &[]).unwrap().0), "{region} shows what was erased");
