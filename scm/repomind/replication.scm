@@ -14,7 +14,8 @@
 ;;;                        basis purpose retain-until)
 ;;;   keep-days            how long records of a class are kept: ((personal . 400) (health . 90))
 ;;;   quota                only for a namespace: ((bytes . 1000000000) (records . 100000)), one of them or
-;;;                        both; a region that holds so much of it takes no more of its own clients (507)
+;;;                        both; a region that holds so much of it takes no more of its own clients (507).
+;;;                        (object-bytes . 50000000) bounds one value (413); 1 GiB unless said
 ;;;   change-bounds        only in the default: ((traffic . 30) (more-permissive . 0)), the per cent of
 ;;;                        recent traffic that a save may send elsewhere, and how many residency
 ;;;                        verdicts may become more permissive, before it waits for a person's word

@@ -68,6 +68,9 @@ enum Command {
     /// The keys by which each region keeps what it encrypts: list, rotate.
     #[command(subcommand)]
     Keys(crate::keys::Keys),
+    /// Backups of each region, in its own object store: make, list, verify, put back.
+    #[command(subcommand)]
+    Backup(crate::backup::Backup),
     /// Static files under /assets/: publish them in every region.
     #[command(subcommand)]
     Assets(crate::assets::Assets),
@@ -205,6 +208,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Failover(args) => crate::orders::failover(args).await,
         Command::Orders(args) => crate::orders::list(args).await,
         Command::SampleService(args) => crate::sample_service::run(args).await,
+        Command::Backup(command) => crate::backup::run(command).await,
         Command::Assets(command) => crate::assets::run(command),
         Command::Edge(command) => crate::edge::run(command).await,
         Command::Explain(Explain::Failover(args)) => crate::explain::failover(args).await,

@@ -13,6 +13,7 @@ mod api;
 mod args;
 mod aside;
 mod assets;
+mod backup;
 mod check;
 mod cli;
 mod client;

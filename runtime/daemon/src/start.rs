@@ -18,6 +18,7 @@ mod history;
 pub mod judging;
 pub mod mending;
 pub mod notary;
+mod objects;
 mod orders;
 pub mod petitions;
 pub mod probes;
@@ -53,6 +54,7 @@ use net::pki::PolicyKeys;
 use net::{DnsAnswers, DnsConfig, DnsSockets, GatewayConfig, PeerClient, TokenVerifier, Wan};
 use policy::{HostLimits, PolicyHost};
 use store::Store;
+use store::objects::FileObjects;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -181,6 +183,10 @@ pub async fn run(args: StartArgs) -> anyhow::Result<ExitCode> {
     // Beside the data and not in it: a backup of the data has no keys.
     let key_dir = args.state.join(&me.data_dir).join("keys");
     opening.keys = Some(KeyPlace::in_files(&key_dir, opening.clock.wall())?);
+    let objects = objects::place(&args, &me);
+    let kept = FileObjects::open(&objects)
+        .with_context(|| format!("the object store of {} in {}", me.id, objects.display()))?;
+    opening.objects = Some(Arc::new(kept));
     let failed = |error: data::DataError| cannot_open(error, &me.id, &data_dir);
     let store = Store::open(&data_dir, opening.clock.wall()).map_err(|error| failed(error.into()))?;
     let data = DataPlane::start(store.clone(), opening).map_err(failed)?;
@@ -438,12 +444,13 @@ fn start_tasks(
     args: &StartArgs,
     (tasks, stop): (&TaskTracker, &CancellationToken),
 ) -> anyhow::Result<()> {
-    let (mut witnesses, mut homes) = (Vec::new(), Vec::new());
+    let (mut witnesses, mut homes, mut chunks) = (Vec::new(), Vec::new(), Vec::new());
     for peer in region.peers() {
         let address = region.regions.by_id[&peer].addresses.peer;
         let connect = || PeerClient::new(peer.clone(), address, identity, region.wan.clone());
         witnesses.push(connect()?);
         homes.push(connect()?);
+        chunks.push(connect()?);
         tasks.spawn(petitions::hear(region.clone(), connect()?, stop.clone()));
         let every = Duration::from_secs(args.compare_seconds);
         tasks.spawn(comparing::keep(region.clone(), connect()?, every, stop.clone()));
@@ -453,6 +460,9 @@ fn start_tasks(
         tasks.spawn(probes::probe_peer(region.clone(), peer.clone(), client, stop.clone()));
         tasks.spawn(net::run_link(region.data.clone(), Arc::new(connect()?), stop.clone()));
     }
+    region.data.fetch_chunks_by(Arc::new(net::PeerChunks::new(chunks)));
+    let every = Duration::from_secs(args.sweep_objects_seconds);
+    tasks.spawn(objects::keep(region.data.clone(), every, stop.clone()));
     tasks.spawn(notary::keep_checkpoints(region.clone(), witnesses, stop.clone()));
     tasks.spawn(mending::scrub(region.clone(), stop.clone()));
     tasks.spawn(petitions::keep(region.clone(), stop.clone()));

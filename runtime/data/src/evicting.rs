@@ -154,9 +154,16 @@ impl DataPlane {
     /// Those of the disk.
     pub async fn holdings(&self, mut question: HoldingQuestion) -> Result<HoldingAnswer, DataError> {
         question.about.truncate(HoldingQuestion::MOST);
+        let about = question.about.clone();
         let (answer, vouched) = oneshot::channel();
         self.wait_in_line(Change::Vouch(Box::new(question), answer)).await?;
-        let holdings = vouched.await.map_err(|_| DataError::Closed)??;
+        let mut holdings = vouched.await.map_err(|_| DataError::Closed)??;
+        // A record without its chunks is no copy.
+        for (holding, whole) in holdings.iter_mut().zip(self.has_chunks(about).await?) {
+            if *holding == Holding::Here && !whole {
+                *holding = Holding::Absent;
+            }
+        }
         Ok(HoldingAnswer { holdings, region_key: self.vault().map(|vault| vault.public_key()) })
     }
 
@@ -211,8 +218,8 @@ impl DataPlane {
     ///
     /// # Errors
     /// Those of the disk and of the vault.
-    pub async fn come_home(&self, coming: Homecoming) -> Result<u64, DataError> {
-        let Homecoming { keys, rows } = coming;
+    pub async fn come_home(&self, from: &RegionId, coming: Homecoming) -> Result<u64, DataError> {
+        let Homecoming { keys, mut rows } = coming;
         if !keys.is_empty() {
             let data = self.clone();
             let take = move || keys.iter().try_for_each(|parcel| data.take_keys(parcel));
@@ -222,6 +229,7 @@ impl DataPlane {
                 Err(_) => take()?,
             }
         }
+        let _chunks = self.chunks_of_homecoming(from, &mut rows).await?;
         let (answer, done) = oneshot::channel();
         self.wait_in_line(Change::ComeHome(rows, answer)).await?;
         done.await.map_err(|_| DataError::Closed)?
@@ -282,6 +290,8 @@ impl DataPlane {
         let (answer, done) = oneshot::channel();
         self.wait_in_line(Change::Forget(gone, answer)).await?;
         done.await.map_err(|_| DataError::Closed)??;
+        // The chunks of what left, too.
+        self.sweep_soon().await?;
         Ok(dropped.len() as u64)
     }
 

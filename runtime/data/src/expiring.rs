@@ -212,7 +212,7 @@ impl DataPlane {
                 context: None,
                 ack: Some(AckLevel::LOCAL),
             };
-            match self.write_because(delete, Reason::Over).await {
+            match self.write_because(delete, None, Reason::Over).await {
                 Ok(_) => *gone.entry(rule).or_default() += 1,
                 // Changed since, held since, or barred here: it is looked at again.
                 Err(

@@ -170,6 +170,7 @@ impl DataPlane {
         self.not_of_an_ended_life(from, part.vector.newest(from))?;
         check(&part).map_err(|reason| DataError::BadPart { from: from.clone(), reason })?;
         let (mut rows, refused) = self.gate_rows(&plans, from, part.rows)?;
+        let _chunks = self.chunks_of_given(from, &rows).await?;
         let (mut after, upto) = (part.after, part.upto);
         let mut refused = Some(refused);
         loop {

@@ -177,12 +177,14 @@ impl Writer {
             None => {
                 metrics::counter!("repomind_conflicts_total", "by" => by.clone()).increment(1);
                 let payload = sibling.content.record().map(|record| &record.payload);
+                let object = payload.and_then(Payload::object).map(model::object::Manifest::digest);
                 let stored = payload.map_or(&[][..], |payload| payload.bytes());
+                let stored = object.as_ref().map_or(stored, |digest| digest.as_slice());
                 let mut loss = Loss {
                     address: address.clone(),
                     lost: sibling.clone(),
                     kept: payload.is_some(),
-                    bytes: payload.map_or(0, Payload::value_len) as u64,
+                    bytes: payload.map_or(0, Payload::value_len),
                     digest: *blake3::keyed_hash(&self.loss_key, stored).as_bytes(),
                     to,
                     by,
@@ -191,7 +193,7 @@ impl Writer {
                     policy,
                     at,
                 };
-                if stored.len() > Loss::VALUE {
+                if object.is_some() || stored.len() > Loss::VALUE {
                     loss.strip();
                 }
                 loss

@@ -232,6 +232,8 @@ impl DataPlane {
         done.await.map_err(|_| DataError::Closed)??;
         // Also what lost meanwhile.
         self.erase_losses(order.owner).await?;
+        // Without the key they are noise; what there was of the person goes all the same.
+        self.sweep_soon().await?;
         let left = self.records_of(order.owner).await?.into_iter().any(|(_, (_, row))| self.is_before(&row, order));
         if left {
             return Err(DataError::Unready { retry_after: crate::plane::RETRY_AFTER });

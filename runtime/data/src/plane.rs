@@ -28,6 +28,7 @@ use crate::group::Change;
 use crate::hearing::Logs;
 use crate::ledger::{Book, Desk};
 use crate::mending::Wounds;
+use crate::objects::Objects;
 use crate::plans::Plans;
 use crate::scopes::Scopes;
 use crate::tending::{Retention, Tending};
@@ -85,6 +86,10 @@ pub(crate) struct Shared {
     learning: Arc<AtomicBool>,
     pub(crate) faults: Faults,
     pub(crate) vault: Option<Arc<Vault>>,
+    /// Its large values; none where it has no place for them.
+    pub(crate) objects: Option<Arc<Objects>>,
+    /// The backup that is being made, and what became of the last one.
+    pub(crate) backing_up: Mutex<crate::backup::BackupState>,
     /// The holds that stand, by whom they keep.
     pub(crate) held: RwLock<BTreeMap<Owner, BTreeMap<OrderId, String>>>,
     /// By which time records expire.
@@ -135,6 +140,8 @@ pub struct Opening {
     pub inline: bool,
     /// Where its keys are; without any, nothing is encrypted.
     pub keys: Option<KeyPlace>,
+    /// Where its large values are; without such a place it takes none.
+    pub objects: Option<Arc<dyn store::objects::ObjectStore>>,
     /// A mistake to be made.
     #[cfg(feature = "faults")]
     pub fault: Option<crate::faults::Fault>,
@@ -159,6 +166,7 @@ impl Opening {
             clock: Arc::new(SystemClock::new()),
             inline: false,
             keys: None,
+            objects: None,
             #[cfg(feature = "faults")]
             fault: None,
         }
@@ -195,7 +203,7 @@ impl DataPlane {
     /// # Errors
     /// Those of [`DataPlane::open`].
     pub fn start(store: Store, opening: Opening) -> Result<Self, DataError> {
-        let Opening { region, peers, plans, resolver, digest_key, keep, clock, inline, keys, .. } = opening;
+        let Opening { region, peers, plans, resolver, digest_key, keep, clock, inline, keys, objects, .. } = opening;
         #[cfg(feature = "faults")]
         let faults = Faults { made: opening.fault };
         #[cfg(not(feature = "faults"))]
@@ -275,6 +283,8 @@ impl DataPlane {
             learning,
             faults,
             vault,
+            objects: objects.map(Objects::new),
+            backing_up: Mutex::default(),
             held: RwLock::new(held),
             retention,
             soonest,

@@ -35,7 +35,7 @@ pub(crate) struct Used {
 impl Used {
     fn of(row: Option<&Row>) -> Self {
         let live = row.into_iter().flat_map(|row| &row.siblings).filter_map(|sibling| sibling.content.record());
-        let sizes: Vec<u64> = live.map(|record| record.payload.bytes().len() as u64).collect();
+        let sizes: Vec<u64> = live.map(|record| record.payload.stored_len()).collect();
         Self { bytes: sizes.iter().sum(), records: u64::from(!sizes.is_empty()) }
     }
 
@@ -85,7 +85,7 @@ impl Writer {
     ) -> Result<(), DataError> {
         let namespace = &address.namespace;
         let quota = self.plans.load().replication.strategy(namespace).quota;
-        if quota.is_none() || self.faults.makes(Fault::IgnoreQuota) {
+        if !quota.counts() || self.faults.makes(Fault::IgnoreQuota) {
             return Ok(());
         }
         let used = match group.used.get(namespace).or_else(|| self.usage.get(namespace)) {
@@ -170,7 +170,7 @@ impl Writer {
             // There are no policies yet.
             return;
         }
-        let without = |namespace: &&Namespace| plans.replication.strategy(namespace).quota.is_none();
+        let without = |namespace: &&Namespace| !plans.replication.strategy(namespace).quota.counts();
         let gone: Vec<Namespace> = self.usage.keys().filter(without).cloned().collect();
         for namespace in gone {
             group.forget_fact(name(&namespace));

@@ -72,6 +72,9 @@ impl DataPlane {
             // What cannot be opened is no copy. Whoever ships it gives the key first.
             batch.truncate(at);
         }
+        // Neither is what lacks chunks. Kept until the rows that name them are on disk.
+        let _chunks = self.up_to_missing_chunks(from, life, &mut batch).await?;
+        let plans = self.shared.plans.load_full();
         let all = batch.into_iter().map(|shipment| self.gate(from, &plans, shipment, now)).collect();
         let (answer, durable) = oneshot::channel();
         self.enqueue(Change::Receive(from.clone(), Arrivals { by: plans.stamp(), all }, answer)).await?;

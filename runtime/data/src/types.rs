@@ -12,9 +12,10 @@ use model::question::Resolution;
 use model::record::{Address, Basis, Content, DataClass, Labels, Purpose, Record, Row, Sibling};
 use model::replication::{AckLevel, LabelName, Strategy};
 use model::residency::Barred;
-use model::version::{CausalContext, Incarnation, LogPosition, PositionVector, Version};
+use model::version::{CausalContext, Dot, Incarnation, LogPosition, PositionVector, Version};
 use model::{Country, Millis, Namespace, RegionId, RuleId, UnixMillis};
 use store::StoreError;
+use store::objects::ObjectError;
 
 use crate::ledger::LedgerError;
 use crate::vault::VaultError;
@@ -238,6 +239,8 @@ impl Received {
 pub struct View {
     /// The record.
     pub record: Record,
+    /// The write that left it.
+    pub dot: Dot,
     /// The tag of the key's state.
     pub etag: ETag,
     /// What the reader has now seen.
@@ -251,9 +254,10 @@ pub struct View {
 
 impl View {
     pub(crate) fn of(row: &Row, at: usize, resolved_by: &str) -> Option<Self> {
-        let record = row.siblings.get(at)?.content.record()?.clone();
+        let shown = row.siblings.get(at)?;
         Some(Self {
-            record,
+            record: shown.content.record()?.clone(),
+            dot: shown.version.dot.clone(),
             etag: ETag::of(row),
             context: row.context(),
             siblings: row.siblings.iter().filter(|sibling| matches!(sibling.content, Content::Live(_))).count(),
@@ -336,6 +340,21 @@ pub enum DataError {
         /// How much is.
         used: u64,
     },
+    /// The value is larger than one of its namespace may be.
+    #[error("a value here has at most {most} bytes")]
+    TooLarge {
+        /// How many.
+        most: u64,
+    },
+    /// Too many large values are being taken in.
+    #[error("this region is taking in as many large values as it can at once")]
+    Busy {
+        /// When to try again.
+        retry_after: Millis,
+    },
+    /// There is no place for large values.
+    #[error("this region has no object store, and so takes no value over 1 MiB")]
+    NoObjects,
     /// Replication lag asks writers to slow down.
     #[error("replication lag has reached the bound at which writes are slowed")]
     Throttled {
@@ -444,6 +463,12 @@ pub enum DataError {
     /// The disk.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The object store.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// A backup.
+    #[error(transparent)]
+    Backup(#[from] crate::backup::BackupError),
     /// The ledger is not the one that this region has signed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

@@ -18,6 +18,7 @@
 
 mod error;
 mod going;
+mod objects;
 mod parcels;
 pub mod ring;
 mod slots;
@@ -35,6 +36,7 @@ use model::{RegionId, UnixMillis, codec};
 use store::{Store, StoreError};
 
 pub use error::VaultError;
+pub(crate) use objects::{decrypt_piece, encrypt_piece, object_key};
 use ring::{DataKey, RegionKeyId, RegionKeys, decrypt, encrypt, random};
 use slots::SlotFile;
 
@@ -249,6 +251,10 @@ impl Vault {
 
     /// The record with its value in plain text.
     pub(crate) fn opened(&self, address: &Address, record: &Record) -> Result<Record, VaultError> {
+        if record.payload.object().is_some() {
+            // Its value is read chunk by chunk; here only whether it can be.
+            return self.object_key_of(address, record).map(|_| record.clone());
+        }
         let Payload::Sealed { nonce, ciphertext, .. } = &record.payload else { return Ok(record.clone()) };
         let id = record.payload.data_key().ok_or(VaultError::NotBound)?;
         let value = decrypt(&self.data_key(id)?, *nonce, &bound(address, record), ciphertext);
@@ -284,10 +290,10 @@ impl Vault {
 
     /// The fate of the key of a record; [`Fate::Here`] where it has none.
     pub(crate) fn fate_of(&self, record: &Record) -> Fate {
-        match &record.payload {
-            Payload::Plain(_) => Fate::Here,
+        match record.payload.is_sealed() {
+            false => Fate::Here,
             // A name that is none: nothing ever opens it.
-            sealed => sealed.data_key().map_or(Fate::Gone, |id| self.fate(id)),
+            true => record.payload.data_key().map_or(Fate::Gone, |id| self.fate(id)),
         }
     }
 

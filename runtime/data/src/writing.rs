@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use model::record::{Address, DataClass, Labels, Payload, Record};
+use model::record::{Address, Labels, Payload, Record};
 use model::replication::{LabelName, LagAction, Strategy};
 use model::residency::PermittedRegions;
 use model::version::CausalContext;
@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::group::{Change, Durable, NewContent, Permitted};
 use crate::merging::labels_of_delete;
+use crate::objects::{Cut, is_about_nobody};
 use crate::plane::{DataPlane, RETRY_AFTER, Shared};
 use crate::plans::Plans;
 use crate::screening::screen;
@@ -51,13 +52,19 @@ impl DataPlane {
     /// [`DataError::Barred`] where this region may not hold it, and the others of [`DataError`];
     /// nothing is stored then.
     pub async fn write(&self, write: Write) -> Result<Written, DataError> {
-        self.write_because(write, Reason::Asked).await
+        self.write_because(write, None, Reason::Asked).await
     }
 
-    pub(crate) async fn write_because(&self, write: Write, reason: Reason) -> Result<Written, DataError> {
+    /// With an object, that is the value.
+    pub(crate) async fn write_because(
+        &self,
+        write: Write,
+        object: Option<&Cut>,
+        reason: Reason,
+    ) -> Result<Written, DataError> {
         let address = write.address.clone();
         for _ in 0..OVERTAKEN {
-            match self.write_once(write.clone(), reason).await {
+            match self.write_once(write.clone(), object, reason).await {
                 Err(DataError::Overtaken { .. }) => {}
                 Err(DataError::Store(error @ StoreError::Corrupt { .. })) => {
                     return Err(self.found_damaged(&address, &error).await?);
@@ -65,12 +72,12 @@ impl DataPlane {
                 outcome => return outcome,
             }
         }
-        self.write_once(write, reason).await
+        self.write_once(write, object, reason).await
     }
 
-    async fn write_once(&self, write: Write, reason: Reason) -> Result<Written, DataError> {
+    async fn write_once(&self, write: Write, object: Option<&Cut>, reason: Reason) -> Result<Written, DataError> {
         let plans = self.shared.plans.load_full();
-        let Ready { permitted, scope, copies } = self.ready(write, reason, &plans).await?;
+        let Ready { permitted, scope, copies } = self.ready(write, object, reason, &plans).await?;
         let (answer, durable) = oneshot::channel();
         self.enqueue(Change::Write(Box::new(permitted), answer)).await?;
         let durable = durable.await.map_err(|_| DataError::Closed)??;
@@ -100,7 +107,7 @@ impl DataPlane {
         let plans = self.shared.plans.load_full();
         let (mut all, mut waits) = (Vec::with_capacity(writes.len()), Vec::with_capacity(writes.len()));
         for (at, write) in writes.into_iter().enumerate() {
-            let ready = self.ready(write, Reason::Asked, &plans).await;
+            let ready = self.ready(write, None, Reason::Asked, &plans).await;
             let Ready { permitted, scope, copies } = ready.map_err(|error| NotAll { at: Some(at), error })?;
             all.push(permitted);
             waits.push((scope, copies));
@@ -118,25 +125,31 @@ impl DataPlane {
     }
 
     /// Decides on a write by these plans.
-    async fn ready(&self, write: Write, reason: Reason, plans: &Plans) -> Result<Ready, DataError> {
-        let Shared { me, acks, .. } = &*self.shared;
+    async fn ready(
+        &self,
+        write: Write,
+        object: Option<&Cut>,
+        reason: Reason,
+        plans: &Plans,
+    ) -> Result<Ready, DataError> {
+        let Shared { me, .. } = &*self.shared;
         let now = self.shared.clock.wall();
-        match acks.action(&plans.lag, now) {
-            LagAction::Throttle => return Err(DataError::Throttled { retry_after: RETRY_AFTER }),
-            LagAction::Unready => return Err(DataError::Unready { retry_after: RETRY_AFTER }),
-            LagAction::Ok | LagAction::Alert => {}
-        }
-        self.may_be_written_over(&write.address)?;
-        self.not_held(&write.address)?;
+        self.takes_writes(&write.address, plans, now)?;
         let strategy = plans.replication.strategy(&write.address.namespace).clone();
-        let content = match &write.value {
-            Some(value) => NewContent::Live(Record {
+        let content = match (&write.value, object) {
+            (_, Some(cut)) => NewContent::Live(Record {
+                payload: Payload::Object(cut.manifest.clone()),
+                content_type: write.content_type.clone(),
+                labels: self.labelled(&write, &[], &strategy, now)?,
+                generation: plans.generation,
+            }),
+            (Some(value), None) => NewContent::Live(Record {
                 payload: Payload::Plain(value.clone()),
                 content_type: write.content_type.clone(),
                 labels: self.labelled(&write, value, &strategy, now)?,
                 generation: plans.generation,
             }),
-            None => {
+            (None, None) => {
                 let row = self.shared.store.row(&write.address)?;
                 let labels = labels_of_delete(&write.labels, row.as_ref(), &strategy, now);
                 NewContent::Tombstone { labels }
@@ -157,7 +170,7 @@ impl DataPlane {
         if let Some(context) = &write.context {
             self.has_caught_up(&write.address, context).await?;
         }
-        let content = self.sealed(&write.address, content, &regions)?;
+        let content = self.sealed(&write.address, content, object, &regions)?;
         let scope = regions.regions().clone();
         let until = (reason == Reason::Asked).then(|| self.retention_now());
         Ok(Ready { permitted: Permitted { write, content, regions, by: plans.stamp(), until }, scope, copies })
@@ -175,8 +188,7 @@ impl DataPlane {
             return Err(DataError::BadLabel { field: LabelName::RetainUntil.header(), reason });
         }
         // The classes that the audit searches too (LBL-02).
-        let nobody = |class: &DataClass| matches!(class, DataClass::Public | DataClass::Operational);
-        if labels.classes.iter().all(nobody) {
+        if is_about_nobody(&labels.classes) {
             for (place, bytes) in [("key", write.address.key.as_str().as_bytes()), ("body", value)] {
                 if let Some(found) = screen(bytes) {
                     metrics::counter!("repomind_labels_contradicted_total", "place" => place).increment(1);
@@ -193,14 +205,52 @@ impl DataPlane {
         &self,
         address: &Address,
         content: NewContent,
+        object: Option<&Cut>,
         regions: &PermittedRegions,
     ) -> Result<NewContent, DataError> {
         let (Some(vault), NewContent::Live(record)) = (&self.shared.vault, &content) else { return Ok(content) };
-        let demanded = regions.obligations().iter().any(|duty| duty.as_str() == ENCRYPT_AT_REST);
-        if !demanded && !record.labels.is_personal() {
-            return Ok(content);
+        let must = self.must_encrypt(&record.labels, regions);
+        if let Some(cut) = object {
+            let unsearched = !cut.screened && is_about_nobody(&record.labels.classes);
+            return match &cut.key {
+                _ if unsearched => Err(DataError::Overtaken { retry_after: RETRY_AFTER }),
+                Some(key) => Ok(NewContent::Live(vault.seal_object(address, record.clone(), key, regions)?)),
+                None if must => Err(DataError::Overtaken { retry_after: RETRY_AFTER }),
+                None => Ok(content),
+            };
         }
-        Ok(NewContent::Live(vault.seal(address, record.clone(), regions)?))
+        if must { Ok(NewContent::Live(vault.seal(address, record.clone(), regions)?)) } else { Ok(content) }
+    }
+
+    /// Whether a value must be encrypted; never where there are no keys.
+    fn must_encrypt(&self, labels: &Labels, regions: &PermittedRegions) -> bool {
+        let demanded = || regions.obligations().iter().any(|duty| duty.as_str() == ENCRYPT_AT_REST);
+        self.shared.vault.is_some() && (labels.is_personal() || demanded())
+    }
+
+    /// Refuses what no write could do at the moment.
+    fn takes_writes(&self, address: &Address, plans: &Plans, now: UnixMillis) -> Result<(), DataError> {
+        match self.shared.acks.action(&plans.lag, now) {
+            LagAction::Throttle => return Err(DataError::Throttled { retry_after: RETRY_AFTER }),
+            LagAction::Unready => return Err(DataError::Unready { retry_after: RETRY_AFTER }),
+            LagAction::Ok | LagAction::Alert => {}
+        }
+        self.may_be_written_over(address)?;
+        self.not_held(address)
+    }
+
+    /// What can be decided about a write before its value has come: its labels, and whether it will be encrypted.
+    pub(crate) fn passed(&self, write: &Write, plans: &Plans) -> Result<(Labels, bool), DataError> {
+        let now = self.shared.clock.wall();
+        self.takes_writes(&write.address, plans, now)?;
+        let strategy = plans.replication.strategy(&write.address.namespace);
+        let labels = self.labelled(write, &[], strategy, now)?;
+        write.labels.authority.permits(&labels)?;
+        let regions = plans.residency.permit(&labels, &self.shared.me, now).inspect_err(|barred| {
+            self.shared.desk.refused(&barred.rule);
+        })?;
+        let encrypted = self.must_encrypt(&labels, &regions);
+        Ok((labels, encrypted))
     }
 
     /// Waits until everything that `context` names has come by here, or was superseded here.

@@ -55,6 +55,7 @@ envelopes! {
     crate::conflict::Loss, 0x0c, 1, "entry of the conflict log";
     crate::wound::Wound, 0x0d, 1, "wound";
     crate::snapshot::Statement, 0x0e, 1, "statement about keys";
+    crate::backup::BackupList, 0x0f, 1, "list of a backup";
     crate::sealing::KeyFacts, 0x20, 1, "note of a data key";
     crate::sealing::KeyParcel, 0x21, 1, "parcel of data keys";
     crate::petition::Petition, 0x22, 1, "petition";

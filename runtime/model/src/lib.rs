@@ -9,6 +9,7 @@
 //! be, [`routing`] for where a request goes, [`question`] for what a policy is
 //! asked.
 
+pub mod backup;
 pub mod bundle;
 pub mod codec;
 pub mod conflict;
@@ -20,6 +21,7 @@ pub mod explain;
 pub mod hlc;
 pub mod judgement;
 pub mod names;
+pub mod object;
 pub mod orders;
 pub mod petition;
 pub mod question;

@@ -521,10 +521,11 @@ fn strategy(strategy: &Strategy) -> String {
     )
 }
 
-fn quota_words(Quota { bytes, records }: Quota) -> String {
+fn quota_words(Quota { bytes, records, object_bytes }: Quota) -> String {
     let bytes = bytes.map(|bytes| format!(", at most {} bytes", bytes.0));
     let records = records.map(|records| format!(", at most {records} records"));
-    bytes.into_iter().chain(records).collect()
+    let object = object_bytes.map(|bytes| format!(", at most {} bytes a value", bytes.0));
+    bytes.into_iter().chain(records).chain(object).collect()
 }
 
 /// What a namespace says of labels, behind its other settings; nothing where it says nothing.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Country, Key, Namespace, RegionId, RuleId, Subject};
+use crate::object::Manifest;
 use crate::residency::ScopeId;
 use crate::sealing::DataKeyId;
 use crate::units::UnixMillis;
@@ -208,35 +209,64 @@ pub enum Payload {
         /// Ciphertext and tag.
         ciphertext: Bytes,
     },
+    /// Too large for a row: chunks in the region's object store, of which this is the list.
+    Object(Manifest),
 }
 
+/// The bytes of a row that holds none: those of an object lie in chunks.
+static ELSEWHERE: Bytes = Bytes::new();
+
 impl Payload {
-    /// The bytes as stored. Whoever wants the value has it opened first.
+    /// The bytes as stored in the row: none of an object. Whoever wants the value has it opened first.
     pub fn bytes(&self) -> &Bytes {
         match self {
             Self::Plain(bytes) | Self::Sealed { ciphertext: bytes, .. } => bytes,
+            Self::Object(_) => &ELSEWHERE,
         }
     }
 
     /// How many bytes the value has.
-    pub fn value_len(&self) -> usize {
+    pub fn value_len(&self) -> u64 {
         match self {
-            Self::Plain(bytes) => bytes.len(),
-            Self::Sealed { ciphertext, .. } => ciphertext.len().saturating_sub(Self::TAG),
+            Self::Plain(bytes) => bytes.len() as u64,
+            Self::Sealed { ciphertext, .. } => ciphertext.len().saturating_sub(Self::TAG) as u64,
+            Self::Object(manifest) => manifest.length,
+        }
+    }
+
+    /// How many bytes it takes as it is stored, chunks included.
+    pub fn stored_len(&self) -> u64 {
+        match self {
+            Self::Plain(_) | Self::Sealed { .. } => self.bytes().len() as u64,
+            Self::Object(manifest) => manifest.stored_len(),
+        }
+    }
+
+    /// The list of chunks of an object.
+    pub fn object(&self) -> Option<&Manifest> {
+        match self {
+            Self::Object(manifest) => Some(manifest),
+            Self::Plain(_) | Self::Sealed { .. } => None,
+        }
+    }
+
+    /// The name of the key that opens it; none where it is plain.
+    fn key_ref(&self) -> Option<&str> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed { key_ref, .. } => Some(key_ref),
+            Self::Object(manifest) => manifest.sealed.as_ref().map(|sealed| sealed.key_ref.as_str()),
         }
     }
 
     /// The key that opens it; none where it is plain or names a key that was never made.
     pub fn data_key(&self) -> Option<DataKeyId> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Sealed { key_ref, .. } => key_ref.parse().ok(),
-        }
+        self.key_ref()?.parse().ok()
     }
 
     /// Whether it is encrypted.
     pub fn is_sealed(&self) -> bool {
-        matches!(self, Self::Sealed { .. })
+        self.key_ref().is_some()
     }
 
     /// By how much a ciphertext is longer than its value.

@@ -104,12 +104,19 @@ pub struct Quota {
     pub bytes: Option<ByteCount>,
     /// Keys with a record.
     pub records: Option<u64>,
+    /// Bytes of one value; 1 GiB unless said.
+    pub object_bytes: Option<ByteCount>,
 }
 
 impl Quota {
     /// Whether nothing is bounded.
     pub const fn is_none(self) -> bool {
-        self.bytes.is_none() && self.records.is_none()
+        !self.counts() && self.object_bytes.is_none()
+    }
+
+    /// Whether what is held of the namespace has to be counted.
+    pub const fn counts(self) -> bool {
+        self.bytes.is_some() || self.records.is_some()
     }
 }
 

@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::Path;
 
+use model::backup::{BackupList, Part};
 use model::bundle::{PolicyTree, SignedBundle};
 use model::codec::{self, Format};
 use model::conflict::{Loss, LossCause, Winner};
 use model::eviction::{Homecoming, ImpactQuestion};
+use model::object::{ChunkId, Manifest, SealedKey};
 use model::petition::{Petition, Signed};
 use model::question::Rulings;
 use model::record::{
@@ -64,6 +66,28 @@ fn sibling() -> Sibling {
     let record = Record { payload, content_type: "text/plain".into(), labels: labels(), generation: 4 };
     let version = Version { dot: dot(7), hlc: Hlc::new(UnixMillis(1_767_225_600_000), 3), context: seen(6) };
     Sibling { version, scope: scope(), content: Content::Live(record) }
+}
+
+/// A value of two chunks.
+fn object_record(sealed: bool) -> Record {
+    let sealed =
+        sealed.then(|| SealedKey { key_ref: "00ff".repeat(8), nonce: [7; 12], ciphertext: vec![1, 2, 3].into() });
+    let chunks = vec![ChunkId([5; 32]), ChunkId([6; 32])];
+    let payload = Payload::Object(Manifest { length: 5_000_000, chunks, sealed });
+    Record { payload, content_type: "video/mp4".into(), labels: labels(), generation: 4 }
+}
+
+fn backup() -> BackupList {
+    let part = |byte| Part { hash: [byte; 32], pairs: 3, bytes: 700_000 };
+    BackupList {
+        region: region("eu-west"),
+        made_at: UnixMillis(1_767_225_600_000),
+        stamp: Hlc::new(UnixMillis(1_767_225_600_000), 3),
+        vector: vector(),
+        generation: 4,
+        spaces: BTreeMap::from([("rows".into(), vec![part(1), part(2)]), ("log".into(), Vec::new())]),
+        chunks: BTreeMap::from([(ChunkId([5; 32]), true), (ChunkId([6; 32]), false)]),
+    }
 }
 
 fn position(offset: u64) -> LogPosition {
@@ -140,6 +164,10 @@ fn every_stored_kind_is_read_as_its_first_version_wrote_it() {
     let all = &mut found;
     let tombstone = Sibling { content: Content::Tombstone { labels: labels() }, ..sibling() };
     same(all, "siblings", &Row { siblings: vec![sibling(), tombstone, sibling().marker()] });
+    let object =
+        |sealed| Row { siblings: vec![Sibling { content: Content::Live(object_record(sealed)), ..sibling() }] };
+    same(all, "object", &object(false));
+    same(all, "sealed-object", &object(true));
     same(all, "entry", &entry());
     let (committed_at, rule) = (UnixMillis(9), RuleId::new("stays-home").unwrap());
     let batch = vec![
@@ -185,6 +213,7 @@ fn every_stored_kind_is_read_as_its_first_version_wrote_it() {
     same(all, "homecoming", &Homecoming { keys: vec![parcel], rows: vec![(address(), given())] });
     let rulings = Rulings { distinct: Vec::new(), of_case: vec![7, 300] };
     same(all, "impact-question", &ImpactQuestion { rulings, regions: Vec::new(), within_ms: 500 });
+    same(all, "backup", &backup());
     same(all, "petition", &petition());
     same(all, "petitions", &vec![petition(), petition()]);
     assert!(found.missing.is_empty(), "samples are missing:\n{}", found.missing.join("\n"));

@@ -111,6 +111,8 @@ impl Admin {
             | "/policy/tree" | "/policy/waiting" | "/policy/bundle" | "/policy/next" => Method::GET,
             "/policy/publish" | "/policy/confirm" | "/policy/compare" | "/explain" | "/keys/rotate" => Method::POST,
             "/edge" => Method::GET,
+            "/backups" if method == Method::POST => Method::POST,
+            "/backups" => Method::GET,
             "/orders" if method == Method::POST => Method::POST,
             "/orders" => Method::GET,
             "/wan" => {
@@ -161,6 +163,8 @@ impl Admin {
             "/policy/publish" => policies::publish(self.region.clone(), request.into_body()).await,
             "/keys" => crate::keys::list(self.region.data()),
             "/keys/rotate" => crate::keys::rotate(self.region.data().clone()).await,
+            "/backups" if method == Method::POST => Ok(json_response(&self.region.data().begin_backup())),
+            "/backups" => Ok(json_response(&self.region.data().backup_state())),
             "/edge" => self.edge(request.uri().query()).await,
             "/ledger" => self.ledger().await,
             "/evidence" => Ok(self.evidence(with_rows)),

@@ -157,6 +157,9 @@ fn shown(ShownLoss { number, loss, value }: &ShownLoss, values: bool) -> Value {
 }
 
 fn value_of(record: &Record) -> Value {
+    if let Some(object) = record.payload.object() {
+        return json!({ "content_type": record.content_type, "object_bytes": object.length });
+    }
     let bytes = record.payload.bytes();
     match std::str::from_utf8(bytes) {
         Ok(text) => json!({ "content_type": record.content_type, "text": text }),

@@ -55,7 +55,9 @@ pub use dns::{DnsAnswers, DnsConfig, DnsSockets, bind_dns, serve_dns};
 pub use gateway::{Certificate, GatewayConfig, Network, serve_gateway};
 pub use identity::Identity;
 pub use keys::{KeyHead, Rotated};
-pub use peer::{CosignAnswer, CosignRefusal, PeerClient, PeerError, PeerReport, Rehearsal, run_link, serve_peer};
+pub use peer::{
+    CosignAnswer, CosignRefusal, PeerChunks, PeerClient, PeerError, PeerReport, Rehearsal, run_link, serve_peer,
+};
 pub use subjects::{DemandRefused, Wanted};
 pub use token::TokenVerifier;
 pub use wan::Wan;

@@ -117,6 +117,21 @@ pub const COSIGN_BYTES: usize = 80 * 1024;
 /// How long a peer may take to cosign; the next checkpoint asks again.
 pub const COSIGN_TIME: Duration = Duration::from_secs(5);
 
+/// Chunks of large values, 4 MiB each, that are read for one connection of a peer at once.
+pub const CHUNKS_GIVEN: usize = 4;
+
+/// How long a chunk of a large value may take from a peer.
+pub const CHUNK_TIME: Duration = Duration::from_secs(120);
+
+/// How long the body of a large value may stand still before it counts as broken off.
+pub const OBJECT_STALL: Duration = Duration::from_secs(30);
+
+/// Bytes a second that the body of a large value must bring on the average, after it may once have stood still.
+pub const OBJECT_PACE: u64 = 64 * 1024;
+
+/// Large values that are given at once; each has a chunk in memory.
+pub const DOWNLOADS: usize = 64;
+
 /// Batches in flight to one peer.
 pub const SHIP_WINDOW: usize = 8;
 

@@ -79,10 +79,16 @@ pub fn fold(row: &Row, strategy: &Strategy) -> Fold {
         ConflictResolution::PriorityRegions => Fold::Winner(first_priority(siblings, &strategy.priority_regions)),
         ConflictResolution::KeepSiblings => Fold::Siblings,
         ConflictResolution::Custom(_) if siblings.iter().any(Sibling::is_marker) => Fold::Winner(last_write(siblings)),
+        // A resolver is given values, and an object is too large for that: whoever reads it settles it.
+        ConflictResolution::Custom(_) if siblings.iter().any(is_object) => Fold::Siblings,
         ConflictResolution::Custom(resolver) => {
             Fold::Ask { resolver: resolver.clone(), meanwhile: last_write(siblings) }
         }
     }
+}
+
+fn is_object(sibling: &Sibling) -> bool {
+    sibling.content.record().is_some_and(|record| record.payload.object().is_some())
 }
 
 fn first_priority(siblings: &[Sibling], regions: &[RegionId]) -> usize {

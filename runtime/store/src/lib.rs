@@ -12,11 +12,13 @@
 //! the only one that knows. Start with [`Store::open`].
 
 mod control;
+pub mod copies;
 mod engine;
 mod ledger;
 mod log;
 mod losses;
 pub mod memory;
+pub mod objects;
 mod rows;
 mod snapshot;
 

@@ -12,7 +12,7 @@ pub type IndexVisitor<'a> = dyn FnMut(u64, &[u8]) -> Result<(), StoreError> + 'a
 /// All rows, leaves and facts between two commits. Writing goes on meanwhile; what it replaces stays on disk until the
 /// snapshot is dropped.
 pub struct Snapshot {
-    at: Box<dyn View>,
+    pub(crate) at: Box<dyn View>,
 }
 
 impl Snapshot {

@@ -8,7 +8,8 @@
 //! context   = list of (region text, node, incarnation, counter)
 //! content   = 0 record | 1 labels (a delete) | 2 and 16 bytes (moved away)
 //! record    = payload, media type text, labels, generation
-//! payload   = 0 bytes | 1 key text, 12 bytes, bytes
+//! payload   = 0 bytes | 1 sealed | 2 length, [32 bytes of hash], sealed?  (an object: its chunks lie beside the rows)
+//! sealed    = key text, 12 bytes, bytes
 //! labels    = subject?, [country text], [class], purpose, basis, collected, retained until?, [hold text]
 //! ```
 //!
@@ -248,17 +249,22 @@ impl<'b> Reader<'b> {
     }
 
     fn payload(&mut self) -> Read<Value<'b>> {
-        let sealed = match self.integer()? {
-            0 => None,
-            1 => Some((self.text()?, self.bytes(12)?.try_into().map_err(|_| "a nonce is too short")?)),
-            other => return Err(format!("payload {other} is not known")),
-        };
-        let length = self.length()?;
-        let bytes = self.bytes(length)?;
-        Ok(match sealed {
-            Some((key, nonce)) => Value::Sealed(Sealed { key, nonce, ciphertext: bytes, rest: &[] }),
-            None => Value::Plain(bytes),
-        })
+        match self.integer()? {
+            0 => Ok(Value::Plain(self.blob()?)),
+            1 => Ok(Value::Sealed(self.sealed()?)),
+            2 => {
+                self.integer()?;
+                self.list(Self::hash)?;
+                // Of an object in plain text nothing lies here; that it is in plain text is what counts.
+                Ok(self.maybe(Self::sealed)?.map_or(Value::Plain(&[]), Value::Sealed))
+            }
+            other => Err(format!("payload {other} is not known")),
+        }
+    }
+
+    fn sealed(&mut self) -> Read<Sealed<'b>> {
+        let (key, nonce) = (self.text()?, self.bytes(12)?.try_into().map_err(|_| "a nonce is too short")?);
+        Ok(Sealed { key, nonce, ciphertext: self.blob()?, rest: &[] })
     }
 
     fn labels(&mut self) -> Read<Labels> {

@@ -109,6 +109,10 @@ pub struct StartArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600, env = "REPOMIND_COMPARE_SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub compare_seconds: u64,
+    /// About how often chunks of large values that no record names any more are taken out of the object store.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900, env = "REPOMIND_SWEEP_OBJECTS_SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub sweep_objects_seconds: u64,
 }
 
 /// How the log is written.

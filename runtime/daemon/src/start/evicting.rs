@@ -286,7 +286,7 @@ impl Round<'_> {
                         .iter()
                         .map(|(address, given)| (address.clone(), given.sibling.version.dot.clone()))
                         .collect();
-                    self.data().come_home(coming).await?;
+                    self.data().come_home(client.peer(), coming).await?;
                     about.retain(|one| !given.contains(one));
                     open.retain(|placed| !given.contains(&(placed.address.clone(), placed.dot.clone())));
                     if about.is_empty() {

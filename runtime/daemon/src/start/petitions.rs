@@ -266,9 +266,11 @@ impl RunningRegion {
 fn shown(address: &model::record::Address, record: &model::record::Record) -> Value {
     use base64::Engine as _;
     let (labels, bytes) = (&record.labels, record.payload.bytes());
-    let value = match std::str::from_utf8(bytes) {
-        Ok(text) => json!({ "text": text }),
-        Err(_) => json!({ "base64": base64::engine::general_purpose::STANDARD.encode(bytes) }),
+    let value = match (std::str::from_utf8(bytes), record.payload.object()) {
+        // Fetched by its key: it may be larger than this whole answer.
+        (_, Some(object)) => json!({ "object_bytes": object.length }),
+        (Ok(text), None) => json!({ "text": text }),
+        (Err(_), None) => json!({ "base64": base64::engine::general_purpose::STANDARD.encode(bytes) }),
     };
     json!({
         "namespace": address.namespace.as_str(), "key": address.key.as_str(), "content_type": record.content_type,

@@ -4,6 +4,7 @@ mod api;
 mod assets;
 mod attacks;
 mod audit;
+mod backups;
 mod cage;
 mod cloudflare;
 mod cluster;
@@ -24,6 +25,7 @@ mod guards;
 mod judgement;
 mod labels;
 mod machines;
+mod objects;
 mod orders;
 mod repl;
 mod replication;
@@ -157,7 +159,7 @@ fn personal_data_of_the_eea_is_never_stored_outside_it() {
     assert_eq!(cluster.ask("eu-west", "GET", "/v1/data/profiles/p1", &[], "").unwrap().body, secret);
 }
 
-fn files_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+pub(crate) fn files_below(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.path().is_dir() {

@@ -90,7 +90,7 @@ impl Changing {
                     let there = &self.site(other).data;
                     let key = there.vault().map(|vault| vault.public_key());
                     let coming = here.homecoming(&region(other), key, std::slice::from_ref(&which)).unwrap();
-                    there.come_home(coming).await.unwrap();
+                    there.come_home(&region(id), coming).await.unwrap();
                     holdings = self.said(id, other, &placed).await;
                 }
                 said.extend(holdings);
@@ -107,7 +107,7 @@ impl Changing {
                 let region_key = here.vault().map(|vault| vault.public_key());
                 let about = vec![(placed.address.clone(), placed.dot.clone())];
                 let coming = self.site(other).data.give_back(&region(id), &ReturnQuestion { about, region_key });
-                here.come_home(coming.unwrap()).await.unwrap();
+                here.come_home(&region(other), coming.unwrap()).await.unwrap();
             }
         }
         here.drop_barred_keys().await.unwrap();
@@ -293,7 +293,7 @@ async fn what_was_under_way_when_policies_became_stricter_is_kept_out_comes_home
         if world.said(EU, AP, &offered).await == [Holding::Absent] {
             let key = ap.data.vault().map(|vault| vault.public_key());
             let coming = eu.data.homecoming(&region(AP), key, &[(offered.address, offered.dot)]).unwrap();
-            assert_eq!(ap.data.come_home(coming).await.unwrap(), 1);
+            assert_eq!(ap.data.come_home(&region(EU), coming).await.unwrap(), 1);
         }
     }
     world.settle().await;

@@ -13,6 +13,7 @@ mod losses;
 mod lost_disks;
 mod mending;
 mod moves;
+mod objects;
 mod petitions;
 mod quota;
 mod sealing;

@@ -11,7 +11,7 @@ use crate::harness::*;
 
 fn open(id: &str, dir: &Path, bytes: Option<u64>, records: Option<u64>) -> DataPlane {
     let mut plans = plans(&[EU, US]);
-    let quota = Quota { bytes: bytes.map(ByteCount), records };
+    let quota = Quota { bytes: bytes.map(ByteCount), records, object_bytes: None };
     let strategy = Strategy { quota, ..plans.replication.default.clone() };
     plans.replication.namespaces.insert(address("k").namespace, strategy);
     open_with(id, &[EU, US], dir, plans)

@@ -271,7 +271,7 @@ impl Resolver for Joining {
             .iter()
             .filter_map(|sibling| match &sibling.content.record()?.payload {
                 Payload::Plain(bytes) => Some(bytes.to_vec()),
-                Payload::Sealed { .. } => None,
+                Payload::Sealed { .. } | Payload::Object(_) => None,
             })
             .collect();
         Box::pin(std::future::ready(Some(Resolution::Merged(values.join(&b'+')))))

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Gateway, claims, parameters, percent_decode, problem_of, set, siblings};
 use crate::limits;
 use crate::problem::Problem;
-use crate::serve::{Body, collect, empty, full, json_response};
+use crate::serve::{Body, empty, json_response};
 use crate::token::Scope;
 
 impl Gateway {
@@ -43,7 +43,7 @@ impl Gateway {
             ));
         }
         match *request.method() {
-            Method::GET | Method::HEAD => self.get(&address, request.headers()).await,
+            Method::GET | Method::HEAD => self.get(&address, request.method(), request.headers()).await,
             Method::PUT => self.put(address, request, grant.authority()).await,
             _ => {
                 let mut write = self.write_of(address, request.headers(), None)?;
@@ -75,20 +75,23 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let (head, body) = request.into_parts();
         let mut write = self.write_of(address, &head.headers, None)?;
-        write.value = Some(collect(body, limits::BODY_BYTES).await?);
         write.labels.authority = authority;
-        self.write(write).await
+        Ok(self.tell(&self.write_body(write, &head.headers, body).await?))
     }
 
     async fn write(&self, write: Write) -> Result<Response<Body>, Problem> {
-        let written = self.written(write).await?;
+        Ok(self.tell(&self.written(write).await?))
+    }
+
+    /// What a writer is told.
+    fn tell(&self, written: &Written) -> Response<Body> {
         let mut response = Response::new(empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
         set(headers, "etag", &quoted(&written.etag), true);
         set(headers, "repomind-context", &claims::context_text(&written.context, self.context_key()), true);
         headers.insert("repomind-copies", HeaderValue::from(written.copies));
-        Ok(response)
+        response
     }
 
     /// Writes, and tells apart what is acknowledged from what is merely stored here.
@@ -96,7 +99,7 @@ impl Gateway {
         acknowledged(self.region.data().write(write).await.map_err(|error| problem_of(&error))?)
     }
 
-    async fn get(&self, address: &Address, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+    async fn get(&self, address: &Address, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
         if siblings::wanted(headers)?
             && let Some(all) = self.siblings(address, headers).await?
         {
@@ -109,11 +112,6 @@ impl Gateway {
         let mut response = Response::new(empty());
         let fresh = claims::text(headers, "if-none-match")?
             .is_some_and(|tags| tags == "*" || tags.split(',').any(|one| one.trim() == tag));
-        if fresh {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-        } else {
-            *response.body_mut() = full(view.record.payload.bytes().clone());
-        }
         let out = response.headers_mut();
         set(out, "etag", &tag, true);
         set(out, "repomind-context", &claims::context_text(&view.context, self.context_key()), true);
@@ -125,6 +123,10 @@ impl Gateway {
         };
         set(out, "content-type", kind, true);
         show_labels(out, &view);
+        match fresh {
+            true => *response.status_mut() = StatusCode::NOT_MODIFIED,
+            false => self.give_value(address, &view, (method, headers), &mut response).await?,
+        }
         Ok(response)
     }
 

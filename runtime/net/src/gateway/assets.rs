@@ -210,7 +210,7 @@ fn is_same(headers: &HeaderMap, tag: &str) -> bool {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Range {
+pub(super) enum Range {
     Whole,
     /// From this byte up to that one, exclusive.
     Part(u64, u64),
@@ -218,7 +218,7 @@ enum Range {
 }
 
 /// The part asked for. Several at once, and what is no range, are answered with the whole (RFC 9110, 14.2).
-fn range(headers: &HeaderMap, tag: &str, length: u64) -> Range {
+pub(super) fn range(headers: &HeaderMap, tag: &str, length: u64) -> Range {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let asked = text(header::RANGE).and_then(|line| line.strip_prefix("bytes=")?.trim().split_once('-'));
     let Some((from, to)) = asked else { return Range::Whole };

@@ -11,6 +11,7 @@ mod claims;
 mod front;
 mod guard;
 mod limit;
+mod objects;
 mod openapi;
 mod outgoing;
 mod proxy;
@@ -54,6 +55,7 @@ struct Gateway {
     breakers: breaker::Breakers,
     upgraded: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
@@ -75,6 +77,7 @@ pub async fn serve_gateway(
         breakers: breaker::Breakers::default(),
         upgraded: Arc::new(Semaphore::new(limits::UPGRADED_CONNECTIONS)),
         watchers: Arc::new(Semaphore::new(limits::WATCHERS)),
+        downloads: Arc::new(Semaphore::new(limits::DOWNLOADS)),
         shutdown: shutdown.clone(),
     });
     serve("gateway", listener, limits::GATEWAY_CONNECTIONS, shutdown, move |stream, from: SocketAddr| {
@@ -110,6 +113,7 @@ impl Gateway {
         let path = request.uri().path();
         let asset = path.starts_with(assets::PREFIX);
         let route = routes::name_of(path).unwrap_or(if asset { "assets" } else { "proxy" });
+        let long = route == "proxy" || route == "data" && objects::is_long(&request);
         let counted = self.limits.count(&*self.region, &request, client);
         let upgrade =
             request.version() < http::Version::HTTP_2 && request.headers().contains_key(http::header::UPGRADE);
@@ -146,10 +150,10 @@ impl Gateway {
                 _ => self.proxy(request, client).await,
             }
         };
-        let outcome = match route {
+        let outcome = match long {
             // A body may take long to go through; each step there has a limit of its own.
-            "proxy" => work.await,
-            _ => timeout_at(deadline, work).await.map_err(slow).flatten(),
+            true => work.await,
+            false => timeout_at(deadline, work).await.map_err(slow).flatten(),
         };
         let mut response = outcome.unwrap_or_else(|problem| problem.response());
         let generation = HeaderValue::from(self.region.plans().generation);
@@ -265,6 +269,15 @@ pub(crate) fn problem_of(error: &DataError) -> Problem {
                 .with("what", *what)
                 .with("limit", *limit)
                 .with("used", *used)
+        }
+        DataError::TooLarge { most } => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail).with("limit", *most)
+        }
+        DataError::NoObjects => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail).with("limit", limits::BODY_BYTES)
+        }
+        DataError::Busy { retry_after } => {
+            Problem::unavailable("busy", detail).with("rule", "uploads").retry_after(retry_after.duration())
         }
         DataError::TooManyCopies { asked, in_scope } => {
             Problem::field("Repomind-Ack", detail).with("asked", *asked).with("in_scope", *in_scope)

@@ -104,6 +104,10 @@ fn parameters() -> Value {
             "If-Match", "Only where there is a record with one of these tags.",
             json!({ "type": "string", "pattern": "^(\\*|\"[!#-~]*\"( *, *\"[!#-~]*\")*)$" }),
         ),
+        "range": header(
+            "Range", "A part of the value (RFC 9110, 14.2).",
+            json!({ "type": "string", "pattern": "^bytes=([0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})$" }),
+        ),
         "if-none-match": header("If-None-Match", "Only where there is no record.", json!({ "enum": ["*"] })),
         "siblings": header("Repomind-Siblings", "Every concurrent write, where there are several.", json!({ "enum": ["all"] })),
     })
@@ -236,6 +240,9 @@ fn operation(path: &str, method: &str) -> Option<Value> {
         ("/v1/data/{namespace}/{key}", "GET" | "HEAD") => {
             let mut asked = refs(&["context", "siblings"]);
             asked.push(json!({ "name": "If-None-Match", "in": "header", "schema": { "type": "string" } }));
+            if method == "GET" {
+                asked.extend(refs(&["range"]));
+            }
             let mut good = json!({ "description": "the record", "headers": etag });
             if method == "GET" {
                 good["content"] = json!({ "*/*": bytes });
@@ -245,9 +252,16 @@ fn operation(path: &str, method: &str) -> Option<Value> {
                 several["content"] = json!({ "multipart/mixed": {} });
             }
             let same = json!({ "description": "the client has it already" });
-            let good = [("200", good), ("300", several), ("304", same)];
+            let mut part = good.clone();
+            part["description"] = json!("the part of the record that was asked for");
+            let mut good = vec![("200", good), ("300", several), ("304", same)];
+            let mut refused = vec!["404", "410", "451"];
             let (name, about) = if method == "GET" { ("read", "A record.") } else { ("look", "Its head.") };
-            described(name, about, asked, answers(&good, &["404", "410", "451"]))
+            if method == "GET" {
+                good.push(("206", part));
+                refused.push("416");
+            }
+            described(name, about, asked, answers(&good, &refused))
         }
         ("/v1/data/{namespace}/{key}", "PUT") => {
             let refused = [REFUSED, &["404", "408", "413"]].concat();

@@ -89,6 +89,9 @@ fn head(version: &Version, record: Option<&Record>) -> String {
             let kind = if record.content_type.is_empty() { "application/octet-stream" } else { &record.content_type };
             lines.push(("content-type", kind.to_owned()));
             lines.push(("content-length", record.payload.bytes().len().to_string()));
+            // Read alone, once it is settled.
+            let object = record.payload.object().map(|object| ("repomind-object-bytes", object.length.to_string()));
+            lines.extend(object);
             lines.extend(super::api::labels_of(&record.labels));
         }
     }

@@ -281,13 +281,13 @@ impl Watcher {
             "key": key,
             "etag": quoted(&view.etag),
             "content_type": view.record.content_type,
-            "bytes": value.len(),
+            "bytes": view.record.payload.value_len(),
             "classes": view.record.labels.classes.iter().map(|class| class.as_str()).collect::<Vec<_>>(),
             "siblings": view.siblings,
             "resolved_by": view.resolved_by,
             "context": claims::context_text(&view.context, &self.context_key),
         });
-        if self.values && value.len() <= limits::WATCH_VALUE_BYTES {
+        if self.values && view.record.payload.value_len() <= limits::WATCH_VALUE_BYTES as u64 {
             said["value_base64"] = json!(STANDARD.encode(value));
         }
         said

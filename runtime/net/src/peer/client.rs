@@ -17,6 +17,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use model::bundle::SignedBundle;
 use model::eviction::{HoldingAnswer, HoldingQuestion, Homecoming, Impact, ImpactQuestion, ReturnQuestion};
+use model::object::{ChunkAnswer, ChunkQuestion};
 use model::petition::Petition;
 use model::record::{Address, Shipment};
 use model::routing::ClientClass;
@@ -32,8 +33,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ACCOUNT, BACK, BUNDLE, CONTROL, COSIGN, CosignAnswer, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PAGE, PETITIONS, PROBE,
-    PeerReport, REHEARSE, ROWS, Rehearsal, SHIP, STATE, TRAFFIC, pack, unpack,
+    ACCOUNT, BACK, BUNDLE, CHUNK, CONTROL, COSIGN, CosignAnswer, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PAGE, PETITIONS,
+    PROBE, PeerReport, REHEARSE, ROWS, Rehearsal, SHIP, STATE, TRAFFIC, pack, unpack,
 };
 use crate::identity::{self, Identity, IdentityError};
 use crate::limits;
@@ -116,6 +117,8 @@ pub struct PeerClient {
     shipping: Lane,
     /// For the common log.
     agreeing: Lane,
+    /// For chunks of large values.
+    bulk: Lane,
 }
 
 /// One connection, made when it is first needed and again when it has broken.
@@ -150,6 +153,7 @@ impl PeerClient {
             control: Lane::default(),
             shipping: Lane::default(),
             agreeing: Lane::default(),
+            bulk: Lane::default(),
         })
     }
 
@@ -353,6 +357,22 @@ impl PeerClient {
         let body = postcard::to_stdvec(keys).map_err(|error| self.answer(error.to_string()))?;
         let answer = self.send(&self.control, Method::POST, STATE, body.into(), limits::SHIP_TIME).await?;
         unpack(&answer.await?, limits::STATEMENT_BYTES).map_err(|reason| self.answer(reason))
+    }
+
+    /// Asks the peer for a chunk of a large value.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub async fn chunk(&self, question: &ChunkQuestion) -> Result<ChunkAnswer, PeerError> {
+        let body = postcard::to_stdvec(question).map_err(|error| self.answer(error.to_string()))?;
+        let answer = self.send(&self.bulk, Method::POST, CHUNK, body.into(), limits::CHUNK_TIME).await?;
+        match answer.await {
+            Ok(stored) => Ok(ChunkAnswer::Here(stored)),
+            Err(PeerError::Refused { status: 404, .. }) => Ok(ChunkAnswer::Absent),
+            Err(PeerError::Refused { status: 410, .. }) => Ok(ChunkAnswer::Replaced),
+            Err(PeerError::Refused { status: 424, .. }) => Ok(ChunkAnswer::Lost),
+            Err(error) => Err(error),
+        }
     }
 
     /// What the peer routed lately, by client class, within [`limits::PROBE_TIME`].

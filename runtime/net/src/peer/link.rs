@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use data::{DataError, DataPlane, Giving, Received};
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use model::record::Shipment;
 use model::sealing::{DataKeyId, KeyParcel, RegionPublicKey};
 use model::version::{Incarnation, PositionVector};
@@ -100,7 +101,9 @@ async fn ship_until_failure(
                         }
                         Ok(vector) => has.join(&vector),
                         Err(ended) => {
-                            if matches!(ended, Ended::Peer(PeerError::Refused { .. })) {
+                            // Where it only cannot take more for now, it goes on where it was.
+                            let refused = |status| status != StatusCode::SERVICE_UNAVAILABLE.as_u16();
+                            if matches!(&ended, Ended::Peer(PeerError::Refused { status, .. }) if refused(*status)) {
                                 *giving = None;
                             }
                             return ended;

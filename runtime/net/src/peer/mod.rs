@@ -11,6 +11,7 @@
 //! | `POST /peer/v1/state` | keys that the sender asks about, in postcard | what the receiver holds of them, zstd |
 //! | `POST /peer/v1/petitions` | the orders about people that the sender has, in postcard | those that it lacks, zstd |
 //! | `POST /peer/v1/holdings` | writes that the sender wants to evict, in postcard | what is here of each, in postcard |
+//! | `POST /peer/v1/chunk` | a [`model::object::ChunkQuestion`] in postcard | the chunk as it is stored; 404, 410 where its write was replaced, 424 where it is damaged |
 //! | `POST /peer/v1/home` | records that may be here, with their keys, zstd | how many were taken, in postcard |
 //! | `POST /peer/v1/back` | writes that the sender may hold again, in postcard | records, with their keys, zstd |
 //! | `POST /peer/v1/impact` | rulings, zstd | what is stored here and would be unlawful by them, in postcard |
@@ -22,14 +23,17 @@
 //!
 //! The sender is the region that its certificate names. Probes, shipping and the common log use
 //! separate connections, so that a full window never looks like a dead peer or a leader that is gone.
+//! Chunks of large values have a connection of their own, too: what a region fetches holds up no entry of a log.
 //! Keys and batches are dealt with in the order in which they were sent, so that keys may be sent ahead.
 //! A batch carries the header `repomind-life`: the incarnation in which its sender is.
 
+mod chunks;
 mod client;
 mod cosign;
 mod link;
 mod server;
 
+pub use chunks::PeerChunks;
 pub use client::{PeerClient, PeerError};
 pub use cosign::{CosignAnswer, CosignRefusal};
 pub use link::run_link;
@@ -51,6 +55,7 @@ const SHIP: &str = "/peer/v1/ship";
 const KEYS: &str = "/peer/v1/keys";
 const PETITIONS: &str = "/peer/v1/petitions";
 const HOLDINGS: &str = "/peer/v1/holdings";
+const CHUNK: &str = "/peer/v1/chunk";
 const HOME: &str = "/peer/v1/home";
 const BACK: &str = "/peer/v1/back";
 const IMPACT: &str = "/peer/v1/impact";

@@ -11,6 +11,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use model::eviction::{Homecoming, ImpactQuestion, ReturnQuestion};
+use model::object::{ChunkAnswer, ChunkQuestion};
 use model::record::{Address, Shipment};
 use model::sealing::KeyParcel;
 use model::snapshot::SnapshotPart;
@@ -18,15 +19,15 @@ use model::version::Incarnation;
 use model::{Millis, RegionId};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ACCOUNT, BACK, BUNDLE, CONTROL, COSIGN, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PAGE, PETITIONS, PROBE, PeerReport,
-    REHEARSE, ROWS, SHIP, STATE, TRAFFIC, pack, unpack,
+    ACCOUNT, BACK, BUNDLE, CHUNK, CONTROL, COSIGN, HOLDINGS, HOME, IMPACT, KEYS, LIFE, PAGE, PETITIONS, PROBE,
+    PeerReport, REHEARSE, ROWS, SHIP, STATE, TRAFFIC, pack, unpack,
 };
 use crate::Region;
 use crate::identity::{self, Identity, IdentityError};
@@ -50,7 +51,12 @@ pub async fn serve_peer(
         async move {
             match greet(&tls, stream, &*region).await {
                 Ok((stream, from)) => {
-                    let session = Arc::new(Session { from, region, last: Mutex::new(None) });
+                    let session = Arc::new(Session {
+                        from,
+                        region,
+                        last: Mutex::new(None),
+                        chunks: Semaphore::new(limits::CHUNKS_GIVEN),
+                    });
                     let service = service_fn(move |request| {
                         let turn = session.take_turn(&request);
                         let session = session.clone();
@@ -97,6 +103,8 @@ struct Session {
     region: Arc<dyn Region>,
     /// Fires when the batch that was announced last has been dealt with.
     last: Mutex<Option<oneshot::Receiver<()>>>,
+    /// Chunks that are read for it at once.
+    chunks: Semaphore,
 }
 
 /// A batch's place in the order in which batches were announced on the connection.
@@ -128,6 +136,7 @@ impl Session {
                 (Method::POST, KEYS) => self.take_keys(request.into_body(), turn).await,
                 (Method::POST, PETITIONS) => self.petitions(request.into_body()).await,
                 (Method::POST, HOLDINGS) => self.holdings(request.into_body()).await,
+                (Method::POST, CHUNK) => self.give_chunk(request.into_body()).await,
                 (Method::POST, HOME) => self.take_home(request.into_body()).await,
                 (Method::POST, BACK) => self.give_back(request.into_body()).await,
                 (Method::POST, IMPACT) => self.impact(request.into_body()).await,
@@ -221,10 +230,27 @@ impl Session {
         postcard_response(&answer)
     }
 
+    async fn give_chunk(&self, body: Incoming) -> Result<Response<Body>, Problem> {
+        let bytes = collect(body, limits::REPORT_BYTES).await?;
+        let question: ChunkQuestion = postcard::from_bytes(&bytes).map_err(|error| bad_request(error.to_string()))?;
+        let _turn =
+            self.chunks.acquire().await.map_err(|_| Problem::unavailable("closing", "this region is closing"))?;
+        let from = self.from.clone();
+        // Nothing of what this region may have and the asking one may not is said by the answer.
+        match self.on_disk(move |data| data.give_chunk(&from, &question)).await? {
+            ChunkAnswer::Here(stored) => Ok(Response::new(full(stored))),
+            ChunkAnswer::Absent => Err(Problem::not_found("there is no such chunk for this region")),
+            ChunkAnswer::Replaced => Err(Problem::new(StatusCode::GONE, "replaced", "the write was replaced")),
+            ChunkAnswer::Lost => {
+                Err(Problem::new(StatusCode::FAILED_DEPENDENCY, "lost", "the chunk is not whole here"))
+            }
+        }
+    }
+
     async fn take_home(&self, body: Incoming) -> Result<Response<Body>, Problem> {
         let bytes = collect(body, limits::BATCH_BYTES_ACCEPTED).await?;
         let coming: Homecoming = unpack(&bytes, limits::BATCH_BYTES_ACCEPTED).map_err(bad_request)?;
-        let taken = self.region.data().come_home(coming).await.map_err(|error| {
+        let taken = self.region.data().come_home(&self.from, coming).await.map_err(|error| {
             tracing::warn!(from = %self.from, %error, "records that may be here were not taken over");
             crate::gateway::problem_of(&error)
         })?;

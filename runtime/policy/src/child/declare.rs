@@ -249,12 +249,16 @@ fn keep_days(value: &SteelVal) -> Scheme<BTreeMap<DataClass, Millis>> {
     Ok(kept)
 }
 
-/// `((bytes . 1000000000) (records . 100000))`, one of them or both.
+/// `((bytes . 1000000000) (records . 100000) (object-bytes . 50000000))`, one of them at least.
 fn quota(value: &SteelVal) -> Scheme<Quota> {
-    let keys = Alist::read(value, &["bytes", "records"])?;
-    let quota = Quota { bytes: keys.one("bytes", count)?.map(ByteCount), records: keys.one("records", count)? };
+    let keys = Alist::read(value, &["bytes", "records", "object-bytes"])?;
+    let quota = Quota {
+        bytes: keys.one("bytes", count)?.map(ByteCount),
+        records: keys.one("records", count)?,
+        object_bytes: keys.one("object-bytes", count)?.map(ByteCount),
+    };
     if quota.is_none() {
-        return Err(fault("give bytes, records, or both: ((bytes . 1000000000) (records . 100000))"));
+        return Err(fault("give bytes, records, object-bytes, or several: ((bytes . 1000000000) (records . 100000))"));
     }
     Ok(quota)
 }
