@@ -80,8 +80,12 @@ impl Writer {
         let above = above.unwrap_or(Hlc::ZERO);
         let hlc = match until {
             // That a time is over is no word of anybody. Whatever was written over the same record elsewhere wins over
-            // that: it is stamped later than the record, and this is not.
-            None if !self.faults.makes(Fault::ExpireLikeAWrite) => above,
+            // that: it is stamped later than the record, and this is not. Nor later than what lies beside the record.
+            None if !self.faults.makes(Fault::ExpireLikeAWrite) => {
+                let siblings = row.iter().flat_map(|row| &row.siblings);
+                let live = siblings.filter(|sibling| sibling.content.record().is_some());
+                live.map(|sibling| sibling.version.hlc).max().unwrap_or(above)
+            }
             _ => self.clock.stamp(now, elapsed, above),
         };
         let incarnation = self.store.incarnation();
