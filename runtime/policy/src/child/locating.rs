@@ -9,8 +9,7 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
+use super::cage::processor_time;
 use super::declare::lock;
 use super::interpreter::Interpreter;
 use crate::scan::{self, Form, begins_with};
@@ -71,9 +70,4 @@ impl Interpreter {
         self.at.clear();
         self.at(file);
     }
-}
-
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
