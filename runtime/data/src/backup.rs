@@ -144,7 +144,7 @@ impl Cutter<'_> {
             self.part.extend_from_slice(bytes);
         }
         self.pairs += 1;
-        let chosen = || blake3::hash(key).as_bytes()[0] % ONE_IN == 0;
+        let chosen = || blake3::hash(key).as_bytes()[0].is_multiple_of(ONE_IN);
         if self.part.len() >= MOST || self.part.len() >= LEAST && chosen() { self.cut() } else { Ok(()) }
     }
 

@@ -109,7 +109,7 @@ fn who_comes_past_the_edge_is_not_let_in_where_a_guard_stands() {
     let headed = |header: Value| URL_SAFE_NO_PAD.encode(header.to_string());
     let none = format!("{}.{}.{}", headed(json!({ "alg": "none", "kid": "first" })), parts[1], parts[2]);
     let unknown = format!("{}.{}.{}", headed(json!({ "alg": "XX999", "kid": "first" })), parts[1], parts[2]);
-    let secret = jsonwebtoken::EncodingKey::from_secret(&first.key.public_key_raw());
+    let secret = jsonwebtoken::EncodingKey::from_secret(first.key.public_key_raw());
     let mut symmetric = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
     symmetric.kid = Some("first".to_owned());
     let claims = json!({ "iss": issuer, "aud": audience, "exp": u32::MAX });

@@ -40,7 +40,7 @@ pub async fn addresses(server: SocketAddr, name: &str, client: IpAddr) -> anyhow
     ensure!(reply.header().id() == id, "an answer to another question");
     let mut addresses = Vec::new();
     let answer = reply.answer()?;
-    for record in answer.clone().limit_to::<A>() {
+    for record in answer.limit_to::<A>() {
         addresses.push(IpAddr::V4(record?.data().addr()));
     }
     for record in answer.limit_to::<Aaaa>() {

@@ -138,7 +138,7 @@ impl Measured {
     /// Takes in what the readers saw at surviving gateways, and at the region's own.
     pub async fn read_results(&mut self, readers: Vec<Worker>, own: Option<Worker>) -> anyhow::Result<()> {
         let began = self.began;
-        let mut rerouted = Some(0);
+        let mut rerouted = Some(0_u64);
         for reader in readers {
             let gateway = reader.region.clone();
             let events = reader.finish().await?;
@@ -246,8 +246,8 @@ impl Measured {
 
 /// Whether the DNS server of a region named the one that the drill is about when the fault began.
 fn named_before(seen: &Seen, region: &RegionId, began: Instant) -> bool {
-    let its = seen.moments.iter().filter(|moment| moment.by == *region && moment.at < began);
-    let last = its.filter(|moment| matches!(moment.sight, Sight::Named(_))).last();
+    let mut its = seen.moments.iter().filter(|moment| moment.by == *region && moment.at < began);
+    let last = its.rfind(|moment| matches!(moment.sight, Sight::Named(_)));
     last.is_some_and(|moment| moment.sight == Sight::Named(Some(true)))
 }
 
@@ -288,8 +288,8 @@ pub fn checks(runs: &[&Measured], within: u64, recovery: Duration) -> Vec<Check>
     let Some(first) = runs.first() else { return Vec::new() };
     let gone = &first.region;
     let worst = |time: fn(&Measured) -> Option<u64>| {
-        let each = runs.iter().map(|run| time(run));
-        each.fold(Some(0), |worst: Option<u64>, one| worst.zip(one).map(|(a, b)| a.max(b)))
+        let mut each = runs.iter().map(|run| time(run));
+        each.try_fold(0, |worst: u64, one| one.map(|one| worst.max(one)))
     };
     let sum = |count: fn(&Measured) -> usize| runs.iter().map(|run| count(run)).sum::<usize>();
     let mut checks = Vec::new();
