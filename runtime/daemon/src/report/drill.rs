@@ -38,6 +38,8 @@ use crate::simulate::planner::Planner;
 
 /// How long the region may take to come back and catch up.
 const RECOVERY: Duration = Duration::from_secs(60);
+/// How long it may take until it serves as before: one that was lost again and again proves itself for a minute.
+const IN_SERVICE: Duration = Duration::from_secs(120);
 /// How long it may take until the region that the configuration prefers is the primary again.
 const HANDED_BACK: Duration = Duration::from_secs(30);
 /// The pause between requests of one client.
@@ -196,7 +198,7 @@ async fn leads_again(stage: &Stage, region: &RegionId) {
 async fn unsafe_now(stage: &Stage, victim: &RegionId, force: bool) -> Vec<String> {
     let mut reasons = Vec::new();
     // A region proves itself for some seconds after it was away.
-    if let Err(error) = crate::deploy::serving(&stage.place.state, &stage.deployment, RECOVERY).await {
+    if let Err(error) = crate::deploy::serving(&stage.place.state, &stage.deployment, IN_SERVICE).await {
         return vec![format!("{error:#}")];
     }
     for (region, addresses) in &stage.deployment.regions {
@@ -251,12 +253,12 @@ async fn drill(
     let ended = Instant::now();
     lasting.end(stage).await?;
     eprintln!("{victim} may come back");
-    let recovered = recovery(stage, ended).await;
+    let (recovered, in_service) = recovery(stage, ended).await;
     stage.links.clear();
 
     let seen = watch.finish();
     let mut measured = Measured::of(fault, victim, led, (began, ended), &survivors, &seen);
-    measured.recovered_ms = recovered;
+    (measured.recovered_ms, measured.in_service_ms) = (recovered, in_service);
     measured.read_results(readers, at_its_own).await?;
     let acknowledged = measured.written(writers, victim).await?;
     measured.missing(stage, acknowledged).await?;
@@ -323,14 +325,33 @@ async fn question(stage: &Stage, victim: &RegionId) -> Option<Question> {
     Some(Question { name, client })
 }
 
-/// Milliseconds from the end of the fault until every region is ready and sees all others so. A region
-/// calls another ready only once that one has caught up.
-async fn recovery(stage: &Stage, ended: Instant) -> Option<u64> {
-    if let Err(error) = crate::deploy::serving(&stage.place.state, &stage.deployment, RECOVERY).await {
-        eprintln!("{error:#}");
-        return None;
+/// Milliseconds from the end of the fault until every region is ready and has caught up in the eyes of all others, and until
+/// all serve as before: a region that was lost serves in need alone for a while, longer each time.
+async fn recovery(stage: &Stage, ended: Instant) -> (Option<u64>, Option<u64>) {
+    let mut recovered = None;
+    while recovered.is_none() && ended.elapsed() < RECOVERY {
+        if caught_up(stage).await {
+            recovered = Some(ended.elapsed().as_millis() as u64);
+        }
+        tokio::time::sleep(PAUSE).await;
     }
-    Some(ended.elapsed().as_millis() as u64)
+    if let Err(error) = crate::deploy::serving(&stage.place.state, &stage.deployment, IN_SERVICE).await {
+        eprintln!("{error:#}");
+        return (recovered, None);
+    }
+    (recovered, Some(ended.elapsed().as_millis() as u64))
+}
+
+/// Whether every region is ready, and sees all others ready or as one that has yet to prove itself.
+async fn caught_up(stage: &Stage) -> bool {
+    for addresses in stage.deployment.regions.values() {
+        let Ok(status) = stage.client.status(addresses.admin).await else { return false };
+        let here = |state: &RegionState| state.serves() || *state == RegionState::Degraded;
+        if status.state != RegionState::Ready || !status.sees.values().all(here) {
+            return false;
+        }
+    }
+    true
 }
 
 /// Draws what happened, a file a run, and says where.

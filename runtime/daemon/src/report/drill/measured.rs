@@ -56,8 +56,10 @@ pub struct Measured {
     pub writes_acknowledged: usize,
     /// Writes in surviving regions that were not.
     pub writes_not_acknowledged: usize,
-    /// From the end of the fault until every region was ready and saw all others so.
+    /// From the end of the fault until every region was ready and had caught up in the eyes of all others.
     pub recovered_ms: Option<u64>,
+    /// From the end of the fault until all served as before.
+    pub in_service_ms: Option<u64>,
     /// Acknowledged writes that some region could not give back, and some of them.
     pub acknowledged_writes_lost: usize,
     /// Some of those.
@@ -125,6 +127,7 @@ impl Measured {
             writes_acknowledged: 0,
             writes_not_acknowledged: 0,
             recovered_ms: None,
+            in_service_ms: None,
             acknowledged_writes_lost: 0,
             lost: Vec::new(),
             second_primaries: seen.second_primaries(),
@@ -231,12 +234,13 @@ impl Measured {
         let (own, failed) = self.at_its_own_gateway;
         let mut notes = vec![format!(
             "{of}{} requests and {} acknowledged writes; slowest request after the beginning {}; {} writes in the other \
-             regions not acknowledged; at the gateway of {} itself {failed} of {own} requests failed",
+             regions not acknowledged; at the gateway of {} itself {failed} of {own} requests failed; in service as before after {}",
             self.requests,
             self.writes_acknowledged,
             ms(self.slowest_request_ms),
             self.writes_not_acknowledged,
             self.region,
+            ms(self.in_service_ms),
         )];
         let some = self.failures.iter().take(10).chain(self.lost.iter().take(10)).chain(&self.second_primaries);
         notes.extend(some.map(|line| format!("{of}{line}")));
@@ -356,6 +360,7 @@ pub fn spread(runs: &[&Measured]) -> String {
         of("DNS", |run| run.dns_ms),
         of("new primary", |run| run.promoted_ms),
         of("back", |run| run.recovered_ms),
+        of("in service", |run| run.in_service_ms),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     format!("{}, {} runs, median / longest: {}", runs[0].fault, runs.len(), parts.join(", "))
