@@ -76,7 +76,7 @@ fn ranking(facts: &Facts, client: Option<&ClientFacts>) -> Ranking {
         let near = client.and_then(|client| client.continent.as_deref()) == Some(continent(region.country.as_str()));
         let complete = ["full-api", "websockets"]
             .iter()
-            .all(|feature| region.features.contains(&feature.parse().expect("a feature")));
+            .all(|feature| region.features.contains(&model::names::Feature::new(feature).expect("a feature")));
         let distance = place.map_or(20_038, |place| region.coordinates.kilometres_to(place).round() as u64);
         (!complete, !near, distance, !region.primary, Reverse(region.max_instances))
     };
