@@ -35,7 +35,7 @@ WORKER   := edge-deployment/cloudflare-workers
 
 .DEFAULT_GOAL := help
 .PHONY: help schemathesis build deploy-multi-region destroy status check test-failover verify-replication audit-compliance \
-        load-test bench fuzz sim model simulate repl test worker test-worker geoip-test-data lint tools
+        load-test bench bench-decisions fuzz sim model simulate repl test worker test-worker geoip-test-data lint tools
 
 help: ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -83,6 +83,9 @@ sim: ## Run SEEDS simulations of replication under faults, optimised; a failing 
 
 model: ## Explore the rules of the primary's term and lease exhaustively, and see that each broken rule is noticed.
 	@$(CARGO) test --quiet --locked --manifest-path tests/model/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/model -- --nocapture --test-threads 1
+
+bench-decisions: ## Time residency and routing decisions beside regorus and cedar-policy, graded for equal answers first.
+	@$(CARGO) run --quiet --locked --release --manifest-path tests/peers/decisions/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/peers
 
 simulate: build ## Show what regions and policies mean for the whole world; pictures in OUT.
 	@$(REPOMIND) simulate --tree $(TREE) --out $(OUT) $(FLAGS)
