@@ -16,7 +16,7 @@ use model::region::{Region, Regions};
 use serde_json::{Value, json};
 use store::objects::{FileObjects, ObjectStore};
 
-use crate::args::{FINDING, Place};
+use crate::args::{EachRegion, FINDING, Place};
 use crate::client::Client;
 use crate::deploy::BadConfiguration;
 
@@ -29,43 +29,16 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug, Subcommand)]
 pub enum Backup {
     /// Make a backup of a running region: all of its records as of one moment. What earlier ones have is not written again.
-    Create {
-        /// Where.
-        #[command(flatten)]
-        place: Place,
-        /// The region; all of them, one after the other, unless named.
-        #[arg(long)]
-        region: Option<RegionId>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Create(EachRegion),
     /// The backups in the regions' object stores, oldest first.
-    List {
-        /// Where.
-        #[command(flatten)]
-        place: Place,
-        /// The region; all of them unless named.
-        #[arg(long)]
-        region: Option<RegionId>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    List(EachRegion),
     /// Put a backup back in a folder that is thrown away, and compare what comes of it; 1 where it is not whole.
     Verify {
-        /// Where.
         #[command(flatten)]
-        place: Place,
-        /// The region; all of them unless named.
-        #[arg(long)]
-        region: Option<RegionId>,
+        each: EachRegion,
         /// The backup; the newest unless named.
         #[arg(long)]
         backup: Option<BackupId>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
     },
     /// Put a backup back in the place of the data of a region that does not run. That data is moved aside.
     Restore {
@@ -93,20 +66,17 @@ pub enum Backup {
 /// Where a region did not answer, or a store cannot be used.
 pub async fn run(command: Backup) -> anyhow::Result<ExitCode> {
     match command {
-        Backup::Create { place, region, json } => create(&place, region, json).await,
-        Backup::List { place, region, json } => list(&place, region.as_ref(), json),
-        Backup::Verify { place, region, backup, json } => verify(&place, region.as_ref(), backup.as_ref(), json),
+        Backup::Create(each) => create(&each).await,
+        Backup::List(each) => list(&each),
+        Backup::Verify { each, backup } => verify(&each, backup.as_ref()),
         Backup::Restore { place, region, backup, at, json } => restore(&place, &region, (backup, at), json),
     }
 }
 
-async fn create(place: &Place, region: Option<RegionId>, json: bool) -> anyhow::Result<ExitCode> {
+async fn create(EachRegion { place, region, json }: &EachRegion) -> anyhow::Result<ExitCode> {
     let (deployment, client) = (crate::status::at(place)?, Client::new(&place.state)?);
-    if let Some(region) = region.as_ref().filter(|region| !deployment.regions.contains_key(*region)) {
-        bail!("no region is called {region}");
-    }
     let mut all = serde_json::Map::new();
-    for (id, addresses) in deployment.regions.iter().filter(|(id, _)| region.as_ref().is_none_or(|only| only == *id)) {
+    for (id, addresses) in deployment.chosen(region.as_ref())? {
         let begun = client.post::<BackupState>(addresses.admin, "/backups", &(), Duration::from_secs(10)).await;
         let begun = begun.with_context(|| format!("{id} was not backed up"))?;
         let Ok(mut state) = begun else { bail!("{id} was not backed up") };
@@ -121,7 +91,7 @@ async fn create(place: &Place, region: Option<RegionId>, json: bool) -> anyhow::
         let Some(made) = state.made else {
             bail!("{id} was not backed up: {}", state.failed.as_deref().unwrap_or("it does not say why"));
         };
-        if !json {
+        if !*json {
             println!(
                 "{id}: {}, {} rows, {} bytes in {} pieces, of which {} bytes in {} are new",
                 made.id, made.rows, made.bytes, made.pieces, made.new_bytes, made.new_pieces
@@ -129,7 +99,7 @@ async fn create(place: &Place, region: Option<RegionId>, json: bool) -> anyhow::
         }
         all.insert(id.to_string(), serde_json::to_value(made)?);
     }
-    if json {
+    if *json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     }
     Ok(ExitCode::SUCCESS)
@@ -149,10 +119,10 @@ fn chosen<'r>(regions: &'r Regions, only: Option<&RegionId>) -> anyhow::Result<V
     }
 }
 
-fn list(place: &Place, only: Option<&RegionId>, json: bool) -> anyhow::Result<ExitCode> {
+fn list(EachRegion { place, region: only, json }: &EachRegion) -> anyhow::Result<ExitCode> {
     let regions = config::load(&place.tree).map_err(BadConfiguration)?;
     let mut all = serde_json::Map::new();
-    for region in chosen(&regions, only)? {
+    for region in chosen(&regions, only.as_ref())? {
         let store = store_of(place, region);
         let mut backups = Vec::new();
         for id in data::backup::list(&store)? {
@@ -160,7 +130,7 @@ fn list(place: &Place, only: Option<&RegionId>, json: bool) -> anyhow::Result<Ex
                 Ok(list) => told(&id, &list),
                 Err(error) => json!({ "id": id.to_string(), "error": error.to_string() }),
             };
-            if !json {
+            if !*json {
                 match shown.get("error") {
                     Some(error) => println!("{}: {id}, not readable: {error}", region.id),
                     None => println!("{}: {id}, {} rows, {} chunks", region.id, shown["rows"], shown["chunks"]),
@@ -170,7 +140,7 @@ fn list(place: &Place, only: Option<&RegionId>, json: bool) -> anyhow::Result<Ex
         }
         all.insert(region.id.to_string(), backups.into());
     }
-    if json {
+    if *json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     }
     Ok(ExitCode::SUCCESS)
@@ -184,15 +154,15 @@ fn told(id: &BackupId, list: &BackupList) -> Value {
     })
 }
 
-fn verify(place: &Place, only: Option<&RegionId>, id: Option<&BackupId>, json: bool) -> anyhow::Result<ExitCode> {
+fn verify(EachRegion { place, region: only, json }: &EachRegion, id: Option<&BackupId>) -> anyhow::Result<ExitCode> {
     let regions = config::load(&place.tree).map_err(BadConfiguration)?;
     let (mut all, mut good) = (serde_json::Map::new(), true);
-    for region in chosen(&regions, only)? {
+    for region in chosen(&regions, only.as_ref())? {
         let store = store_of(place, region);
         let newest = data::backup::list(&store)?.pop();
         let Some(id) = id.cloned().or(newest) else {
             good = false;
-            if !json {
+            if !*json {
                 println!("{}: there is no backup", region.id);
             }
             all.insert(region.id.to_string(), json!({ "error": "there is no backup" }));
@@ -201,14 +171,14 @@ fn verify(place: &Place, only: Option<&RegionId>, id: Option<&BackupId>, json: b
         let scratch = tempfile::tempdir().context("a folder to put it back in")?;
         let found = match data::backup::verify(&store, &id, &region.id, scratch.path()) {
             Ok(BackupContent { rows, chunks, bytes }) => {
-                if !json {
+                if !*json {
                     println!("{}: {id} is whole: {rows} rows, {chunks} chunks, {bytes} bytes", region.id);
                 }
                 json!({ "id": id.to_string(), "rows": rows, "chunks": chunks, "bytes": bytes })
             }
             Err(error) => {
                 good = false;
-                if !json {
+                if !*json {
                     println!("{}: {id}: {error}", region.id);
                 }
                 json!({ "id": id.to_string(), "error": error.to_string() })
@@ -216,7 +186,7 @@ fn verify(place: &Place, only: Option<&RegionId>, id: Option<&BackupId>, json: b
         };
         all.insert(region.id.to_string(), found);
     }
-    if json {
+    if *json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(FINDING) })

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use model::RegionId;
 use net::{KeyHead, Rotated};
 
-use crate::args::Place;
+use crate::args::{EachRegion, Place};
 use crate::client::Client;
 
 /// Every data key is wrapped anew meanwhile.
@@ -27,17 +27,7 @@ pub enum Keys {
         json: bool,
     },
     /// Make a new region key, wrap every data key with it, and destroy the one before.
-    Rotate {
-        /// Where.
-        #[command(flatten)]
-        place: Place,
-        /// The region; all of them, one after the other, unless named.
-        #[arg(long)]
-        region: Option<RegionId>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Rotate(EachRegion),
 }
 
 /// Runs a subcommand.
@@ -47,7 +37,7 @@ pub enum Keys {
 pub async fn run(command: Keys) -> anyhow::Result<ExitCode> {
     match command {
         Keys::List { place, json } => list(&place, json).await,
-        Keys::Rotate { place, region, json } => rotate(&place, region, json).await,
+        Keys::Rotate(EachRegion { place, region, json }) => rotate(&place, region.as_ref(), json).await,
     }
 }
 
@@ -67,13 +57,10 @@ async fn list(place: &Place, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn rotate(place: &Place, region: Option<RegionId>, json: bool) -> anyhow::Result<ExitCode> {
+async fn rotate(place: &Place, region: Option<&RegionId>, json: bool) -> anyhow::Result<ExitCode> {
     let (deployment, client) = (crate::status::at(place)?, Client::new(&place.state)?);
-    if let Some(region) = region.as_ref().filter(|region| !deployment.regions.contains_key(*region)) {
-        bail!("no region is called {region}");
-    }
     let mut all = serde_json::Map::new();
-    for (id, addresses) in deployment.regions.iter().filter(|(id, _)| region.as_ref().is_none_or(|only| only == *id)) {
+    for (id, addresses) in deployment.chosen(region)? {
         let rotated = client.post::<Rotated>(addresses.admin, "/keys/rotate", &(), PATIENCE).await;
         let rotated = rotated.with_context(|| format!("the key of {id} was not rotated"))?;
         let Ok(rotated) = rotated else { bail!("the key of {id} was not rotated") };

@@ -92,8 +92,6 @@ pub struct Stage {
     namespaces: &'static [&'static str],
     /// What links were before the test changed them; empty while they are as they were.
     pub links: drill::fault::Links,
-    /// Counts what [`Stage::number`] gave.
-    numbers: u64,
 }
 
 impl Stage {
@@ -129,13 +127,7 @@ impl Stage {
     }
 
     fn of(place: Place, deployment: Deployment, client: Client, namespaces: &'static [&'static str]) -> Self {
-        Self { place, deployment, client, ours: None, namespaces, links: Default::default(), numbers: 0 }
-    }
-
-    /// Another number each time, for names of keys.
-    pub const fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
+        Self { place, deployment, client, ours: None, namespaces, links: Default::default() }
     }
 
     /// Whether the deployment was there before, and stays.

@@ -34,7 +34,8 @@ pub enum RegionState {
     Down,
     /// Reachable again, and still taking over what it missed.
     CatchingUp,
-    /// Judged unwell by policy: it answers, and serves nobody new while another region serves.
+    /// Judged unwell by policy, or not yet steady for long enough after it was lost: it answers, and serves nobody new while
+    /// another region serves.
     Degraded,
     /// An operator wants nobody to be sent there: it serves what arrives all the same.
     Draining,

@@ -33,6 +33,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::routing::{Observation, RegionState};
 use model::{Micros, Millis, Mono, RegionId};
 
+use crate::hold::{Hold, HoldLimits};
+
 /// How many of the last probes an [`Observation`] counts; the bits of its record.
 pub const WINDOW: u32 = 128;
 /// The weight of a new round trip is 1 in this many (RFC 6298, section 2.3).
@@ -66,12 +68,8 @@ pub struct Limits {
     pub silence: Millis,
     /// So many good answers in a row, once it is caught up, bring it back.
     pub up_after: u32,
-    /// So long a region that was lost while it served must go without [`Limits::suspect_after`] losses in a row...
-    pub hold: Millis,
-    /// ...twice as long each time that it is lost again within [`Limits::flapping`] of its return, up to this.
-    pub hold_most: Millis,
-    /// How soon after its return a region that is lost again flaps.
-    pub flapping: Millis,
+    /// How long a region that was lost while it served must go without [`Limits::suspect_after`] losses in a row.
+    pub hold: HoldLimits,
     /// When the tracker itself has heard of no probe for so long, this process was asleep: the time is not held
     /// against anyone. Must be longer than a probe may take.
     pub own_pause: Millis,
@@ -87,9 +85,7 @@ impl Default for Limits {
             vouching_for: Millis(250),
             silence: Millis(1500),
             up_after: 10,
-            hold: Millis::from_secs(5),
-            hold_most: Millis::from_secs(60),
-            flapping: Millis::from_secs(300),
+            hold: HoldLimits::default(),
             own_pause: Millis(1500),
         }
     }
@@ -103,10 +99,7 @@ struct Peer {
     caught_up: bool,
     /// Since when it has answered without a run of losses.
     steady_since: Option<Mono>,
-    /// How long it must have, to serve again.
-    hold: Millis,
-    /// When it served again last.
-    came_back: Option<Mono>,
+    hold: Hold,
     /// The last answer, or the first probe where there was none; moved on by our own pauses.
     heard: Option<Mono>,
     smoothed: Option<Micros>,
@@ -123,8 +116,7 @@ impl Peer {
         good_in_a_row: 0,
         caught_up: false,
         steady_since: None,
-        hold: Millis(0),
-        came_back: None,
+        hold: Hold::NONE,
         heard: None,
         smoothed: None,
         steady: None,
@@ -167,9 +159,7 @@ impl Peer {
         }
         if silent || self.losses_in_a_row >= enough {
             if self.state.serves() {
-                let flaps = self.came_back.is_some_and(|back| now - back < limits.flapping);
-                self.hold =
-                    if flaps { Millis(self.hold.0 * 2).clamp(limits.hold, limits.hold_most) } else { limits.hold };
+                self.hold.begin(&limits.hold, now);
             }
             (self.state, self.steady_since) = (RegionState::Down, None);
             // What it misses from here on has to be taken over first.
@@ -184,12 +174,12 @@ impl Peer {
             RegionState::CatchingUp => self.caught_up && self.good_in_a_row >= limits.up_after,
             state => state == RegionState::Degraded,
         };
-        if back {
-            let steady = self.steady_since.zip(self.heard).is_some_and(|(since, now)| now - since >= self.hold);
-            (self.state, self.came_back) = match steady {
-                true => (RegionState::Ready, self.heard),
-                false => (RegionState::Degraded, self.came_back),
-            };
+        if let Some(now) = self.heard.filter(|_| back) {
+            self.state = RegionState::Degraded;
+            if self.hold.is_over(self.steady_since, now) {
+                self.state = RegionState::Ready;
+                self.hold.end(now);
+            }
         }
     }
 

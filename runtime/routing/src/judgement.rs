@@ -19,6 +19,7 @@ use model::judgement::{Bound, FailoverPlan, Outcome, Vote};
 use model::routing::{Observation, RegionState};
 use model::{Millis, Mono, RegionId};
 
+use crate::hold::{Hold, HoldLimits};
 use crate::witness::Matrix;
 
 /// When to ask and what to allow. The defaults are those that operators are told.
@@ -32,12 +33,8 @@ pub struct JudgeLimits {
     pub pace: Millis,
     /// A verdict that is not renewed for longer is forgotten.
     pub kept: Millis,
-    /// So long a region must be steady before it serves again...
-    pub steady: Millis,
-    /// ...twice as long each time that it is taken out again within [`JudgeLimits::flapping`], up to this.
-    pub steady_most: Millis,
-    /// How soon after its return a region that is taken out again flaps.
-    pub flapping: Millis,
+    /// How long a region must be steady before it serves again.
+    pub hold: HoldLimits,
 }
 
 impl Default for JudgeLimits {
@@ -47,9 +44,7 @@ impl Default for JudgeLimits {
             unheard: Millis(1000),
             pace: Millis::from_secs(5),
             kept: Millis::from_secs(10),
-            steady: Millis::from_secs(5),
-            steady_most: Millis::from_secs(60),
-            flapping: Millis::from_secs(300),
+            hold: HoldLimits::default(),
         }
     }
 }
@@ -96,9 +91,7 @@ struct Case {
     /// Whether the last verdict was unwell, and when it came.
     verdict: Option<(bool, Mono)>,
     steady_since: Option<Mono>,
-    /// How long it must be steady this time.
-    hold: Millis,
-    came_back: Option<Mono>,
+    hold: Hold,
     drain: bool,
     out: Option<Cause>,
 }
@@ -345,7 +338,7 @@ impl Judge {
     /// Whether nothing of a verdict is left to wait for: steady for long enough, and well by the native rule too.
     fn recovered(&self, region: &RegionId, native: &Native, now: Mono) -> bool {
         self.cases.get(region).is_none_or(|case| {
-            let steady = case.steady_since.is_some_and(|since| now - since >= case.hold);
+            let steady = case.hold.is_over(case.steady_since, now);
             let well = native.recovered.contains(region) && serves(native, region);
             case.out != Some(Cause::Verdict) || (steady && well)
         })
@@ -355,8 +348,7 @@ impl Judge {
         let limits = self.limits;
         self.last_change = Some(now);
         self.with(region, |case| {
-            let flaps = case.came_back.is_some_and(|back| now - back < limits.flapping);
-            case.hold = if flaps { Millis(case.hold.0 * 2).min(limits.steady_most) } else { limits.steady };
+            case.hold.begin(&limits.hold, now);
             case.out = Some(cause);
         });
         Outcome::Out
@@ -364,7 +356,10 @@ impl Judge {
 
     fn bring_back(&mut self, region: &RegionId, now: Mono, outcome: Outcome) -> Outcome {
         self.last_change = Some(now);
-        self.with(region, |case| (case.out, case.came_back) = (None, Some(now)));
+        self.with(region, |case| {
+            case.out = None;
+            case.hold.end(now);
+        });
         outcome
     }
 

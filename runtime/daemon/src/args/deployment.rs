@@ -135,6 +135,20 @@ pub struct Place {
     pub state: PathBuf,
 }
 
+/// Flags of what is done to one region or to each.
+#[derive(Clone, Debug, Args)]
+pub struct EachRegion {
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+    /// The region; all of them, one after the other, unless named.
+    #[arg(long)]
+    pub region: Option<RegionId>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// An edge of a local deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum LocalEdge {

@@ -145,6 +145,19 @@ impl Deployment {
         self.started.push(process);
     }
 
+    /// Where one region listens, or all of them where none is named.
+    ///
+    /// # Errors
+    /// Where no region has that name.
+    pub fn chosen(&self, only: Option<&RegionId>) -> anyhow::Result<Vec<(&RegionId, &Addresses)>> {
+        let regions = self.regions.iter().filter(|(id, _)| only.is_none_or(|only| only == *id));
+        let regions: Vec<_> = regions.collect();
+        match only {
+            Some(only) if regions.is_empty() => bail!("no region is called {only}"),
+            _ => Ok(regions),
+        }
+    }
+
     /// The admin address of each region.
     pub fn admins(&self) -> BTreeMap<RegionId, SocketAddr> {
         self.regions.iter().map(|(id, addresses)| (id.clone(), addresses.admin)).collect()

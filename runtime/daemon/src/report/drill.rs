@@ -158,7 +158,8 @@ async fn every(stage: &mut Stage, faults: &[Fault], args: &DrillArgs) -> anyhow:
             }
             let number = if rounds > 1 { format!(" ({} of {rounds})", round + 1) } else { String::new() };
             eprintln!("{}{number}", fault.sentence(&victim));
-            measured.push(drill(stage, *fault, &victim, question.as_ref(), args).await?);
+            let keys = format!("{}-{}", super::run_id(), measured.len());
+            measured.push(drill(stage, (*fault, &victim), question.as_ref(), &keys, args).await?);
         }
     }
     Ok(Ran::Drills(measured))
@@ -230,18 +231,18 @@ async fn unsafe_now(stage: &Stage, victim: &RegionId, force: bool) -> Vec<String
     reasons
 }
 
+/// One fault, from the load before it until what was acknowledged has been read. Keys begin with `keys`.
 async fn drill(
     stage: &mut Stage,
-    fault: Fault,
-    victim: &RegionId,
+    (fault, victim): (Fault, &RegionId),
     question: Option<&Question>,
+    keys: &str,
     args: &DrillArgs,
 ) -> anyhow::Result<Measured> {
     let survivors: Vec<RegionId> = stage.deployment.regions.keys().filter(|id| *id != victim).cloned().collect();
     let lasting = Lasting::prepare(stage, fault, victim).await?;
     stage.links = lasting.before().clone();
-    let run = format!("{}-{fault}-{}", super::run_id(), stage.number()).replace(' ', "-");
-    let writers = writers(stage, &run)?;
+    let writers = writers(stage, keys)?;
     let (readers, at_its_own) = readers(stage, victim, &survivors).await;
     let watch = Watch::begin(stage, victim, question);
     tokio::time::sleep(Duration::from_secs(args.before)).await;
@@ -270,7 +271,7 @@ async fn drill(
     Ok(measured)
 }
 
-fn writers(stage: &Stage, run: &str) -> anyhow::Result<Vec<Worker>> {
+fn writers(stage: &Stage, keys: &str) -> anyhow::Result<Vec<Worker>> {
     let what = Writing {
         namespace: Namespace::new("drill")?,
         prefix: String::new(),
@@ -279,7 +280,7 @@ fn writers(stage: &Stage, run: &str) -> anyhow::Result<Vec<Worker>> {
         every: PAUSE,
     };
     let one = |(id, addresses): (&RegionId, &model::region::Addresses)| {
-        let what = Writing { prefix: format!("{run}-{id}-"), ..what.clone() };
+        let what = Writing { prefix: format!("{keys}-{id}-"), ..what.clone() };
         traffic::writer(stage.client.clone(), id.clone(), addresses.gateway, what)
     };
     Ok(stage.deployment.regions.iter().map(one).collect())

@@ -120,17 +120,19 @@ async fn a_region_that_is_behind_brings_back_nothing_that_was_replaced_or_delete
     }
 }
 
-#[tokio::test]
-async fn what_no_other_region_may_hold_is_reported_and_can_be_written_anew() {
-    let [(eu, _), (us, disk), (ap, _)] = sites();
-    let american = || {
-        let labels = LabelClaims {
-            jurisdictions: Some([Country::new("US").unwrap()].into()),
-            ..write("k", "", DataClass::Personal).labels
-        };
-        Write { labels, ..write("k", "at home", DataClass::Personal) }
+/// A record that no region but the one in the US may hold.
+fn at_home() -> Write {
+    let labels = LabelClaims {
+        jurisdictions: Some([Country::new("US").unwrap()].into()),
+        ..write("k", "", DataClass::Personal).labels
     };
-    us.data.write(american()).await.unwrap();
+    Write { labels, ..write("k", "at home", DataClass::Personal) }
+}
+
+/// Three regions, of which the one in the US found its only row of `k` damaged: no other has anything of it.
+async fn damaged_at_home() -> [Site; 3] {
+    let [(eu, _), (us, disk), (ap, _)] = sites();
+    us.data.write(at_home()).await.unwrap();
     link_all(&[&eu, &us, &ap]).await;
     // Everybody has passed it, so it goes from the log.
     us.data.tend().await.unwrap();
@@ -140,11 +142,17 @@ async fn what_no_other_region_may_hold_is_reported_and_can_be_written_anew() {
     mend(&eu, &us).await;
     mend(&ap, &us).await;
     assert_eq!(us.data.damage(), Damage { waiting: 0, without_copy: 1, aside: 1 });
+    [eu, us, ap]
+}
+
+#[tokio::test]
+async fn what_no_other_region_may_hold_is_reported_and_can_be_written_anew() {
+    let [eu, us, ap] = damaged_at_home().await;
     damaged(us.data.read(&address("k")).await);
     for site in [&eu, &ap] {
         assert!(row(&site.data, "k").is_none(), "mending widened a scope: {}", site.id);
     }
-    us.data.write(american()).await.unwrap();
+    us.data.write(at_home()).await.unwrap();
     assert_eq!(value(&us.data, "k").await.as_deref(), Some("at home"));
     assert_eq!(us.data.damage(), Damage { waiting: 0, without_copy: 0, aside: 1 });
     // The bytes that lie aside may be about anybody.
@@ -156,20 +164,7 @@ async fn what_no_other_region_may_hold_is_reported_and_can_be_written_anew() {
 
 #[tokio::test]
 async fn what_comes_with_rows_ends_a_wound_of_which_nobody_had_anything() {
-    let [(eu, _), (us, disk), (ap, _)] = sites();
-    let labels = LabelClaims {
-        jurisdictions: Some([Country::new("US").unwrap()].into()),
-        ..write("k", "", DataClass::Personal).labels
-    };
-    us.data.write(Write { labels, ..write("k", "at home", DataClass::Personal) }).await.unwrap();
-    link_all(&[&eu, &us, &ap]).await;
-    us.data.tend().await.unwrap();
-    us.data.tend().await.unwrap();
-    assert!(disk.flip_bit_of_a_row(9));
-    us.data.scrub(None).await.unwrap();
-    mend(&eu, &us).await;
-    mend(&ap, &us).await;
-    assert_eq!(us.data.damage(), Damage { waiting: 0, without_copy: 1, aside: 1 });
+    let [eu, us, _ap] = damaged_at_home().await;
     eu.data.write(write("k", "anew", DataClass::Public)).await.unwrap();
     let giving = eu.data.begin_giving(&region(US));
     us.data.take_part(&region(EU), eu.data.part(&giving, 1 << 20).unwrap()).await.unwrap();
