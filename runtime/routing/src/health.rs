@@ -7,9 +7,10 @@
 //! longer, because our own path is then the likelier cause. Recovery takes longer
 //! than failure, so that traffic does not swing back and forth: a run of good
 //! answers, word that the region has taken over what it missed, and, for one that
-//! was lost while it served, some seconds without four losses in a row: five at
-//! first, twice as many each time that it is lost again within five minutes of its
+//! was lost while it served, some seconds in which it is not lost again: five at
+//! first, twice as many each time that it is lost within five minutes of its
 //! return, sixty at most. For so long it is degraded: it serves where no other does.
+//! Whether it limps meanwhile is for the policy, as ever.
 //!
 //! ```text
 //!             good answer                 run of good answers, caught up
@@ -68,7 +69,7 @@ pub struct Limits {
     pub silence: Millis,
     /// So many good answers in a row, once it is caught up, bring it back.
     pub up_after: u32,
-    /// How long a region that was lost while it served must go without [`Limits::suspect_after`] losses in a row.
+    /// How long a region that was lost while it served must not be lost again.
     pub hold: HoldLimits,
     /// When the tracker itself has heard of no probe for so long, this process was asleep: the time is not held
     /// against anyone. Must be longer than a probe may take.
@@ -97,7 +98,7 @@ struct Peer {
     losses_in_a_row: u32,
     good_in_a_row: u32,
     caught_up: bool,
-    /// Since when it has answered without a run of losses.
+    /// When it answered first after it was down.
     steady_since: Option<Mono>,
     hold: Hold,
     /// The last answer, or the first probe where there was none; moved on by our own pauses.
@@ -154,9 +155,6 @@ impl Peer {
         self.good_in_a_row = 0;
         let silent = now - *self.heard.get_or_insert(now) >= limits.silence;
         let enough = if vouched { limits.down_after_vouched } else { limits.down_after };
-        if self.losses_in_a_row >= limits.suspect_after {
-            self.steady_since = None;
-        }
         if silent || self.losses_in_a_row >= enough {
             if self.state.serves() {
                 self.hold.begin(&limits.hold, now);

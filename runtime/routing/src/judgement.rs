@@ -150,13 +150,16 @@ impl Judge {
         self.cases.values_mut().for_each(|case| case.changed = true);
     }
 
-    /// The regions to ask about now; they count as asked. A region that the native rule has out, and this one, are
+    /// The regions to ask about now; they count as asked. A region that does not answer, and this one, are
     /// never asked about; the others after a loss, and as long as they are judged unwell or out.
     pub fn due(&mut self, native: &Native, now: Mono) -> Vec<Due> {
         let (limits, me) = (self.limits, self.me.clone());
         self.cases.values_mut().for_each(|case| case.forget_old(limits.kept, now));
         let alive = |id: &RegionId| {
-            native.states.get(id).is_some_and(|state| state.serves() || *state == RegionState::CatchingUp)
+            let answers = |state: &RegionState| {
+                state.serves() || matches!(state, RegionState::CatchingUp | RegionState::Degraded)
+            };
+            native.states.get(id).is_some_and(answers)
         };
         let asked = self.cases.iter_mut().filter(|(id, case)| {
             let matters = case.changed || case.unwell() || case.out == Some(Cause::Verdict);
